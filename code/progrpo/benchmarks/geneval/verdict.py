@@ -1,0 +1,191 @@
+"""GenEval's verdicts and scores as pure functions of stored detections (evaluation/evaluate_images.py, summary_scores.py).
+
+A detections line is {"image", "metadata": GenEval record, "detections": [{"class", "box": [x0, y0, x1, y1], "score", "color"}]}
+with every raw detection; thresholds and limits are applied here. Arithmetic is float32 where the original's is.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+
+from progrpo.benchmarks.geneval.vocabulary import COLORS
+from progrpo.benchmarks.prompt_sets import Vocabulary, validate_record
+from progrpo.errors import UserError
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The evaluator's settings; the defaults are the benchmark's."""
+
+    threshold: float = 0.3
+    counting_threshold: float = 0.9
+    max_objects: int = 16
+    max_overlap: float = 1.0  # 1 switches suppression off
+    position_threshold: float = 0.1
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A detected object: box (4,) float32 in pixels, and its colour if one was asked for."""
+
+    box: np.ndarray
+    color: str | None
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two boxes whose corner pixels belong to them (the "+1" convention)."""
+
+    def area(box: list) -> float:
+        return max(box[2] - box[0] + 1, 0) * max(box[3] - box[1] + 1, 0)
+
+    shared = area([max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])])
+    union = area(a) + area(b) - shared
+    return shared / union if union else 0.0
+
+
+def relative_position(a: Iterable[float], b: Iterable[float], threshold: float = 0.1) -> set[str]:
+    """Relations of box A to box B, each [x0, y0, x1, y1] with y downwards: a subset of left of, right of, above, below.
+
+    The offset of the centres is shrunk by `threshold` times the summed sizes, then divided by the unshrunk distance.
+    """
+    corners = np.array([list(a), list(b)], dtype=np.float32).reshape(2, 2, 2)  # box, corner, (x, y)
+    center_a, center_b = corners.mean(axis=1)
+    size_a, size_b = np.abs(np.diff(corners, axis=1))[:, 0]
+    offset = center_a - center_b
+    shrunk = np.maximum(np.abs(offset) - threshold * (size_a + size_b), 0) * np.sign(offset)
+    if np.all(np.abs(shrunk) < 1e-3):
+        return set()
+    dx, dy = shrunk / np.linalg.norm(offset)
+    holds = {"left of": dx < -0.5, "right of": dx > 0.5, "above": dy < -0.5, "below": dy > 0.5}
+    return {relation for relation, true in holds.items() if true}
+
+
+def select(detections: list[dict], tag: str, protocol: Protocol) -> dict[str, list[Detection]]:
+    """The detections that count, by class, best first: above the tag's threshold, at most `max_objects`, suppressed if asked."""
+    threshold = protocol.counting_threshold if tag == "counting" else protocol.threshold
+    by_class: dict[str, list[dict]] = {}
+    for detection in detections:
+        by_class.setdefault(detection["class"], []).append(detection)
+    selected = {}
+    for name, group in by_class.items():
+        scores = np.array([d["score"] for d in group], dtype=np.float32)
+        boxes = np.array([d["box"] for d in group], dtype=np.float32)
+        order = np.argsort(scores)[::-1]
+        order = order[scores[order] > threshold][: protocol.max_objects].tolist()
+        kept = []
+        while order:
+            best = order.pop(0)
+            kept.append(Detection(boxes[best], group[best]["color"]))
+            if protocol.max_overlap != 1:
+                order = [k for k in order if overlap(boxes[best], boxes[k]) < protocol.max_overlap]
+        if kept:
+            selected[name] = kept
+    return selected
+
+
+def _color_failure(clause: dict, found: list[Detection]) -> str | None:
+    if any(d.color is None for d in found):
+        raise UserError(f"no color is stored for a {clause['class']!r}; run `progrpo geneval detect` with --clip again")
+    colors = [d.color for d in found]
+    matching = colors.count(clause["color"])
+    if matching >= clause["count"]:
+        return None
+    seen = ", ".join(f"{colors.count(c)} {c}" for c in dict.fromkeys([*COLORS, *colors]) if c in colors)
+    wanted = f"expected {clause['color']} {clause['class']}>={clause['count']}"
+    return f"{wanted}, found {matching} {clause['color']}; and {seen}"
+
+
+def _position_failure(clause: dict, found: list[Detection], groups: list, threshold: float) -> str | None:
+    relation, target = clause["position"]
+    if groups[target] is None:
+        return f"no target for {clause['class']} to be {relation}"
+    for subject in found:
+        for reference in groups[target]:
+            relations = relative_position(subject.box, reference.box, threshold)
+            if relation not in relations:
+                return f"expected {clause['class']} {relation} target, found {' and '.join(sorted(relations))} target"
+    return None
+
+
+def _clause_failure(clause: dict, found: list[Detection], groups: list, threshold: float) -> str | None:
+    """Why a clause of `include` does not hold, or None."""
+    if len(found) < clause["count"]:
+        return f"expected {clause['class']}>={clause['count']}, found {len(found)}"
+    failure = _color_failure(clause, found) if "color" in clause else None
+    if failure is None and "position" in clause:
+        failure = _position_failure(clause, found, groups, threshold)
+    return failure
+
+
+def evaluate(objects: dict[str, list[Detection]], record: dict, protocol: Protocol) -> tuple[bool, str]:
+    """(correct, reasons by line): every clause of `include` must hold and none of `exclude` may.
+
+    Count, colour and position look only at the `count` best objects of a class; more objects hurt only through `exclude`.
+    """
+    groups, reasons = [], []
+    for clause in record["include"]:
+        found = objects.get(clause["class"], [])[: clause["count"]]
+        failure = _clause_failure(clause, found, groups, protocol.position_threshold)
+        groups.append(found if failure is None else None)
+        if failure:
+            reasons.append(failure)
+    for clause in record.get("exclude", []):
+        number = len(objects.get(clause["class"], []))
+        if number >= clause["count"]:
+            reasons.append(f"expected {clause['class']}<{clause['count']}, found {number}")
+    return not reasons, "\n".join(reasons)
+
+
+def validate_line(line: dict, where: str, vocabulary: Vocabulary) -> None:
+    """Check one detections line; UserError begins with `where` ("file:line")."""
+    if not isinstance(line.get("image"), str) or not isinstance(line.get("detections"), list):
+        raise UserError(f'{where}: the line needs "image", "metadata" and the list "detections"')
+    validate_record(line.get("metadata"), where, vocabulary)
+    for detection in line["detections"]:
+        box = detection.get("box") if isinstance(detection, dict) else None
+        numbers = [*box, detection.get("score")] if isinstance(box, list) else []
+        if len(numbers) != 5 or not all(isinstance(n, int | float) and np.isfinite(n) for n in numbers):
+            raise UserError(f'{where}: a detection needs "class", a "box" of four numbers and a "score": {str(detection)[:80]}')
+        if detection.get("class") not in vocabulary.classes:
+            raise UserError(f"{where}: a detection of the unknown class {detection.get('class')!r}")
+        detection.setdefault("color", None)
+
+
+def verdicts(
+    lines: Iterable[tuple[str, dict]], vocabulary: Vocabulary, protocol: Protocol | None = None
+) -> list[dict]:
+    """[{"image", "correct", "reason"}] for detections lines, each given with its "file:line"; UserError for the first bad line."""
+    protocol, results = protocol or Protocol(), []
+    for where, line in lines:
+        validate_line(line, where, vocabulary)
+        record = line["metadata"]
+        try:
+            correct, reason = evaluate(select(line["detections"], record["tag"], protocol), record, protocol)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        results.append({"image": line["image"], "correct": correct, "reason": reason})
+    return results
+
+
+def summary(records: list[dict], results: list[dict]) -> dict:
+    """Scores of verdicts: per tag the mean over images, overall the unweighted mean over tags, and shares of images and prompts.
+
+    records: the GenEval record of each verdict. A prompt is correct when any of its images is; prompts are told apart by record.
+    """
+    by_tag: dict[str, list[bool]] = {}
+    by_prompt: dict[str, list[bool]] = {}
+    for record, result in zip(records, results, strict=True):
+        by_tag.setdefault(record["tag"], []).append(result["correct"])
+        by_prompt.setdefault(json.dumps(record), []).append(result["correct"])
+    tags = {tag: {"score": fmean(c), "correct": sum(c), "images": len(c)} for tag, c in by_tag.items()}
+    return {
+        "overall": fmean(entry["score"] for entry in tags.values()),
+        "tags": tags,
+        "images": len(results),
+        "prompts": len(by_prompt),
+        "correct_images": fmean(result["correct"] for result in results),
+        "correct_prompts": fmean(any(c) for c in by_prompt.values()),
+    }

@@ -1,0 +1,65 @@
+"""Which classes and colours a GenEval evaluation knows: those of the benchmark, or those that a model folder names."""
+
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from progrpo.benchmarks.prompt_sets import Vocabulary
+from progrpo.errors import UserError
+from progrpo.files import read_json
+from progrpo.miniature import prompts as miniature
+
+COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
+OBJECT_NAMES_FILE = "object_names.txt"  # in a detector's folder: one class per line, in the order of its labels
+COLOR_NAMES_FILE = "color_names.txt"  # in a colour classifier's folder: one colour per line
+RENAMED_BY_GENEVAL = 3  # of COCO's 80 names: mouse, remote, keyboard
+
+
+@cache
+def geneval_vocabulary() -> Vocabulary:
+    """GenEval's 80 classes, in COCO's order under GenEval's names, and its ten colours."""
+    names = resources.files(__package__).joinpath(OBJECT_NAMES_FILE).read_text().split("\n")
+    return Vocabulary(tuple(name for name in names if name), COLORS)
+
+
+def known_vocabularies() -> dict[str, Vocabulary]:
+    """The vocabularies that this project's own prompt sets use, by name."""
+    return {
+        "geneval": geneval_vocabulary(),
+        "miniature": Vocabulary(miniature.CLASSES, miniature.COLORS),
+    }
+
+
+def vocabulary_of(record: dict) -> Vocabulary:
+    """The first known vocabulary that has the class of a record's first clause; GenEval's when none has."""
+    name = (record.get("include") or [{}])[0].get("class") if isinstance(record, dict) else None
+    fitting = (v for v in known_vocabularies().values() if name in v.classes)
+    return next(fitting, geneval_vocabulary())
+
+
+def detector_classes(folder: Path) -> tuple[str, ...]:
+    """Class names of a detector's folder in the order of its labels.
+
+    `object_names.txt` if there is one; else config.json's id2label, where COCO's 80 names are replaced by GenEval's (same order).
+    UserError: neither file says.
+    """
+    names_file = folder / OBJECT_NAMES_FILE
+    if names_file.is_file():
+        return tuple(line.strip() for line in names_file.read_text().splitlines() if line.strip())
+    id2label = read_json(folder / "config.json").get("id2label")
+    if not id2label:
+        raise UserError(f"{folder}: names no classes; add {OBJECT_NAMES_FILE} with one class per line")
+    labels = tuple(id2label[key] for key in sorted(id2label, key=int))
+    official = geneval_vocabulary().classes
+    same = sum(a == b for a, b in zip(labels, official, strict=False))
+    if len(labels) == len(official) and same >= len(official) - RENAMED_BY_GENEVAL:
+        return official
+    return labels
+
+
+def classifier_colors(folder: Path) -> tuple[str, ...]:
+    """Colours of a colour classifier's folder: its `color_names.txt`, else GenEval's ten."""
+    names_file = folder / COLOR_NAMES_FILE
+    if names_file.is_file():
+        return tuple(line.strip() for line in names_file.read_text().splitlines() if line.strip())
+    return COLORS
