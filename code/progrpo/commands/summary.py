@@ -1,0 +1,31 @@
+"""`progrpo summary`: every number of a tier that a table reads, in one file."""
+
+import argparse
+
+
+def add_parser(commands) -> None:
+    """Add the command's parser to `commands`."""
+    parser = commands.add_parser(
+        "summary",
+        help="collect a tier's results into one file",
+        description="Collect evaluations, training curves, analyses and stored wall-clock measurements."
+        " What was not run is left out; a half-written file is an error.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--config", required=True, help="config/<tier>.yaml")
+    parser.add_argument("--out", help="file to write; default: <results>/summary.json of the config")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the summary."""
+    from pathlib import Path
+
+    from progrpo.config import load_config
+    from progrpo.files import write_json
+    from progrpo.summary import collect
+
+    config = load_config(arguments.config)
+    out = Path(arguments.out or Path(config.results) / "summary.json")
+    write_json(out, collect(config))
+    return 0

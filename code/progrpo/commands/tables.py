@@ -1,0 +1,45 @@
+"""`progrpo tables`: one LaTeX fragment, or all of a tier, from the tier's summary."""
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(commands) -> None:
+    """Add the command's parser to `commands`."""
+    parser = commands.add_parser(
+        "tables",
+        help="LaTeX fragments of the paper's tables",
+        description="Write paper_tables/<tier>/<table>.tex from a tier's summary and paper_tables/expected/.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--tier", default="smoke", help="tier, i.e. the name of a file config/<tier>.yaml")
+    parser.add_argument(
+        "--table", default="all", help="name of one table, `all`, or `document` for the page with all of them"
+    )
+    parser.add_argument("--config", help="config file; default: config/<tier>.yaml")
+    parser.add_argument("--summary", help="summary to read; default: the config's results folder / summary.json")
+    parser.add_argument("--out", help="file (one table) or folder (all) to write; default: paper_tables/<tier>/")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the fragments that were asked for."""
+    from progrpo.config import load_config
+    from progrpo.files import write_text
+    from progrpo.tables import build, load_summary, table_names
+    from progrpo.tables.document import document
+
+    config = load_config(arguments.config or f"config/{arguments.tier}.yaml")
+    folder = Path("paper_tables") / config.tier
+    if arguments.table == "document":
+        write_text(arguments.out or folder / "all_tables.tex", document(config))
+        return 0
+    summary = load_summary(arguments.summary or Path(config.results) / "summary.json", config.tier)
+    if arguments.table != "all":
+        write_text(arguments.out or folder / f"{arguments.table}.tex", build(arguments.table, summary, config))
+        return 0
+    texts = {name: build(name, summary, config) for name in table_names()}
+    for name, text in texts.items():
+        write_text(Path(arguments.out or folder) / f"{name}.tex", text)
+    print(f"{len(texts)} fragments in {arguments.out or folder}")
+    return 0

@@ -1,0 +1,120 @@
+"""All numbers of a tier that its tables read, in one file without dates, hosts or times."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from progrpo.analysis.statistics import mean_interval
+from progrpo.config import Config
+from progrpo.errors import UserError
+from progrpo.files import read_json, read_jsonl
+
+DIGITS = 6  # significant digits that are kept: more than any table prints
+HARDWARE = Path("results/hardware")
+RUN_FOLDER = re.compile(r"(?P<run>.+)-seed(?P<seed>\d+)")
+ANALYSES = ("flops", "pruning_pilot", "reward_clustering", "ovf_study")
+TAIL = 0.2  # share of the last iterations that "end of training" averages
+
+
+def collect(config: Config, hardware: Path = HARDWARE) -> dict[str, Any]:
+    """The summary of a tier from the files of its results folder and the stored wall-clock measurements.
+
+    Keys: tier; evaluations {run: {"<prompt set>.<metric>": estimate}}; training {run: {quantity: estimate}} at the end
+    of training; analysis {name: its JSON}; hardware {device: {run: seconds}}. An estimate has mean, low, high (95 %
+    interval over seeds), std, n and seeds {seed: value}. What was not run is absent. UserError: a half-written file.
+    """
+    results = Path(config.results)
+    analysis = {name: results / "analysis" / f"{name}.json" for name in ANALYSES}
+    return rounded(
+        {
+            "tier": config.tier,
+            "evaluations": _by_run(results / "evaluations", config, evaluation_metrics),
+            "training": _by_run(results / "runs", config, training_metrics),
+            "analysis": {name: read_json(path) for name, path in analysis.items() if path.exists()},
+            "hardware": wall_clock(hardware),
+        }
+    )
+
+
+def estimate(values: dict[str, float]) -> dict[str, Any]:
+    """Mean and 95 % interval of one value per seed, with the values themselves."""
+    return {**mean_interval(list(values.values())), "seeds": values}
+
+
+def _by_run(folder: Path, config: Config, metrics_of) -> dict[str, dict[str, dict]]:
+    """{run: {metric: estimate over seeds}} from the folders `<run>-seed<seed>` of the config's runs and seeds."""
+    values: dict[str, dict[str, dict[str, float]]] = {}
+    for path in sorted(folder.glob("*-seed*"), key=lambda path: path.name):
+        match = RUN_FOLDER.fullmatch(path.name)
+        if match is None or not _is_configured(match["run"], int(match["seed"]), config):
+            continue
+        for metric, value in metrics_of(path).items():
+            values.setdefault(match["run"], {}).setdefault(metric, {})[match["seed"]] = value
+    return {run: {metric: estimate(seeds) for metric, seeds in metrics.items()} for run, metrics in values.items()}
+
+
+def _is_configured(run: str, seed: int, config: Config) -> bool:
+    if run.startswith("base_"):
+        return run.removeprefix("base_") in config.models and seed == 0
+    return run in config.runs and seed in config.run_seeds(run)
+
+
+def evaluation_metrics(folder: Path) -> dict[str, float]:
+    """{"<prompt set>.<metric>": value} of one model's evaluation files `<prompt set>.json`."""
+    metrics = {}
+    for path in sorted(folder.glob("*.json")):
+        for metric, value in _metrics_of_file(path).items():
+            metrics[f"{path.stem}.{metric}"] = value
+    return metrics
+
+
+def _metrics_of_file(path: Path) -> dict[str, float]:
+    evaluation = read_json(path)
+    try:
+        metrics = {scorer: values["mean"] for scorer, values in evaluation["scores"].items()}
+        if geneval := evaluation.get("geneval"):
+            metrics |= {"overall": geneval["overall"], **geneval["tags"]}
+        if compbench := evaluation.get("compbench"):
+            metrics["score"] = compbench["score"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not an evaluation ({error!r}); delete it and run the step again") from None
+    return metrics
+
+
+def training_metrics(folder: Path) -> dict[str, float]:
+    """End-of-training means of every number in one run's `metrics.jsonl`; nothing when it was not run."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return {}
+    lines = [line for _, line in read_jsonl(path)]
+    last = lines[-max(1, round(TAIL * len(lines))) :]
+    numbers = [key for key, value in (last[0] if last else {}).items() if _is_number(value) and key != "iteration"]
+    return {key: sum(line[key] for line in last) / len(last) for key in numbers if all(key in line for line in last)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def wall_clock(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """{device: {run: {vae, denoiser, total}}} in seconds per iteration, from `<device>/wall_clock*.json`."""
+    devices: dict[str, dict] = {}
+    for path in sorted(folder.glob("*/wall_clock*.json")):
+        for run, seconds in read_json(path)["runs"].items():
+            devices.setdefault(path.parent.name, {})[run] = {
+                "vae": seconds["decoder"],
+                "denoiser": seconds["denoiser"],
+                "total": seconds["total"],
+            }
+    return devices
+
+
+def rounded(value: Any) -> Any:
+    """A JSON value with every float at `DIGITS` significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    return value

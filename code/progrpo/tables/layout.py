@@ -1,0 +1,104 @@
+"""The layout of a table and the paper's numbers in it: `paper_tables/expected/*.yaml`, read and checked."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from progrpo.errors import UserError
+
+EXPECTED = Path("paper_tables/expected")
+Certainty = Literal["stated", "notes2", "notes1", "inferred"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Column(_Part):
+    """One column of numbers; `better` says which end is set in bold."""
+
+    key: str
+    head: str
+    group: str = ""
+    digits: int
+    better: Literal["high", "low", "none"]
+
+
+class Sourced(_Part):
+    """A paper number whose certainty or source differs from its table's."""
+
+    value: float
+    certainty: Certainty
+    source: str
+
+
+class Row(_Part):
+    """A model, schedule or component. `paper`: column -> entry, or a list; `absent`: columns the paper leaves empty."""
+
+    key: str
+    label: str
+    block: str = ""
+    paper: dict[str, Sourced | bool | float | str] | list[bool | float | str]
+    absent: tuple[str, ...] = ()
+
+    def paper_value(self, column: str) -> float | str | None:
+        """The paper's entry of a column, or None when it is not known."""
+        value = self.paper.get(column)
+        return value.value if isinstance(value, Sourced) else value
+
+
+class RunColumn(_Part):
+    """A run whose settings are one column of a hyper-parameter table."""
+
+    key: str
+    label: str
+
+
+class Macro(_Part):
+    """A number for prose: a cell of a table, or its difference to the same cell of row `over`."""
+
+    name: str
+    table: str
+    row: str
+    column: str
+    over: str | None = None
+
+
+class Layout(_Part):
+    """One table of the paper, or (kind `numbers`) the list of macros."""
+
+    kind: Literal["evaluations", "settings", "pilot", "flops", "wall_clock", "numbers"]
+    number: str = ""
+    caption: str = ""
+    source: str
+    certainty: Certainty = "stated"
+    family: Literal["flow", "diffusion"] | None = None
+    columns: tuple[Column, ...] = ()
+    runs: tuple[RunColumn, ...] = ()
+    rows: tuple[Row, ...] = ()
+    macros: tuple[Macro, ...] = ()
+
+
+def table_names(folder: Path = EXPECTED) -> list[str]:
+    """Names of all tables: the files of the folder, `numbers` last."""
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    return sorted(names, key=lambda name: (name == "numbers", name))
+
+
+def load_layout(name: str, folder: Path = EXPECTED) -> Layout:
+    """The layout called `name`; UserError lists the known ones, or names the first key that is wrong."""
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(
+            f"--table {name}: no such table; known: {', '.join(table_names(folder)) or f'none in {folder}'}"
+        )
+    try:
+        data: Any = yaml.safe_load(path.read_text())
+        return Layout.model_validate(data)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{path}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
