@@ -1,4 +1,5 @@
-"""Folders of generated images, in this project's layout and in the layouts that the original evaluators read."""
+"""Folders of generated images, in this project's layout and in the layouts that the original evaluators
+read."""
 
 import re
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from progrpo.files import read_json, read_jsonl
 
 @dataclass(frozen=True)
 class BenchmarkImage:
-    """One image: its name relative to the folder, its file, its prompt, its GenEval record or None, and where that was read."""
+    """One image: its name relative to the folder, its file, its prompt, its GenEval record or None, and where
+    that was read."""
 
     name: str
     path: Path
@@ -25,9 +27,10 @@ class BenchmarkImage:
 def list_images(folder: Path | str) -> list[BenchmarkImage]:
     """The images of a folder in a fixed order.
 
-    Layouts, first match: `prompts.jsonl` with {"image", "prompt", "metadata"} per line (this project); `<00000>/metadata.jsonl`
-    with `<00000>/samples/NNNN.png` (GenEval); `<prompt>_<number>.png`, maybe in `samples/` (T2I-CompBench, which parses the names).
-    UserError: no such folder, no image in it, a listed file that does not exist, a line that names no image.
+    Layouts, first match: `prompts.jsonl` with {"image", "prompt", "metadata"} per line (this project);
+    `<00000>/metadata.jsonl` with `<00000>/samples/NNNN.png` (GenEval); `<prompt>_<number>.png`, maybe in
+    `samples/` (T2I-CompBench, which parses the names). UserError: no such folder, no image in it, a listed
+    file that does not exist, a line that names no image.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -40,7 +43,8 @@ def list_images(folder: Path | str) -> list[BenchmarkImage]:
         images = _compbench_layout(folder)
     if not images:
         raise UserError(
-            f"{folder}: no images; expected prompts.jsonl, 00000/samples/0000.png or '<prompt>_000000.png' (generate them first)"
+            f"{folder}: no images; expected prompts.jsonl, 00000/samples/0000.png or '<prompt>_000000.png'; "
+            "generate them first"
         )
     return images
 
@@ -84,20 +88,23 @@ def _compbench_layout(folder: Path) -> list[BenchmarkImage]:
         if match:
             found.append((int(match[2]), path, match[1]))
     return [
-        BenchmarkImage(str(path.relative_to(folder)), path, prompt, None, str(path)) for _, path, prompt in sorted(found)
+        BenchmarkImage(str(path.relative_to(folder)), path, prompt, None, str(path))
+        for _, path, prompt in sorted(found)
     ]
 
 
 def require_records(images: list[BenchmarkImage], vocabulary: Vocabulary) -> None:
-    """Check that every image has a GenEval record of known classes and colours; UserError names the line of the first without."""
+    """Check that every image has a GenEval record of known classes and colours; UserError names the line of
+    the first without."""
     for image in images:
         if image.metadata is None:
-            raise UserError(f"{image.source}: no GenEval record (\"metadata\") for image {image.name}")
+            raise UserError(f'{image.source}: no GenEval record ("metadata") for image {image.name}')
         validate_record(image.metadata, image.source, vocabulary)
 
 
 def open_image(path: Path) -> Image.Image:
-    """The RGB image of a file, turned upright by its EXIF orientation; UserError names a file that does not open."""
+    """The RGB image of a file, turned upright by its EXIF orientation; UserError names a file that does not
+    open."""
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")

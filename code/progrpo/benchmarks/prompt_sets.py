@@ -1,8 +1,10 @@
-"""Prompt files: one reader for text, JSON and JSON-lines prompt sets, and the check of GenEval-format records.
+"""Prompt files: one reader for text, JSON and JSON-lines prompt sets, and the check of GenEval-format
+records.
 
-A GenEval record is `{"tag", "include": [clause, ...], "exclude"?: [clause, ...], "prompt"}`; a clause is `{"class", "count",
-"color"?, "position"?: [relation, index of an earlier clause]}` (djghosh13/geneval, prompts/create_prompts.py). Other keys of a
-clause (the miniature world's "texture") pass through: the GenEval verdict does not look at them.
+A GenEval record is `{"tag", "include": [clause, ...], "exclude"?: [clause, ...], "prompt"}`; a clause is
+`{"class", "count", "color"?, "position"?: [relation, index of an earlier clause]}` (djghosh13/geneval,
+prompts/create_prompts.py). Other keys of a clause (the miniature world's "texture") pass through: the GenEval
+verdict does not look at them.
 """
 
 import difflib
@@ -32,12 +34,15 @@ class Vocabulary:
     colors: tuple[str, ...]
 
 
-def load_prompts(path: Path | str, limit: int | None = None, vocabulary: Vocabulary | None = None) -> list[PromptRecord]:
+def load_prompts(
+    path: Path | str, limit: int | None = None, vocabulary: Vocabulary | None = None
+) -> list[PromptRecord]:
     """Prompts of a file in its order, the first `limit` of them.
 
-    path: .txt (a prompt per line), .jsonl (GenEval records, or objects with "prompt" and maybe "metadata") or .json (a list of
-    strings, HPSv2's benchmark files). vocabulary: when given, records may name only its classes and colours.
-    UserError names file and line (or item) of the first entry that is no prompt or no valid record, and an empty file.
+    path: .txt (a prompt per line), .jsonl (GenEval records, or objects with "prompt" and maybe "metadata") or
+    .json (a list of strings, HPSv2's benchmark files). vocabulary: when given, records may name only its
+    classes and colours. UserError names file and line (or item) of the first entry that is no prompt or no
+    valid record, and an empty file.
     """
     path = Path(path)
     readers = {".txt": _read_text, ".jsonl": _read_jsonl, ".json": _read_json}
@@ -88,7 +93,11 @@ def validate_record(record: dict, where: str, vocabulary: Vocabulary | None = No
 
     where: "file:line", the beginning of the message. UserError: the first thing that is wrong.
     """
-    if not isinstance(record, dict) or not isinstance(record.get("tag"), str) or not isinstance(record.get("prompt"), str):
+    if (
+        not isinstance(record, dict)
+        or not isinstance(record.get("tag"), str)
+        or not isinstance(record.get("prompt"), str)
+    ):
         raise UserError(f'{where}: not a GenEval record: it needs the strings "tag" and "prompt"')
     include, exclude = record.get("include"), record.get("exclude", [])
     if not isinstance(include, list) or not include or not isinstance(exclude, list):
@@ -106,7 +115,9 @@ def _validate_clause(clause: dict, where: str, vocabulary: Vocabulary | None) ->
         raise UserError(f'{where}: a clause has no "class": {json.dumps(clause)[:80]}')
     count = clause.get("count")
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise UserError(f'{where}: the "count" of {clause["class"]!r} must be a whole number of at least 1, not {count!r}')
+        raise UserError(
+            f'{where}: the "count" of {clause["class"]!r} must be a whole number of at least 1, not {count!r}'
+        )
     if vocabulary is not None:
         _check_word("class", clause["class"], vocabulary.classes, where)
         if "color" in clause:
@@ -125,7 +136,8 @@ def _check_word(kind: str, word: object, known: tuple[str, ...], where: str) -> 
 def _validate_position(position: object, index: int, where: str) -> None:
     if not isinstance(position, list) or len(position) != 2 or position[0] not in RELATIONS:
         raise UserError(
-            f'{where}: "position" must be [relation, clause index] with a relation of {", ".join(RELATIONS)}, not {position!r}'
+            f'{where}: "position" must be [relation, clause index], relation one of {", ".join(RELATIONS)}; '
+            f"it is {position!r}"
         )
     if not isinstance(position[1], int) or not 0 <= position[1] < index:
         raise UserError(f'{where}: "position" refers to clause {position[1]!r}, which is not an earlier clause')

@@ -1,7 +1,9 @@
-"""GenEval's verdicts and scores as pure functions of stored detections (evaluation/evaluate_images.py, summary_scores.py).
+"""GenEval's verdicts and scores as pure functions of stored detections (evaluation/evaluate_images.py,
+summary_scores.py).
 
-A detections line is {"image", "metadata": GenEval record, "detections": [{"class", "box": [x0, y0, x1, y1], "score", "color"}]}
-with every raw detection; thresholds and limits are applied here. Arithmetic is float32 where the original's is.
+A detections line is {"image", "metadata": GenEval record, "detections": [{"class", "box": [x0, y0, x1, y1],
+"score", "color"}]} with every raw detection; thresholds and limits are applied here. Arithmetic is float32
+where the original's is.
 """
 
 import json
@@ -47,9 +49,11 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def relative_position(a: Iterable[float], b: Iterable[float], threshold: float = 0.1) -> set[str]:
-    """Relations of box A to box B, each [x0, y0, x1, y1] with y downwards: a subset of left of, right of, above, below.
+    """Relations of box A to box B, each [x0, y0, x1, y1] with y downwards: a subset of left of, right of,
+    above, below.
 
-    The offset of the centres is shrunk by `threshold` times the summed sizes, then divided by the unshrunk distance.
+    The offset of the centres is shrunk by `threshold` times the summed sizes, then divided by the unshrunk
+    distance.
     """
     corners = np.array([list(a), list(b)], dtype=np.float32).reshape(2, 2, 2)  # box, corner, (x, y)
     center_a, center_b = corners.mean(axis=1)
@@ -64,7 +68,8 @@ def relative_position(a: Iterable[float], b: Iterable[float], threshold: float =
 
 
 def select(detections: list[dict], tag: str, protocol: Protocol) -> dict[str, list[Detection]]:
-    """The detections that count, by class, best first: above the tag's threshold, at most `max_objects`, suppressed if asked."""
+    """The detections that count, by class, best first: above the tag's threshold, at most `max_objects`,
+    suppressed if asked."""
     threshold = protocol.counting_threshold if tag == "counting" else protocol.threshold
     by_class: dict[str, list[dict]] = {}
     for detection in detections:
@@ -123,7 +128,8 @@ def _clause_failure(clause: dict, found: list[Detection], groups: list, threshol
 def evaluate(objects: dict[str, list[Detection]], record: dict, protocol: Protocol) -> tuple[bool, str]:
     """(correct, reasons by line): every clause of `include` must hold and none of `exclude` may.
 
-    Count, colour and position look only at the `count` best objects of a class; more objects hurt only through `exclude`.
+    Count, colour and position look only at the `count` best objects of a class; more objects hurt only
+    through `exclude`.
     """
     groups, reasons = [], []
     for clause in record["include"]:
@@ -148,16 +154,17 @@ def validate_line(line: dict, where: str, vocabulary: Vocabulary) -> None:
         box = detection.get("box") if isinstance(detection, dict) else None
         numbers = [*box, detection.get("score")] if isinstance(box, list) else []
         if len(numbers) != 5 or not all(isinstance(n, int | float) and np.isfinite(n) for n in numbers):
-            raise UserError(f'{where}: a detection needs "class", a "box" of four numbers and a "score": {str(detection)[:80]}')
+            raise UserError(
+                f'{where}: a detection needs "class", a "box" of four numbers and a "score": {str(detection)[:80]}'
+            )
         if detection.get("class") not in vocabulary.classes:
             raise UserError(f"{where}: a detection of the unknown class {detection.get('class')!r}")
         detection.setdefault("color", None)
 
 
-def verdicts(
-    lines: Iterable[tuple[str, dict]], vocabulary: Vocabulary, protocol: Protocol | None = None
-) -> list[dict]:
-    """[{"image", "correct", "reason"}] for detections lines, each given with its "file:line"; UserError for the first bad line."""
+def verdicts(lines: Iterable[tuple[str, dict]], vocabulary: Vocabulary, protocol: Protocol | None = None) -> list[dict]:
+    """[{"image", "correct", "reason"}] for detections lines, each given with its "file:line"; UserError for
+    the first bad line."""
     protocol, results = protocol or Protocol(), []
     for where, line in lines:
         validate_line(line, where, vocabulary)
@@ -171,9 +178,11 @@ def verdicts(
 
 
 def summary(records: list[dict], results: list[dict]) -> dict:
-    """Scores of verdicts: per tag the mean over images, overall the unweighted mean over tags, and shares of images and prompts.
+    """Scores of verdicts: per tag the mean over images, overall the unweighted mean over tags, and shares of
+    images and prompts.
 
-    records: the GenEval record of each verdict. A prompt is correct when any of its images is; prompts are told apart by record.
+    records: the GenEval record of each verdict. A prompt is correct when any of its images is; prompts are
+    told apart by record.
     """
     by_tag: dict[str, list[bool]] = {}
     by_prompt: dict[str, list[bool]] = {}

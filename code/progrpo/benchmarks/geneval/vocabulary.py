@@ -1,4 +1,5 @@
-"""Which classes and colours a GenEval evaluation knows: those of the benchmark, or those that a model folder names."""
+"""Which classes and colours a GenEval evaluation knows: those of the benchmark, or those that a model folder
+names."""
 
 from functools import cache
 from importlib import resources
@@ -40,8 +41,8 @@ def vocabulary_of(record: dict) -> Vocabulary:
 def detector_classes(folder: Path) -> tuple[str, ...]:
     """Class names of a detector's folder in the order of its labels.
 
-    `object_names.txt` if there is one; else config.json's id2label, where COCO's 80 names are replaced by GenEval's (same order).
-    UserError: neither file says.
+    `object_names.txt` if there is one; else config.json's id2label, where COCO's 80 names are replaced by
+    GenEval's (same order). UserError: neither file says.
     """
     names_file = folder / OBJECT_NAMES_FILE
     if names_file.is_file():

@@ -1,0 +1,233 @@
+"""Mask2Former on transformers with the test pipeline and the post-processing of mmdet 2.x, which GenEval's
+numbers rest on.
+
+transformers' own processor is not used: it resizes with antialiasing, its post-processing fixes masks at 384
+x 384 and drops empty ones.
+"""
+
+import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
+
+from progrpo.benchmarks.geneval.mmdet_checkpoint import NOT_IN_MMDET, convert_mmdet
+from progrpo.benchmarks.geneval.vocabulary import OBJECT_NAMES_FILE, detector_classes, geneval_vocabulary
+from progrpo.errors import UserError
+from progrpo.files import read_json, write_json, write_text
+from progrpo.rewards.base import freeze, load_state, load_weights
+
+TOP = 100  # instances per image (mmdet's max_per_image)
+IMAGENET_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
+IMAGENET_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
+
+
+@dataclass(frozen=True)
+class TestPipeline:
+    """How an image becomes input: the shorter side to `shortest`, unless the longer one would exceed
+    `longest`; then padding."""
+
+    shortest: int = 800
+    longest: int = 1333
+    divisor: int = 32
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) after the keep-ratio resize, rounded as mmcv.rescale_size does."""
+        scale = min(self.longest / max(height, width), self.shortest / min(height, width))
+        return int(height * scale + 0.5), int(width * scale + 0.5)
+
+
+@dataclass(frozen=True)
+class Instances:
+    """The detections of one image: labels (k,), scores (k,), boxes (k, 4) as [x0, y0, x1, y1] exclusive,
+    masks (k, H, W) bool."""
+
+    labels: Tensor
+    scores: Tensor
+    boxes: Tensor
+    masks: Tensor
+
+
+def read_pipeline(folder: Path) -> TestPipeline:
+    """The test pipeline that a model folder's preprocessor_config.json asks for.
+
+    Its `size` counts when it says shortest_edge and longest_edge; a fixed height x width (the hub's 384 x
+    384) is not GenEval's protocol, and 800/1333 is used instead, as when there is no such file.
+    """
+    path = folder / "preprocessor_config.json"
+    settings = read_json(path) if path.is_file() else {}
+    size = settings.get("size") or {}
+    if not {"shortest_edge", "longest_edge"} <= set(size):
+        return TestPipeline()
+    return TestPipeline(
+        size["shortest_edge"],
+        size["longest_edge"],
+        settings.get("size_divisor", 32),
+        tuple(settings.get("image_mean", IMAGENET_MEAN)),
+        tuple(settings.get("image_std", IMAGENET_STD)),
+    )
+
+
+def preprocess(images: list[Image.Image], pipeline: TestPipeline) -> tuple[Tensor, tuple[int, int]]:
+    """(pixels (B, 3, H, W) padded to the divisor, (height, width) before padding) of RGB images of one size.
+
+    The resize is bilinear without antialiasing and rounds to 8 bits, like cv2's INTER_LINEAR in mmcv (up to
+    one step of its fixed-point arithmetic). Zeros are padded after normalisation, at the right and at the
+    bottom.
+    """
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float()
+    height, width = pipeline.resized(*pixels.shape[-2:])
+    pixels = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False).round().clamp(0, 255)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (pipeline.mean, pipeline.std))
+    pixels = (pixels / 255 - mean) / std
+    pad_right, pad_bottom = -width % pipeline.divisor, -height % pipeline.divisor
+    return F.pad(pixels, (0, pad_right, 0, pad_bottom)), (height, width)
+
+
+def mask_boxes(masks: Tensor) -> Tensor:
+    """Tight boxes (k, 4) float [x0, y0, x1 + 1, y1 + 1] of masks (k, H, W); zeros for an empty mask."""
+    boxes = torch.zeros(len(masks), 4)
+    columns, rows = masks.any(1), masks.any(2)
+    for k in range(len(masks)):
+        x, y = columns[k].nonzero()[:, 0], rows[k].nonzero()[:, 0]
+        if len(x):
+            boxes[k] = torch.tensor([x[0], y[0], x[-1] + 1, y[-1] + 1], dtype=torch.float32)
+    return boxes
+
+
+def instances(
+    class_logits: Tensor, mask_logits: Tensor, padded: tuple, valid: tuple, original: tuple, top: int = TOP
+) -> Instances:
+    """Instances of one image from raw logits, as mmdet's MaskFormerFusionHead makes them.
+
+    class_logits (Q, C + 1) with "no object" last, mask_logits (Q, h, w). Masks go by bilinear interpolation
+    of the logits to the padded input, are cropped to its valid part, go to the original size (all sizes
+    (height, width)), and are cut at 0. The top (query, class) pairs by class probability count, each with
+    score = class probability x mean mask probability inside the mask.
+    """
+    logits = F.interpolate(mask_logits[None], size=padded, mode="bilinear", align_corners=False)
+    logits = logits[..., : valid[0], : valid[1]]
+    logits = F.interpolate(logits, size=original, mode="bilinear", align_corners=False)[0]
+    probability = class_logits.softmax(-1)[:, :-1]
+    scores, index = probability.flatten().topk(min(top, probability.numel()), sorted=False)
+    query, labels = index // probability.shape[1], index % probability.shape[1]
+    masks = logits > 0  # (Q, H, W)
+    inside = (logits.sigmoid() * masks).flatten(1).sum(1) / (masks.flatten(1).sum(1) + 1e-6)
+    boxes = mask_boxes(masks.cpu()).to(scores.device)
+    return Instances(labels, scores * inside[query], boxes[query], masks[query])
+
+
+class Detector:
+    """A Mask2Former model with its test pipeline and its class names."""
+
+    def __init__(self, model: Mask2FormerForUniversalSegmentation, pipeline: TestPipeline, classes: tuple[str, ...]):
+        if model.config.num_labels != len(classes):
+            raise UserError(f"the detector has {model.config.num_labels} labels but {len(classes)} class names")
+        self.model, self.pipeline, self.classes = model, pipeline, classes
+
+    @torch.no_grad()
+    def detect(self, images: list[Image.Image]) -> list[Instances]:
+        """Raw instances of RGB images of one size, at most `TOP` each, on the CPU."""
+        pixels, valid = preprocess(images, self.pipeline)
+        output = self.model(pixel_values=pixels.to(self.model.device))
+        original = images[0].size[::-1]
+        found = []
+        for classes, masks in zip(output.class_queries_logits, output.masks_queries_logits, strict=True):
+            result = instances(classes, masks, tuple(pixels.shape[-2:]), valid, original)
+            found.append(Instances(*(t.cpu() for t in (result.labels, result.scores, result.boxes, result.masks))))
+        return found
+
+
+def benchmark_config() -> Mask2FormerConfig:
+    """transformers' config of the benchmark's detector: Swin-S, 80 classes, 100 queries, 6 + 9 layers
+    (mmdet's config)."""
+    backbone = SwinConfig(
+        image_size=224,
+        embed_dim=96,
+        depths=[2, 2, 18, 2],
+        num_heads=[3, 6, 12, 24],
+        window_size=7,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
+    names = geneval_vocabulary().classes
+    return Mask2FormerConfig(
+        backbone_config=backbone,
+        num_queries=100,
+        encoder_layers=6,
+        decoder_layers=10,  # transformers counts the prediction from the queries themselves: 9 layers are built
+        id2label=dict(enumerate(names)),
+        label2id={name: k for k, name in enumerate(names)},
+    )
+
+
+def from_mmdet(checkpoint: Path, config: Mask2FormerConfig | None = None) -> Mask2FormerForUniversalSegmentation:
+    """transformers' model with the weights of an mmdet 2.x checkpoint (default architecture: the
+    benchmark's).
+
+    UserError: no such file, a key that no rule knows, a missing weight, a wrong shape.
+    """
+    state, unknown = convert_mmdet(load_weights("mask2former", checkpoint))
+    if unknown:
+        raise UserError(
+            f"mask2former: {checkpoint}: unexpected key {unknown[0]!r}; expected an mmdet 2.x Mask2Former (Swin)"
+        )
+    model = Mask2FormerForUniversalSegmentation(config or benchmark_config())
+    own = model.state_dict()
+    load_state("mask2former", checkpoint, model, {**{key: own[key] for key in NOT_IN_MMDET}, **state})
+    return model
+
+
+def save_detector(folder: Path, detector: Detector) -> None:
+    """Write a detector as a transformers model folder with preprocessor_config.json and object_names.txt."""
+    detector.model.save_pretrained(folder)
+    pipeline = detector.pipeline
+    settings = {
+        "image_processor_type": "Mask2FormerImageProcessor",
+        "size": {"shortest_edge": pipeline.shortest, "longest_edge": pipeline.longest},
+        "size_divisor": pipeline.divisor,
+        "image_mean": list(pipeline.mean),
+        "image_std": list(pipeline.std),
+        "resample": 2,
+        "ignore_index": 255,
+        "num_labels": len(detector.classes),
+    }
+    write_json(Path(folder) / "preprocessor_config.json", settings)
+    write_text(Path(folder) / OBJECT_NAMES_FILE, "".join(f"{name}\n" for name in detector.classes))
+
+
+def load_detector(path: Path | str, device: torch.device | str = "cpu", config_from: Path | None = None) -> Detector:
+    """A detector from a transformers folder, or from an mmdet .pth file.
+
+    config_from: folder whose config.json gives the .pth's architecture (default: the benchmark's Swin-S).
+    UserError: nothing there, another kind of model, missing weights.
+    """
+    path = Path(path)
+    if path.suffix == ".pth":
+        config = Mask2FormerConfig.from_pretrained(config_from) if config_from else None
+        classes = detector_classes(Path(config_from)) if config_from else geneval_vocabulary().classes
+        pipeline = read_pipeline(Path(config_from)) if config_from else TestPipeline()
+        return Detector(freeze(from_mmdet(path, config), torch.device(device)), pipeline, classes)
+    check_model_folder(path, "mask2former")
+    model, report = Mask2FormerForUniversalSegmentation.from_pretrained(path, output_loading_info=True)
+    missing = set(report["missing_keys"]) - set(NOT_IN_MMDET)
+    if missing:
+        raise UserError(f"{path}: weight {sorted(missing)[0]!r} is missing; fetch or convert the detector again")
+    return Detector(freeze(model, torch.device(device)), read_pipeline(path), detector_classes(path))
+
+
+def check_model_folder(folder: Path, model_type: str) -> None:
+    """UserError unless the folder holds a transformers model of this type with weights."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: no model there (config.json is missing); see `progrpo fetch --list`")
+    found = read_json(folder / "config.json").get("model_type")
+    if found != model_type:
+        raise UserError(f"{folder}: holds a model of type {found!r}; expected {model_type!r}")
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
+        raise UserError(f"{folder}: the weights (model.safetensors) are missing; fetch the model again")

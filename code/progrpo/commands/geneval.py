@@ -1,0 +1,125 @@
+"""`progrpo geneval prompts | detect | verdict | convert | train-miniature`."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from progrpo.errors import UserError
+
+
+def add_parser(commands) -> None:
+    """Add `geneval` and its actions to the command line."""
+    style = argparse.ArgumentDefaultsHelpFormatter
+    parser = commands.add_parser("geneval", help="GenEval: prompts, detection, verdicts", formatter_class=style)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    prompts = actions.add_parser("prompts", help="write the 553 prompts", formatter_class=style)
+    prompts.add_argument("--out", type=Path, required=True, help="evaluation_metadata.jsonl to write")
+    prompts.set_defaults(run=run_prompts)
+
+    detect = actions.add_parser("detect", help="detect objects and their colours", formatter_class=style)
+    detect.add_argument("--images", type=Path, required=True, help="folder of images with their GenEval records")
+    detect.add_argument("--out", type=Path, required=True, help="detections.jsonl to write")
+    detect.add_argument("--model", type=Path, required=True, help="Mask2Former: transformers folder or mmdet 2.x .pth")
+    detect.add_argument(
+        "--config-from", type=Path, help="folder with config.json for a .pth that is not the benchmark's"
+    )
+    detect.add_argument("--clip", type=Path, help="CLIP folder for colours (clip-vit-large-patch14)")
+    detect.add_argument("--device", default="cpu", help="torch device")
+    detect.add_argument("--batch-size", type=int, default=1, help="images of one size per forward pass")
+    detect.set_defaults(run=run_detect)
+
+    verdict = actions.add_parser("verdict", help="judge stored detections", formatter_class=style)
+    verdict.add_argument("--detections", type=Path, required=True, help="detections.jsonl to judge")
+    verdict.add_argument(
+        "--out", type=Path, required=True, help="verdicts.jsonl to write; scores go to verdicts.summary.json"
+    )
+    verdict.add_argument("--threshold", type=float, default=0.3, help="least score of a detection")
+    verdict.add_argument("--counting-threshold", type=float, default=0.9, help="least score where objects are counted")
+    verdict.add_argument("--max-objects", type=int, default=16, help="most detections per class")
+    verdict.add_argument("--max-overlap", type=float, default=1.0, help="suppress overlaps from this IoU on; 1 is off")
+    verdict.set_defaults(run=run_verdict)
+
+    convert = actions.add_parser("convert", help="mmdet 2.x .pth -> transformers folder", formatter_class=style)
+    convert.add_argument("--checkpoint", type=Path, required=True, help="mmdet's Mask2Former .pth")
+    convert.add_argument("--config-from", type=Path, help="folder with config.json, if not the benchmark's Swin-S")
+    convert.add_argument("--out", type=Path, required=True, help="folder to write")
+    convert.set_defaults(run=run_convert)
+
+    train = actions.add_parser("train-miniature", help="train the miniature detector", formatter_class=style)
+    train.add_argument("--out", type=Path, required=True, help="folder for mask2former/, clip/ and report.json")
+    train.add_argument("--detector-steps", type=int, default=1500, help="training steps of the detector")
+    train.add_argument("--color-steps", type=int, default=400, help="training steps of the colour classifier")
+    train.add_argument("--seed", type=int, default=0, help="seed of weights and scenes")
+    train.set_defaults(run=run_train_miniature)
+
+
+def run_prompts(arguments: argparse.Namespace) -> None:
+    """Write GenEval's prompts."""
+    from progrpo.benchmarks.geneval.prompts import write_prompts
+
+    print(f"{arguments.out}: {write_prompts(arguments.out)} prompts")
+
+
+def run_detect(arguments: argparse.Namespace) -> None:
+    """Write the detections of a folder of images."""
+    from tqdm import tqdm
+
+    from progrpo.benchmarks.geneval.color import load_color_classifier
+    from progrpo.benchmarks.geneval.detect import detect_images, vocabulary, write_detections
+    from progrpo.benchmarks.geneval.detector import load_detector
+
+    if arguments.batch_size < 1:
+        raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
+    detector = load_detector(arguments.model, arguments.device, arguments.config_from)
+    colors = load_color_classifier(arguments.clip, arguments.device) if arguments.clip else None
+    with tqdm(unit="image") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        lines = detect_images(arguments.images, detector, colors, arguments.batch_size, progress)
+    write_detections(arguments.out, lines, vocabulary(detector, colors), asdict(detector.pipeline))
+    print(f"{arguments.out}: {len(lines)} images")
+
+
+def run_verdict(arguments: argparse.Namespace) -> None:
+    """Judge stored detections, print and write the scores."""
+    from progrpo.benchmarks.geneval.detect import stored_vocabulary
+    from progrpo.benchmarks.geneval.verdict import Protocol, summary, verdicts
+    from progrpo.benchmarks.geneval.vocabulary import vocabulary_of
+    from progrpo.files import read_jsonl, write_json, write_jsonl
+
+    path = arguments.detections
+    lines = [(f"{path}:{number}", line) for number, line in read_jsonl(path)]
+    if not lines:
+        raise UserError(f"{path}: holds no detections; run `progrpo geneval detect` first")
+    known = stored_vocabulary(path) or vocabulary_of(lines[0][1].get("metadata"))
+    protocol = Protocol(arguments.threshold, arguments.counting_threshold, arguments.max_objects, arguments.max_overlap)
+    results = verdicts(lines, known, protocol)
+    scores = summary([line["metadata"] for _, line in lines], results)
+    write_jsonl(arguments.out, results)
+    write_json(arguments.out.with_suffix(".summary.json"), {**scores, "protocol": asdict(protocol)})
+    for tag, entry in scores["tags"].items():
+        print(f"{tag:<16} = {entry['score']:.2%} ({entry['correct']} / {entry['images']})")
+    print(f"% correct images  = {scores['correct_images']:.2%} of {scores['images']}")
+    print(f"% correct prompts = {scores['correct_prompts']:.2%} of {scores['prompts']}")
+    print(f"overall (mean of tags) = {scores['overall']:.5f}")
+
+
+def run_convert(arguments: argparse.Namespace) -> None:
+    """Convert mmdet's checkpoint to a transformers folder."""
+    from progrpo.benchmarks.geneval.detector import load_detector, save_detector
+
+    save_detector(arguments.out, load_detector(arguments.checkpoint, "cpu", arguments.config_from))
+    print(f"{arguments.out}: converted")
+
+
+def run_train_miniature(arguments: argparse.Namespace) -> None:
+    """Train the miniature detector and colour classifier and report how well they see."""
+    from progrpo.miniature.detector_training import train
+
+    report = train(arguments.out, arguments.detector_steps, arguments.color_steps, arguments.seed)
+    for name, value in report.items():
+        print(f"{name}: {value}")

@@ -1,0 +1,66 @@
+"""The regenerated prompts are the benchmark's, byte for byte."""
+
+import collections
+import hashlib
+from importlib import resources
+
+from progrpo.benchmarks.geneval.prompts import geneval_records, write_prompts
+from progrpo.benchmarks.geneval.vocabulary import detector_classes, geneval_vocabulary, vocabulary_of
+from progrpo.benchmarks.prompt_sets import load_prompts
+from progrpo.files import sha256, write_json
+
+TAGS = {"single_object": 80, "two_object": 99, "counting": 80, "colors": 94, "position": 100, "color_attr": 100}
+
+
+def test_the_file_has_the_published_hash_and_size(tmp_path):
+    path = tmp_path / "evaluation_metadata.jsonl"
+    assert write_prompts(path) == 553
+    assert path.stat().st_size == 85209
+    assert sha256(path) == "5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13"
+
+
+def test_the_plain_prompts_have_the_published_hash():
+    text = "".join(record["prompt"] + "\n" for record in geneval_records())
+    assert hashlib.sha256(text.encode()).hexdigest() == (
+        "55b6e3650e980c13daf30569eb666e000faf19bfc2b7b4cbe999fcdb7aa9d680"
+    )
+
+
+def test_counts_per_tag_and_validity(tmp_path):
+    write_prompts(tmp_path / "prompts.jsonl")
+    records = [p.metadata for p in load_prompts(tmp_path / "prompts.jsonl", vocabulary=geneval_vocabulary())]
+    assert collections.Counter(r["tag"] for r in records) == TAGS
+    assert collections.Counter(r["include"][0]["count"] for r in records if r["tag"] == "counting") == {
+        2: 26,
+        3: 28,
+        4: 26,
+    }
+
+
+def test_other_seeds_give_the_other_known_numbers_of_prompts():
+    assert (len(geneval_records(seed=42)), len(geneval_records(seed=0))) == (559, 548)
+
+
+def test_the_class_names_are_the_benchmarks_file(shared):
+    packaged = resources.files("progrpo.benchmarks.geneval").joinpath("object_names.txt").read_bytes()
+    digest = "608f6a0e5c8ca1c7a92b818430141fe268c85b7930b50f4160f1d65893b5bacd"
+    assert hashlib.sha256(packaged).hexdigest() == digest
+    assert packaged == (shared("data") / "geneval" / "object_names.txt").read_bytes()
+
+
+def test_coco_labels_take_genevals_names_by_index(tmp_path):
+    names = list(geneval_vocabulary().classes)
+    coco = [
+        {"computer mouse": "mouse", "tv remote": "remote", "computer keyboard": "keyboard"}.get(n, n) for n in names
+    ]
+    write_json(tmp_path / "config.json", {"id2label": {str(k): name for k, name in enumerate(coco)}})
+    assert detector_classes(tmp_path) == tuple(names)
+    (tmp_path / "object_names.txt").write_text("circle\nsquare\n")
+    assert detector_classes(tmp_path) == ("circle", "square")
+
+
+def test_the_vocabulary_of_a_record_is_the_one_that_has_its_class():
+    assert vocabulary_of({"include": [{"class": "triangle"}]}).colors == ("red", "green", "blue", "yellow")
+    assert vocabulary_of({"include": [{"class": "dog"}]}) == geneval_vocabulary()
+    assert vocabulary_of({"include": [{"class": "unicorn"}]}) == geneval_vocabulary()
+    assert vocabulary_of(None) == geneval_vocabulary()
