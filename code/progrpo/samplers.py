@@ -85,9 +85,9 @@ def flow_sde_table(sigmas: Tensor, noise_level: float, train_timesteps: int = 10
         mean      = x - h (v + std_dev_t^2 / (2 s) (x + (1 - s) v)),   std = std_dev_t sqrt(h)
         preview   = x - s v, one exact Euler step of the ODE to sigma 0
 
-    s~ replaces s in that denominator only, as in the public code. noise_level 0 is the Euler step x - h v of the ODE. Source: yifan123/flow_grpo @ac4c86e,
-    flow_grpo/diffusers_patch/sd3_sde_with_logprob.py:44-68. ValueError for a schedule or a noise level out of
-    range.
+    s~ replaces s in that denominator only, as in the public code. noise_level 0 is the Euler step x - h v of
+    the ODE. Source: yifan123/flow_grpo @ac4c86e, flow_grpo/diffusers_patch/sd3_sde_with_logprob.py:44-68.
+    ValueError for a schedule or a noise level out of range.
     """
     sigmas = sigmas.to(torch.float64)
     if sigmas.ndim != 1 or len(sigmas) < 2 or not bool((sigmas.diff() < 0).all()):
