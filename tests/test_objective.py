@@ -113,11 +113,10 @@ def test_the_gradient_vanishes_exactly_where_clipping_wins():
 
 
 def test_surrogate_by_hand():
-    result, _ = surrogate_and_gradient(
-        [math.log(1.5), math.log(1.5), math.log(0.5), math.log(0.5)], [2.0, -2.0, 2.0, -2.0]
-    )
-    torch.testing.assert_close(result.ratio, torch.tensor([1.5, 1.5, 0.5, 0.5], dtype=torch.float64))
-    torch.testing.assert_close(result.loss, torch.tensor([-2.2, 3.0, -1.0, 1.8], dtype=torch.float64))
+    ratio = [1.5, 1.5, 0.5, 0.5, 9.0]
+    result, _ = surrogate_and_gradient([math.log(r) for r in ratio], [2.0, -2.0, 2.0, -2.0, -1.0])
+    torch.testing.assert_close(result.ratio, torch.tensor(ratio, dtype=torch.float64))
+    torch.testing.assert_close(result.loss, torch.tensor([-2.2, 3.0, -1.0, 1.8, 9.0], dtype=torch.float64))
     assert not result.ratio.requires_grad
 
 
