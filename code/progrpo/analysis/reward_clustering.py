@@ -1,0 +1,163 @@
+"""Reward clustering (Fig. 6, appendix B): how Gaussian standardised rewards are, and what subsampling does to that."""
+
+import numpy as np
+from scipy import special, stats
+
+from progrpo.analysis import gaussian
+from progrpo.analysis.statistics import bootstrap_interval, finite_array
+
+DELTAS = (0.1, 0.25, 0.5, 1.0)
+HISTOGRAM_EDGES = np.linspace(-3.5, 3.5, 57)
+QQ_POINTS = 199
+
+
+def kolmogorov_smirnov(values: np.ndarray) -> float:
+    """Largest distance of the empirical distribution of (m,) values, or of each row of (b, m), from N(0, 1)."""
+    ordered = np.sort(values, axis=-1)
+    m = ordered.shape[-1]
+    cdf, rank = special.ndtr(ordered), np.arange(1, m + 1)
+    return np.maximum(rank / m - cdf, cdf - (rank - 1) / m).max(axis=-1)
+
+
+def anderson_darling(values: np.ndarray) -> float:
+    """Anderson-Darling A^2 of (m,) values, or of each row of (b, m), against N(0, 1) with known mean and variance."""
+    ordered = np.sort(values, axis=-1)
+    m = ordered.shape[-1]
+    weight = 2 * np.arange(1, m + 1) - 1
+    return -m - (weight * (special.log_ndtr(ordered) + special.log_ndtr(-ordered[..., ::-1]))).sum(axis=-1) / m
+
+
+def goodness_of_fit(standardised: np.ndarray, simulations: int = 499, seed: int = 0) -> dict[str, dict]:
+    """Both statistics of (P, n) standardised rewards, with p-values from Gaussian groups standardised the same way.
+
+    The textbook p-values would be wrong: the values of a prompt are dependent and flatter than a Gaussian. The smallest
+    possible p is 1 / (simulations + 1).
+    """
+    generator = np.random.default_rng(seed)
+    tests = {"kolmogorov_smirnov": kolmogorov_smirnov, "anderson_darling": anderson_darling}
+    observed = {name: float(test(standardised.ravel())) for name, test in tests.items()}
+    null = {name: [] for name in tests}
+    for _ in range(simulations):
+        sample = gaussian.standardise(generator.standard_normal(standardised.shape)).ravel()
+        for name, test in tests.items():
+            null[name].append(float(test(sample)))
+    return {
+        name: {
+            "statistic": observed[name],
+            "gaussian_median": float(np.median(null[name])),
+            "p_value": (1 + sum(value >= observed[name] for value in null[name])) / (simulations + 1),
+        }
+        for name in tests
+    }
+
+
+def moments(standardised: np.ndarray) -> dict[str, float]:
+    """Pooled mean, std, skewness and excess kurtosis of (P, n), and the kurtosis that Gaussian rewards would show."""
+    values = standardised.ravel()
+    return {
+        "mean": float(values.mean()),
+        "std": float(values.std()),
+        "skewness": float(stats.skew(values)),
+        "excess_kurtosis": float(stats.kurtosis(values)),
+        "excess_kurtosis_of_gaussian_groups": gaussian.group_excess_kurtosis(standardised.shape[1]),
+    }
+
+
+def clustered_shares(standardised: np.ndarray, deltas=DELTAS) -> list[dict]:
+    """Share |A| <= delta of (P, n), bootstrapped over prompts, beside N(0,1)'s and that of Gaussian groups of n."""
+    rows = []
+    for delta in deltas:
+        interval = bootstrap_interval((np.abs(standardised) <= delta).mean(axis=1))
+        rows.append(
+            {
+                "delta": delta,
+                "observed": interval["value"],
+                "low": interval["low"],
+                "high": interval["high"],
+                "gaussian": float(2 * stats.norm.cdf(delta) - 1),
+                "gaussian_groups": gaussian.group_share(standardised.shape[1], delta),
+            }
+        )
+    return rows
+
+
+def subsampling_effects(rewards: np.ndarray, keep: int, deltas=DELTAS, seed: int = 0) -> list[dict]:
+    """Uniform subsampling and OVF of (P, n) rewards to `keep`: variance relative to the group's, mean |A|, shares.
+
+    Each measured number stands beside its Gaussian prediction: exact for the uniform subset, Monte Carlo for OVF.
+    """
+    n = rewards.shape[1]
+    full = float(rewards.var(axis=1).mean())
+    order = np.random.default_rng(seed).permuted(np.tile(np.arange(n), (len(rewards), 1)), axis=1)
+    simulated = gaussian.simulate_filter(n, keep, deltas)
+    predictions = {
+        "uniform": {
+            "variance_ratio": (1 - 1 / keep) / (1 - 1 / n),
+            "shares": [{"delta": delta, "share": gaussian.group_share(keep, delta)} for delta in deltas],
+        },
+        "ovf": {
+            "variance_ratio": simulated["subset"]["variance"] / simulated["full"]["variance"],
+            "mean_magnitude": simulated["subset"]["mean_magnitude"],
+            "shares": simulated["subset"]["shares"],
+        },
+    }
+    chosen = {"uniform": order[:, :keep], "ovf": gaussian.filter_rows(rewards, keep)}
+    rows = []
+    for rule, indices in chosen.items():
+        measured = gaussian.subset_summary(np.take_along_axis(rewards, indices, 1), deltas)
+        measured["variance_ratio"] = measured["variance"] / full
+        rows.append({"rule": rule, "keep": keep, "observed": measured, "gaussian": predictions[rule]})
+    return rows
+
+
+def standardisation_bias(group_sizes=(8, 12, 16, 24, 48), delta: float = 0.5) -> list[dict]:
+    """What dividing by the n-sample deviation does to exactly Gaussian rewards: kurtosis, share, largest |A|."""
+    return [
+        {
+            "n": n,
+            "excess_kurtosis": gaussian.group_excess_kurtosis(n),
+            "delta": delta,
+            "share": gaussian.group_share(n, delta),
+            "largest_magnitude": float(np.sqrt(n - 1)),
+        }
+        for n in group_sizes
+    ]
+
+
+def analyse(rewards, keeps: tuple[int, ...] | None = None, simulations: int = 499) -> dict:
+    """The whole study of (P, n) rewards of P prompts under the reference policy; JSON-ready.
+
+    Prompts whose rewards are all equal carry no shape: they are counted and left out. `keeps` defaults to n // 2.
+    Raises ValueError for rewards that are not finite, n < 3, a keep outside 2..n-1, or no prompt with any variance.
+    """
+    rewards = finite_array(rewards, 2, "rewards")
+    n = rewards.shape[1]
+    keeps = keeps or (n // 2,)
+    if n < 3 or any(not 2 <= keep < n for keep in keeps):
+        raise ValueError(f"{n} rewards per prompt cannot be subsampled to {list(keeps)}; keep 2..{n - 1} of at least 3")
+    varied = rewards[rewards.std(axis=1) > 0]
+    if not len(varied):
+        raise ValueError("every prompt's rewards are equal; nothing can be standardised")
+    standardised = gaussian.standardise(varied)
+    density, edges = np.histogram(standardised.ravel(), bins=HISTOGRAM_EDGES)
+    probability = (np.arange(QQ_POINTS) + 0.5) / QQ_POINTS
+    return {
+        "prompts": len(rewards),
+        "group": n,
+        "trajectories": int(rewards.size),
+        "zero_variance_prompts": len(rewards) - len(varied),
+        "moments": moments(standardised),
+        "goodness_of_fit": goodness_of_fit(standardised, simulations),
+        "shares": clustered_shares(standardised),
+        "subsampling": [row for keep in keeps for row in subsampling_effects(varied, keep)],
+        "standardisation_bias": standardisation_bias(tuple(sorted({n, 8, 12, 16, 24, 48}))),
+        "histogram": {
+            "edges": edges.tolist(),
+            "density": (density / (standardised.size * np.diff(edges))).tolist(),
+            "gaussian_groups": (np.diff(gaussian.group_cdf(n, edges)) / np.diff(edges)).tolist(),
+        },
+        "qq": {
+            "theoretical": stats.norm.ppf(probability).tolist(),
+            "observed": np.quantile(standardised, probability).tolist(),
+        },
+    }

@@ -1,0 +1,168 @@
+"""`progrpo analyse STUDY`: the paper's analyses of stored rewards and logs. `progrpo sample-rewards` samples."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from progrpo.errors import UserError
+
+# Quantity of the study -> key of metrics.jsonl. The reward of the unpruned group, so that arms are comparable; the
+# spread of the trajectories that are trained on, which is what the arms differ in.
+OVF_STUDY_METRICS = {"reward": "reward_pool", "reward_std": "reward_std"}
+
+
+def add_parser(commands) -> None:
+    """Add the command's parser to `commands`."""
+    parser = commands.add_parser(
+        "analyse",
+        help="reward clustering, pruning pilot, static OVF study, discrepancies",
+        description="Analyse stored rewards and logs; nothing is sampled or trained here.",
+    )
+    studies = parser.add_subparsers(dest="study", required=True, metavar="STUDY")
+    _add_clustering(studies)
+    _add_pilot(studies)
+    _add_ovf_study(studies)
+    study = _add_study(studies, "discrepancies", "the page of the paper's internal discrepancies", run_discrepancies)
+    study.add_argument("--json", default=None, help="also write the claims as JSON to this file")
+
+
+def _add_study(studies, name: str, text: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+    study = studies.add_parser(
+        name, help=text, description=text[0].upper() + text[1:], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    study.add_argument("--out", required=True, help="file to write")
+    study.set_defaults(run=run)
+    return study
+
+
+def _add_clustering(studies) -> None:
+    study = _add_study(
+        studies, "reward-clustering", "how Gaussian the rewards of a prompt are (Fig. 6)", run_clustering
+    )
+    study.add_argument("--rewards", required=True, help='JSON file {"rewards": [[P x n]]}')
+    study.add_argument("--keep", type=int, nargs="+", help="subset sizes of uniform subsampling and OVF; default: half")
+    study.add_argument("--simulations", type=int, default=499, help="Gaussian samples behind the p-values")
+
+
+def _add_pilot(studies) -> None:
+    study = _add_study(studies, "pruning-pilot", "which pruning steps (Table 9)", run_pilot)
+    study.add_argument(
+        "--previews", required=True, help='JSON file {"previews": [[[P x N x T]]], "terminal": [[P x N]]}'
+    )
+    study.add_argument("--counts", type=int, nargs=3, metavar=("N0", "N1", "K"), help="default: halve the pool twice")
+    study.add_argument("--pairs", nargs="+", metavar="T1,T2", help="candidates; default: Table 9's fractions of T")
+    study.add_argument("--tolerance", type=float, default=0.15, help="relative tolerance of the decision rule")
+
+
+def _add_ovf_study(studies) -> None:
+    study = _add_study(studies, "ovf-study", "static OVF against the full group and a uniform half", run_ovf_study)
+    for arm in ("full", "uniform", "ovf"):
+        study.add_argument(f"--{arm}", required=True, nargs="+", metavar="DIR", help="run folders, one per seed")
+    study.add_argument("--window", type=int, default=10, help="iterations of the trailing mean")
+
+
+def _arrays(path: str, keys: tuple[str, ...]) -> list:
+    from progrpo.files import read_json
+
+    stored = read_json(path)
+    for key in keys:
+        if not isinstance(stored, dict) or key not in stored:
+            raise UserError(f"{path}: no {key!r}; write the file with `progrpo sample-rewards`")
+    return [stored[key] for key in keys]
+
+
+def _analysed(path: str, analyse: Callable[[], dict]) -> dict:
+    """The result of `analyse`, whose complaints about the data of `path` become one line for the user."""
+    try:
+        return analyse()
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def run_clustering(arguments: argparse.Namespace) -> int:
+    """Analyse stored rewards of P prompts x n trajectories."""
+    from progrpo.analysis import reward_clustering
+    from progrpo.files import write_json
+
+    (rewards,) = _arrays(arguments.rewards, ("rewards",))
+    keeps = tuple(arguments.keep) if arguments.keep else None
+    result = _analysed(arguments.rewards, lambda: reward_clustering.analyse(rewards, keeps, arguments.simulations))
+    write_json(arguments.out, result)
+    moments, fit = result["moments"], result["goodness_of_fit"]["kolmogorov_smirnov"]
+    print(
+        f"{result['prompts']} prompts x {result['group']}: skewness {moments['skewness']:+.3f}, excess kurtosis"
+        f" {moments['excess_kurtosis']:+.3f} (Gaussian groups {moments['excess_kurtosis_of_gaussian_groups']:+.3f}),"
+        f" KS {fit['statistic']:.4f} (p {fit['p_value']:.3f})"
+    )
+    return 0
+
+
+def _pairs(texts: list[str] | None) -> tuple[tuple[int, int], ...] | None:
+    if not texts:
+        return None
+    try:
+        return tuple((int(first), int(second)) for first, second in (text.split(",") for text in texts))
+    except ValueError:
+        raise UserError(f"--pairs {' '.join(texts)}: write each pair as two integers, e.g. 5,7") from None
+
+
+def run_pilot(arguments: argparse.Namespace) -> int:
+    """Analyse stored preview and terminal rewards of an unpruned pool."""
+    from progrpo.analysis import pruning_pilot
+    from progrpo.files import write_json
+
+    previews, terminal = _arrays(arguments.previews, ("previews", "terminal"))
+    pairs = _pairs(arguments.pairs)
+    result = _analysed(
+        arguments.previews,
+        lambda: pruning_pilot.analyse(previews, terminal, arguments.counts, pairs, arguments.tolerance),
+    )
+    write_json(arguments.out, result)
+    for row in result["candidates"]:
+        print(
+            f"{tuple(row['pruning_steps'])}: Spearman {row['spearman'][0]:.3f} / {row['spearman'][1]:.3f}, variance"
+            f" {row['variance']:.3g}, CostRatio {row['cost_ratio']:.3f}, {row['decision']}"
+        )
+    return 0
+
+
+def _metrics(folders: list[str]) -> dict[str, list[list[float]]]:
+    from progrpo.files import read_jsonl
+
+    runs = {quantity: [] for quantity in OVF_STUDY_METRICS}
+    for folder in folders:
+        path = Path(folder) / "metrics.jsonl"
+        lines = list(read_jsonl(path))
+        for quantity, key in OVF_STUDY_METRICS.items():
+            for number, line in lines:
+                if key not in line:
+                    raise UserError(f"{path}:{number}: no {key!r}; was this file written by `progrpo train`?")
+            runs[quantity].append([line[key] for _, line in lines])
+    return runs
+
+
+def run_ovf_study(arguments: argparse.Namespace) -> int:
+    """Compare the three arms' training logs."""
+    from progrpo.analysis import ovf_study
+    from progrpo.files import write_json
+
+    folders = {arm: getattr(arguments, arm) for arm in ovf_study.ARMS}
+    arms = {arm: _metrics(paths) for arm, paths in folders.items()}
+    result = _analysed(", ".join(sum(folders.values(), [])), lambda: ovf_study.analyse(arms, arguments.window))
+    write_json(arguments.out, result)
+    for arm, end in result["end"].items():
+        print(f"{arm}: " + ", ".join(f"{quantity} {interval['mean']:.4g}" for quantity, interval in end.items()))
+    return 0
+
+
+def run_discrepancies(arguments: argparse.Namespace) -> int:
+    """Compute every claim and write the page."""
+    from progrpo.analysis import atomic_costs, claims
+    from progrpo.files import write_json, write_text
+
+    found, agreed = claims.discrepancies(atomic_costs.measure()), claims.agreements()
+    write_text(arguments.out, claims.render(found, agreed))
+    if arguments.json:
+        write_json(arguments.json, {"discrepancies": found, "agreements": agreed})
+    print(f"{len(found)} discrepancies and {len(agreed)} agreements in {arguments.out}")
+    return 0

@@ -1,0 +1,85 @@
+"""`progrpo flops` and `progrpo analyse`: files in, files out, one line for bad input."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+
+from progrpo.commands import analyse, flops
+from progrpo.errors import UserError
+
+
+def run(command, *words):
+    parser = argparse.ArgumentParser()
+    command.add_parser(parser.add_subparsers())
+    arguments = parser.parse_args([str(word) for word in words])
+    return arguments.run(arguments)
+
+
+def write(path, value):
+    path.write_text(json.dumps(value))
+    return path
+
+
+@pytest.fixture
+def rewards():
+    return np.random.default_rng(0).normal(size=(20, 12))
+
+
+def test_reward_clustering(tmp_path, rewards):
+    data, out = write(tmp_path / "rewards.json", {"rewards": rewards.tolist()}), tmp_path / "out.json"
+    assert run(analyse, "analyse", "reward-clustering", "--rewards", data, "--out", out, "--simulations", 9) == 0
+    assert json.loads(out.read_text())["trajectories"] == 240
+
+
+def test_pruning_pilot(tmp_path, rewards):
+    previews = np.repeat(rewards[:, :, None], 10, axis=2)
+    data = write(tmp_path / "p.json", {"previews": previews.tolist(), "terminal": rewards.tolist()})
+    words = ["--previews", data, "--out", tmp_path / "out.json", "--counts", 12, 8, 4, "--pairs", "2,4", "5,7"]
+    assert run(analyse, "analyse", "pruning-pilot", *words) == 0
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert [row["spearman"] for row in result["candidates"]] == [[1, 1], [1, 1]]
+    assert result["selected"]["pruning_steps"] == [2, 4]
+    with pytest.raises(UserError, match="two integers"):
+        run(analyse, "analyse", "pruning-pilot", *words[:-1], "5-7")
+
+
+def test_ovf_study_reads_metrics_of_every_seed(tmp_path):
+    words = []
+    for arm in ("full", "uniform", "ovf"):
+        folders = [tmp_path / f"{arm}-seed{seed}" for seed in (0, 1)]
+        for folder in folders:
+            folder.mkdir()
+            keys = analyse.OVF_STUDY_METRICS.values()
+            lines = [json.dumps({"iteration": i, **dict.fromkeys(keys, 0.5 * i)}) for i in range(1, 6)]
+            (folder / "metrics.jsonl").write_text("\n".join(lines))
+        words += [f"--{arm}", *folders]
+    assert run(analyse, "analyse", "ovf-study", *words, "--out", tmp_path / "out.json", "--window", 1) == 0
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["seeds"] == 2
+    assert result["curves"]["ovf"]["reward"]["mean"] == [0.5, 1, 1.5, 2, 2.5]
+    (folders[0] / "metrics.jsonl").write_text('{"iteration": 1}\n')
+    with pytest.raises(UserError, match="metrics.jsonl:1: no"):
+        run(analyse, "analyse", "ovf-study", *words, "--out", tmp_path / "out.json")
+
+
+@pytest.mark.parametrize("stored", [{"other": []}, {"rewards": [[1.0, 1.0, 1.0]]}, {"rewards": "x"}])
+def test_bad_rewards_name_the_file_and_leave_nothing(tmp_path, stored):
+    data, out = write(tmp_path / "rewards.json", stored), tmp_path / "out.json"
+    with pytest.raises(UserError, match=r"rewards\.json: "):
+        run(analyse, "analyse", "reward-clustering", "--rewards", data, "--out", out)
+    assert not out.exists()
+
+
+def test_flops_prints_a_table_and_json(tmp_path, monkeypatch, capsys):
+    costs = ("denoiser", "decoder", "taesd", "reward", "trained_step")
+    names = [*costs, *(f"{cost}_without_attention" for cost in costs)]
+    measured = {backbone: dict.fromkeys(names, 1.0) for backbone in ("sd35m", "sd14")}
+    monkeypatch.setattr("progrpo.analysis.atomic_costs.measure", lambda: measured)
+    assert run(flops, "flops", "--out", tmp_path / "flops.json") == 0
+    page = capsys.readouterr().out
+    for text in ("335626.83", "360 / 396", "equation_22_as_written", "(5, 7)"):
+        assert text in page
+    assert run(flops, "flops", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "flops.json").read_text())
