@@ -1,4 +1,4 @@
-"""The key map from mmdet's Mask2Former to transformers': complete, invertible, right where the two compute differently."""
+"""The key map from mmdet's Mask2Former to transformers': complete, invertible, right where they compute differently."""
 
 import pytest
 import torch

@@ -1,0 +1,159 @@
+"""BLIP-VQA on transformers' BLIP classes, from a model folder or from the original checkpoint."""
+
+import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, BlipConfig, BlipForQuestionAnswering
+
+from progrpo.benchmarks.geneval.detector import check_model_folder
+from progrpo.errors import UserError
+from progrpo.rewards.base import freeze, load_state
+
+BOS, ENC = "[DEC]", "[ENC]"  # the two tokens BLIP adds behind BERT's vocabulary: 30522 and 30523
+MAX_TOKENS = 35
+TIED = {  # one tensor under two names; older files may hold only the second
+    "text_decoder.cls.predictions.decoder.bias": "text_decoder.cls.predictions.bias",
+    "text_decoder.cls.predictions.decoder.weight": "text_decoder.bert.embeddings.word_embeddings.weight",
+}
+
+VISION_RULES = [
+    (r"^cls_token$", "embeddings.class_embedding"),
+    (r"^pos_embed$", "embeddings.position_embedding"),
+    (r"^patch_embed\.proj\.", "embeddings.patch_embedding."),
+    (r"^blocks\.(\d+)\.norm(\d)\.", r"encoder.layers.\1.layer_norm\2."),
+    (r"^blocks\.(\d+)\.attn\.qkv\.", r"encoder.layers.\1.self_attn.qkv."),
+    (r"^blocks\.(\d+)\.attn\.proj\.", r"encoder.layers.\1.self_attn.projection."),
+    (r"^blocks\.(\d+)\.mlp\.", r"encoder.layers.\1.mlp."),
+    (r"^norm\.", "post_layernorm."),
+]
+
+
+def original_config() -> BlipConfig:
+    """The original's architecture: ViT-B/16 at 480 px (eps 1e-6) and BERT-base with cross-attention (12 heads, eps
+    1e-12).
+
+    The hub's Salesforce/blip-vqa folders say 384 px and vision eps 1e-5; both change the numbers.
+    """
+    text = dict(
+        vocab_size=30524,
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        encoder_hidden_size=768,
+        layer_norm_eps=1e-12,
+        is_decoder=True,
+        max_position_embeddings=512,
+    )
+    vision = dict(
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        image_size=480,
+        patch_size=16,
+        layer_norm_eps=1e-6,
+    )
+    return BlipConfig(text_config=text, vision_config=vision)
+
+
+def convert_blip_vqa(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """transformers' keys of an original BLIP-VQA state dict (`visual_encoder.`, `text_encoder.`, `text_decoder.`).
+
+    The vision tower is renamed by rules, the two BERTs keep their names; computed position ids are dropped.
+    """
+    converted = {}
+    for key, tensor in state.items():
+        if key.startswith("visual_encoder."):
+            name = key.removeprefix("visual_encoder.")
+            for pattern, replacement in VISION_RULES:
+                name = re.sub(pattern, replacement, name)
+            converted["vision_model." + name] = tensor
+        elif not key.endswith("position_ids"):
+            converted[key] = tensor
+    return converted
+
+
+class BlipVqa:
+    """A BLIP-VQA model with its tokenizer."""
+
+    def __init__(self, model: BlipForQuestionAnswering, tokenizer):
+        known = tokenizer.get_vocab()
+        tokenizer.add_tokens([token for token in (BOS, ENC) if token not in known], special_tokens=True)
+        vocabulary = tokenizer.get_vocab()
+        absent = [word for word in ("yes", "no", BOS, ENC) if word not in vocabulary]
+        if absent:
+            raise UserError(f"BLIP-VQA: the tokenizer has no token {absent[0]!r}; use that of bert-base-uncased")
+        self.bos, self.enc, self.yes, self.no = (vocabulary[word] for word in (BOS, ENC, "yes", "no"))
+        rows = model.config.text_config.vocab_size
+        if max(self.bos, self.enc) >= rows:
+            raise UserError(
+                f"BLIP-VQA: the tokenizer has {len(vocabulary)} tokens, the model {rows}; they do not belong together"
+            )
+        self.model, self.tokenizer = model, tokenizer
+        self.image_size = model.config.vision_config.image_size
+
+    def tokens(self, question: str) -> tuple[int, ...]:
+        """Token ids of a question, the first replaced by [ENC] as the original does by hand."""
+        ids = self.tokenizer(question, truncation=True, max_length=MAX_TOKENS)["input_ids"]
+        return (self.enc, *ids[1:])
+
+    @torch.no_grad()
+    def probability(self, patches: Tensor, ids: Tensor) -> Tensor:
+        """P(yes) / (P(yes) + P(no)) (N,) from image patches (N, P, D) and unpadded question ids (N, L)."""
+        answers = torch.full((len(ids), 1), self.bos, device=ids.device)
+        hidden = self.model.text_encoder(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            encoder_hidden_states=patches,
+            encoder_attention_mask=torch.ones(patches.shape[:2], dtype=torch.long, device=ids.device),
+        ).last_hidden_state
+        logits = self.model.text_decoder(
+            input_ids=answers, encoder_hidden_states=hidden, encoder_attention_mask=torch.ones_like(ids)
+        ).logits[:, 0]
+        p = logits.float().softmax(-1)
+        return p[:, self.yes] / (p[:, self.yes] + p[:, self.no])
+
+
+def from_original(checkpoint: Path, config: BlipConfig | None = None) -> BlipForQuestionAnswering:
+    """transformers' model with the weights of the original .pth (default architecture: the original's).
+
+    UserError: no such file, a missing or unexpected weight, a wrong shape.
+    """
+    if not checkpoint.is_file():
+        raise UserError(f"BLIP-VQA: {checkpoint}: no such file; `progrpo fetch blip-vqa` gets it")
+    stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = convert_blip_vqa(stored.get("model", stored))
+    model = BlipForQuestionAnswering(config or original_config())
+    tied = {key: state[other] for key, other in TIED.items() if other in state}
+    load_state("BLIP-VQA", checkpoint, model, {**tied, **state})
+    return model
+
+
+def load_vqa(path: Path | str, device: torch.device | str = "cpu", tokenizer: Path | None = None) -> BlipVqa:
+    """BLIP-VQA from a transformers folder, or from the original .pth with a folder of bert-base-uncased's tokenizer.
+
+    UserError: nothing there, another kind of model, missing weights, no tokenizer.
+    """
+    path = Path(path)
+    if path.suffix == ".pth":
+        if tokenizer is None:
+            raise UserError(
+                f"{path}: an original checkpoint has no tokenizer; give that of bert-base-uncased (--tokenizer)"
+            )
+        model = from_original(path)
+    else:
+        check_model_folder(path, "blip")
+        model, report = BlipForQuestionAnswering.from_pretrained(path, output_loading_info=True)
+        if report["missing_keys"]:
+            raise UserError(f"{path}: weight {sorted(report['missing_keys'])[0]!r} is missing; fetch the model again")
+    return BlipVqa(freeze(model, torch.device(device)), AutoTokenizer.from_pretrained(tokenizer or path))
+
+
+def save_vqa(folder: Path | str, vqa: BlipVqa) -> None:
+    """Write model and tokenizer as a transformers folder."""
+    vqa.model.save_pretrained(folder)
+    vqa.tokenizer.save_pretrained(folder)

@@ -1,0 +1,148 @@
+"""T2I-CompBench++'s 2D-spatial score as a pure function of stored detections (UniDet_eval/2D_spatial_eval.py).
+
+A line is {"prompt", "obj1", "obj2", "locality", "objects": [{"label", "score", "box": [x0, y0, x1, y1]}]}: the two
+nouns, the phrase between them, and what a detector found, best score first, in the pixels of the benchmark's frame
+(shorter side 479, longer at most 480). The original's detector is UniDet RS200 (non-commercial, detectron2); it can
+be run elsewhere and stored in this format.
+"""
+
+from collections.abc import Iterable
+from statistics import fmean
+
+import numpy as np
+
+from progrpo.benchmarks.compbench.chunks import Chunker
+from progrpo.errors import UserError
+
+LOCALITIES = (  # in the original's order: the first that occurs in the prompt counts
+    "on side of",
+    "next to",
+    "near",
+    "on the left of",
+    "on the right of",
+    "on the bottom of",
+    "on the top of",
+    "on top of",
+)
+SHORT_FORMS = {  # looked for only when none of the original's phrases occurs; none of its prompts has them
+    "left of": "on the left of",
+    "right of": "on the right of",
+    "below": "on the bottom of",
+    "above": "on the top of",
+}
+PERSONS = ("girl", "boy", "man", "woman")
+FRAME_SHORT, FRAME_LONG = 479, 480
+NEAR_PIXELS, FREE_OVERLAP = 150, 0.1
+
+
+def find_locality(prompt: str) -> str | None:
+    """The locality of a prompt: the first of the original's phrases in it, else a short form of one, else None."""
+    for phrase in LOCALITIES:
+        if phrase in prompt:
+            return phrase
+    return next((full for short, full in SHORT_FORMS.items() if short in prompt), None)
+
+
+def find_objects(prompt: str, chunker: Chunker) -> tuple[str, str]:
+    """The first and the last noun of a prompt, persons under that name; UserError when there is no noun."""
+    nouns = chunker.nouns(prompt)
+    if not nouns:
+        raise UserError(f"no noun in the prompt {prompt!r} ({chunker.name}); the spatial score needs two objects")
+    return as_label(nouns[0]), as_label(nouns[-1])
+
+
+def as_label(noun: str) -> str:
+    """The detector's label for a noun: "person" for girl, boy, man, woman."""
+    return "person" if noun in PERSONS else noun
+
+
+def frame_scale(width: int, height: int) -> float:
+    """Factor from an image's pixels to the benchmark's frame."""
+    return min(FRAME_SHORT / min(width, height), FRAME_LONG / max(width, height))
+
+
+def overlap(a: list[float], b: list[float]) -> float:
+    """Intersection over union of two boxes [x0, y0, x1, y1]; 0 when both are empty (the original divides by zero)."""
+    width = max(0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0, min(a[3], b[3]) - max(a[1], b[1]))
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
+    return width * height / union if union else 0.0
+
+
+def position_score(locality: str | None, box1: list[float], box2: list[float]) -> float:
+    """How well object 1 lies where the locality says, relative to object 2: in [0, 1], boxes in the frame's pixels.
+
+    "on top of" is in the original's list of phrases but in none of its rules: it scores 0, as there.
+    """
+    dx = (box2[0] + box2[2]) / 2 - (box1[0] + box1[2]) / 2
+    dy = (box2[1] + box2[3]) / 2 - (box1[1] + box1[3]) / 2
+    if locality in ("next to", "on side of", "near"):
+        near = abs(dx) < NEAR_PIXELS or abs(dy) < NEAR_PIXELS
+        return 1.0 if near else NEAR_PIXELS / max(abs(dx), abs(dy))
+    along_and_across = {
+        "on the left of": (dx, dy),
+        "on the right of": (-dx, dy),
+        "on the top of": (dy, dx),
+        "on the bottom of": (-dy, dx),
+    }
+    if locality not in along_and_across:
+        return 0.0
+    along, across = along_and_across[locality]
+    if along <= 0 or along <= abs(across):
+        return 0.0
+    shared = overlap(box1, box2)
+    return 1.0 if shared < FREE_OVERLAP else FREE_OVERLAP / shared
+
+
+def spatial_score(obj1: str, obj2: str, locality: str | None, objects: list[dict]) -> float:
+    """Score of one image: a quarter of each found object's confidence and half of the position score; below 0.5 it is
+    0.
+
+    The first object of a label counts, so objects must be sorted by falling score, as detectors give them.
+    """
+    first: dict[str, dict] = {}
+    for found in objects:
+        first.setdefault(found["label"], found)
+    one, two = first.get(as_label(obj1)), first.get(as_label(obj2))
+    score = sum(0.25 * found["score"] for found in (one, two) if found)
+    if one and two:
+        score += position_score(locality, one["box"], two["box"]) / 2
+    return score if score >= 0.5 else 0.0
+
+
+def validate_line(line: dict, where: str) -> None:
+    """Check one line; UserError begins with `where` ("file:line")."""
+    for key in ("prompt", "obj1", "obj2"):
+        if not isinstance(line.get(key), str):
+            raise UserError(f'{where}: the line needs the string "{key}"')
+    if line.get("locality") is not None and line["locality"] not in LOCALITIES:
+        raise UserError(f"{where}: unknown locality {line['locality']!r}; known: {', '.join(LOCALITIES)}, or null")
+    if not isinstance(line.get("objects"), list):
+        raise UserError(f'{where}: the line needs the list "objects"')
+    for found in line["objects"]:
+        box = found.get("box") if isinstance(found, dict) else None
+        numbers = [*box, found.get("score")] if isinstance(box, list) else []
+        valid = len(numbers) == 5 and all(isinstance(n, int | float) and np.isfinite(n) for n in numbers)
+        if not valid or not isinstance(found.get("label"), str):
+            raise UserError(f'{where}: an object needs "label", "score" and a "box" of four numbers: {str(found)[:80]}')
+
+
+def verdicts(lines: Iterable[tuple[str, dict]]) -> list[dict]:
+    """[{"prompt", "score"}] for detections lines, each given with its "file:line"; UserError for the first bad
+    line."""
+    results = []
+    for where, line in lines:
+        validate_line(line, where)
+        score = spatial_score(line["obj1"], line["obj2"], line.get("locality"), line["objects"])
+        results.append({"prompt": line["prompt"], "score": score})
+    return results
+
+
+def summary(results: list[dict], metric: str) -> dict:
+    """The category's score (mean over images) under the name of the detector it was measured with."""
+    return {
+        "metric": metric,
+        "category": "spatial",
+        "score": fmean(r["score"] for r in results),
+        "images": len(results),
+    }

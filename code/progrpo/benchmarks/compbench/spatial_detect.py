@@ -1,0 +1,120 @@
+"""Detections for the 2D-spatial score: OWLv2 asked for the two nouns, or a Mask2Former that knows them.
+
+Neither is the benchmark's UniDet: scores mean something else, so the metric carries the detector's name
+(`spatial_owlv2`).
+"""
+
+import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from PIL import Image
+from transformers import AutoTokenizer, Owlv2ForObjectDetection, Owlv2ImageProcessorPil, Owlv2Processor
+
+from progrpo.benchmarks.compbench.chunks import Chunker
+from progrpo.benchmarks.compbench.spatial import find_locality, find_objects, frame_scale
+from progrpo.benchmarks.geneval.detector import Detector, check_model_folder, load_detector
+from progrpo.benchmarks.images import list_images, open_image
+from progrpo.errors import UserError
+from progrpo.files import read_json
+from progrpo.rewards.base import freeze
+
+
+class SpatialDetector(Protocol):
+    """Anything that finds named objects; `name` becomes part of the metric's name."""
+
+    name: str
+
+    def find(self, image: Image.Image, labels: list[str]) -> list[dict]:
+        """Objects {"label", "score", "box": [x0, y0, x1, y1] in the image's pixels} with one of the labels, in any
+        order."""
+        ...
+
+
+class Owlv2Detector:
+    """OWLv2 (transformers): open vocabulary, one query "a photo of a <noun>" per noun."""
+
+    name = "owlv2"
+
+    def __init__(self, model: Owlv2ForObjectDetection, processor: Owlv2Processor):
+        self.model, self.processor = model, processor
+
+    @torch.no_grad()
+    def find(self, image: Image.Image, labels: list[str]) -> list[dict]:
+        """Every box whose best query is one of the labels, with that query's sigmoid score."""
+        queries = [[f"a photo of a {label}" for label in labels]]
+        inputs = self.processor(text=queries, images=image, return_tensors="pt").to(self.model.device)
+        output = self.model(**inputs)
+        side = max(image.size)  # OWLv2 pads to a square at the right and bottom: boxes are relative to its side
+        (found,) = self.processor.post_process_grounded_object_detection(
+            output, threshold=0.0, target_sizes=[(side, side)]
+        )
+        return [
+            {"label": labels[k], "score": score, "box": box}
+            for k, score, box in zip(
+                found["labels"].tolist(), found["scores"].tolist(), found["boxes"].tolist(), strict=True
+            )
+        ]
+
+
+class Mask2FormerDetector:
+    """A closed-vocabulary detector: finds the labels that are among its classes."""
+
+    name = "mask2former"
+
+    def __init__(self, detector: Detector):
+        self.detector = detector
+
+    def find(self, image: Image.Image, labels: list[str]) -> list[dict]:
+        """The detector's instances of the labels."""
+        (found,) = self.detector.detect([image])
+        names = [self.detector.classes[label] for label in found.labels.tolist()]
+        objects = zip(names, found.scores.tolist(), found.boxes.tolist(), strict=True)
+        return [{"label": n, "score": s, "box": b} for n, s, b in objects if n in labels and b[2] > b[0]]
+
+
+def load_spatial_detector(folder: Path | str, device: torch.device | str = "cpu") -> SpatialDetector:
+    """The detector of a model folder, by the model type in its config.json: owlv2 or mask2former."""
+    folder = Path(folder)
+    kind = read_json(folder / "config.json").get("model_type") if (folder / "config.json").is_file() else None
+    if kind == "mask2former":
+        return Mask2FormerDetector(load_detector(folder, device))
+    if kind not in (None, "owlv2"):
+        raise UserError(f"{folder}: holds a model of type {kind!r}; the spatial score takes owlv2 or mask2former")
+    check_model_folder(folder, "owlv2")
+    model, report = Owlv2ForObjectDetection.from_pretrained(folder, output_loading_info=True)
+    if report["missing_keys"]:
+        raise UserError(f"{folder}: weight {sorted(report['missing_keys'])[0]!r} is missing; fetch the model again")
+    processor = Owlv2Processor(Owlv2ImageProcessorPil.from_pretrained(folder), AutoTokenizer.from_pretrained(folder))
+    return Owlv2Detector(freeze(model, torch.device(device)), processor)
+
+
+def detect_spatial(
+    folder: Path | str,
+    detector: SpatialDetector,
+    chunker: Chunker,
+    threshold: float = 0.1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[dict]:
+    """Lines {"prompt", "obj1", "obj2", "locality", "objects"} of the images of a folder, with "image" for reference.
+
+    Objects score at least `threshold`, are sorted by falling score, and lie in the benchmark's 480-pixel frame.
+    UserError: an empty folder, an image that does not open, a prompt without a noun.
+    """
+    images, lines = list_images(folder), []
+    for item in images:
+        image = open_image(item.path)
+        obj1, obj2 = find_objects(item.prompt, chunker)
+        scale = frame_scale(*image.size)
+        objects = [
+            {**found, "box": [scale * x for x in found["box"]]}
+            for found in detector.find(image, list(dict.fromkeys((obj1, obj2))))
+            if found["score"] >= threshold
+        ]
+        objects.sort(key=lambda found: -found["score"])
+        line = {"prompt": item.prompt, "obj1": obj1, "obj2": obj2, "locality": find_locality(item.prompt)}
+        lines.append({"image": item.name, **line, "objects": objects})
+        progress(len(lines), len(images))
+    return lines

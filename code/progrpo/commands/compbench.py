@@ -1,0 +1,167 @@
+"""`progrpo compbench vqa | detect | verdict | convert | chunks | train-miniature`."""
+
+import argparse
+from pathlib import Path
+
+from progrpo.errors import UserError
+
+SPATIAL = "spatial"
+
+
+def add_parser(commands) -> None:
+    """Add `compbench` and its actions to the command line."""
+    style = argparse.ArgumentDefaultsHelpFormatter
+    parser = commands.add_parser(
+        "compbench", help="T2I-CompBench++: attributes and spatial relations", formatter_class=style
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    vqa = actions.add_parser("vqa", help="score colour, shape or texture by BLIP-VQA", formatter_class=style)
+    vqa.add_argument("--images", type=Path, required=True, help="folder of images with their prompts")
+    vqa.add_argument("--category", choices=("color", "shape", "texture"), required=True, help="name for the results")
+    vqa.add_argument("--model", type=Path, required=True, help="BLIP-VQA: transformers folder or original .pth")
+    vqa.add_argument("--tokenizer", type=Path, help="bert-base-uncased's folder, for a .pth")
+    vqa.add_argument(
+        "--out", type=Path, required=True, help="scores.jsonl to write; the mean goes to scores.summary.json"
+    )
+    vqa.add_argument("--batch-size", type=int, default=8, help="images per forward pass")
+    _add_common(vqa)
+    vqa.set_defaults(run=run_vqa)
+
+    detect = actions.add_parser("detect", help="detect the objects of spatial prompts", formatter_class=style)
+    detect.add_argument("--images", type=Path, required=True, help="folder of images with their prompts")
+    detect.add_argument("--model", type=Path, required=True, help="folder of an OWLv2 or Mask2Former model")
+    detect.add_argument("--out", type=Path, required=True, help="detections.jsonl to write")
+    detect.add_argument("--threshold", type=float, default=0.1, help="least score of an object")
+    _add_common(detect)
+    detect.set_defaults(run=run_detect)
+
+    verdict = actions.add_parser("verdict", help="score stored detections", formatter_class=style)
+    verdict.add_argument("--category", choices=(SPATIAL,), required=True, help="category of the detections")
+    verdict.add_argument("--detections", type=Path, required=True, help="detections.jsonl, from `detect` or elsewhere")
+    verdict.add_argument("--metric", help="name of the metric (default: that of `detect`, else spatial_external)")
+    verdict.add_argument(
+        "--out", type=Path, required=True, help="scores.jsonl to write; the mean goes to scores.summary.json"
+    )
+    verdict.set_defaults(run=run_verdict)
+
+    convert = actions.add_parser("convert", help="original BLIP-VQA .pth -> transformers folder", formatter_class=style)
+    convert.add_argument("--checkpoint", type=Path, required=True, help="model_base_vqa_capfilt_large.pth")
+    convert.add_argument("--tokenizer", type=Path, required=True, help="bert-base-uncased's folder")
+    convert.add_argument("--out", type=Path, required=True, help="folder to write")
+    convert.set_defaults(run=run_convert)
+
+    chunks = actions.add_parser("chunks", help="store spaCy's answers for prompt files", formatter_class=style)
+    chunks.add_argument("--prompts", type=Path, nargs="+", required=True, help="prompt files")
+    chunks.add_argument("--spacy-model", default="en_core_web_sm", help="name of the installed spaCy model")
+    chunks.add_argument("--out", type=Path, required=True, help="chunks.json to write")
+    chunks.set_defaults(run=run_chunks)
+
+    train = actions.add_parser("train-miniature", help="train the miniature BLIP-VQA", formatter_class=style)
+    train.add_argument("--out", type=Path, required=True, help="folder for the model and report.json")
+    train.add_argument("--steps", type=int, default=1500, help="training steps")
+    train.add_argument("--seed", type=int, default=0, help="seed of weights and scenes")
+    train.set_defaults(run=run_train_miniature)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--chunker",
+        choices=("auto", "spacy", "template"),
+        default="auto",
+        help="who finds noun chunks; recorded in results",
+    )
+    parser.add_argument("--device", default="cpu", help="torch device")
+
+
+def _progress_bar():
+    """(bar, callback(done, total)) of a progress bar in images."""
+    from tqdm import tqdm
+
+    bar = tqdm(unit="image")
+
+    def progress(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return bar, progress
+
+
+def run_vqa(arguments: argparse.Namespace) -> None:
+    """Score the images of a folder by BLIP-VQA."""
+    from progrpo.benchmarks.compbench.blip import load_vqa
+    from progrpo.benchmarks.compbench.chunks import load_chunker
+    from progrpo.benchmarks.compbench.vqa import summary, vqa_scores
+    from progrpo.files import write_json, write_jsonl
+
+    if arguments.batch_size < 1:
+        raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
+    chunker = load_chunker(arguments.chunker)
+    vqa = load_vqa(arguments.model, arguments.device, arguments.tokenizer)
+    bar, progress = _progress_bar()
+    with bar:
+        lines = vqa_scores(arguments.images, vqa, chunker, arguments.batch_size, progress)
+    scores = summary(lines, arguments.category, vqa, chunker)
+    write_jsonl(arguments.out, lines)
+    write_json(arguments.out.with_suffix(".summary.json"), scores)
+    print(f"BLIP-VQA {arguments.category}: {scores['score']:.4f} over {len(lines)} images (chunks: {chunker.name})")
+
+
+def run_detect(arguments: argparse.Namespace) -> None:
+    """Detect the objects of spatial prompts."""
+    from progrpo.benchmarks.compbench.chunks import load_chunker
+    from progrpo.benchmarks.compbench.spatial_detect import detect_spatial, load_spatial_detector
+    from progrpo.files import write_json, write_jsonl
+
+    chunker = load_chunker(arguments.chunker)
+    detector = load_spatial_detector(arguments.model, arguments.device)
+    bar, progress = _progress_bar()
+    with bar:
+        lines = detect_spatial(arguments.images, detector, chunker, arguments.threshold, progress)
+    settings = {"metric": f"spatial_{detector.name}", "chunker": chunker.name, "threshold": arguments.threshold}
+    write_json(arguments.out.with_suffix(".settings.json"), settings)
+    write_jsonl(arguments.out, lines)
+    print(f"{arguments.out}: {len(lines)} images")
+
+
+def run_verdict(arguments: argparse.Namespace) -> None:
+    """Score stored detections of spatial prompts."""
+    from progrpo.benchmarks.compbench.spatial import summary, verdicts
+    from progrpo.files import read_json, read_jsonl, write_json, write_jsonl
+
+    path = arguments.detections
+    results = verdicts((f"{path}:{number}", line) for number, line in read_jsonl(path))
+    if not results:
+        raise UserError(f"{path}: holds no detections; run `progrpo compbench detect` first")
+    settings_file = path.with_suffix(".settings.json")
+    settings = read_json(settings_file) if settings_file.is_file() else {"metric": "spatial_external"}
+    scores = {**settings, **summary(results, arguments.metric or settings["metric"])}
+    write_jsonl(arguments.out, results)
+    write_json(arguments.out.with_suffix(".summary.json"), scores)
+    print(f"{scores['metric']}: {scores['score']:.4f} over {len(results)} images")
+
+
+def run_convert(arguments: argparse.Namespace) -> None:
+    """Convert the original BLIP-VQA checkpoint to a transformers folder."""
+    from progrpo.benchmarks.compbench.blip import load_vqa, save_vqa
+
+    save_vqa(arguments.out, load_vqa(arguments.checkpoint, "cpu", arguments.tokenizer))
+    print(f"{arguments.out}: converted")
+
+
+def run_chunks(arguments: argparse.Namespace) -> None:
+    """Store a spaCy model's noun chunks and nouns of prompt files."""
+    from progrpo.benchmarks.compbench.chunks import SpacyChunker, write_stored_chunks
+    from progrpo.benchmarks.prompt_sets import load_prompts
+
+    prompts = [record.prompt for path in arguments.prompts for record in load_prompts(path)]
+    write_stored_chunks(arguments.out, prompts, SpacyChunker(arguments.spacy_model))
+    print(f"{arguments.out}: {len(set(prompts))} prompts")
+
+
+def run_train_miniature(arguments: argparse.Namespace) -> None:
+    """Train the miniature BLIP-VQA and report how well it answers."""
+    from progrpo.miniature.vqa_training import train
+
+    for name, value in train(arguments.out, arguments.steps, arguments.seed).items():
+        print(f"{name}: {value}")

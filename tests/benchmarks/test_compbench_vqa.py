@@ -1,0 +1,159 @@
+"""BLIP-VQA: the conversion of the original checkpoint, [ENC], no padding, rounding, and the command."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_models import random_vqa, vqa_tokenizer
+
+from progrpo.benchmarks.compbench import blip
+from progrpo.benchmarks.compbench.vqa import image_score, pixels, yes_probabilities
+from progrpo.cli import main
+from progrpo.errors import UserError
+from progrpo.files import write_jsonl
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("vqa")
+    blip.save_vqa(path, blip.BlipVqa(random_vqa(), vqa_tokenizer(path)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def vqa(folder):
+    return blip.load_vqa(folder)
+
+
+def original_state(model):
+    """The state dict of the original BLIP_VQA class, written independently of the converter."""
+    names = {
+        "embeddings.class_embedding": "cls_token",
+        "embeddings.position_embedding": "pos_embed",
+        "embeddings.patch_embedding": "patch_embed.proj",
+        "encoder.layers": "blocks",
+        "layer_norm1": "norm1",
+        "layer_norm2": "norm2",
+        "self_attn.qkv": "attn.qkv",
+        "self_attn.projection": "attn.proj",
+        "post_layernorm": "norm",
+    }
+    state = {}
+    for key, tensor in model.state_dict().items():
+        if key.startswith("vision_model."):
+            key = key.replace("vision_model.", "visual_encoder.")
+            for ours, theirs in names.items():
+                key = key.replace(ours, theirs)
+        state[key] = tensor.clone()
+    state["text_encoder.embeddings.position_ids"] = torch.arange(40)[None]
+    return state
+
+
+def test_the_original_checkpoint_converts_to_the_same_model(tmp_path):
+    model = random_vqa()
+    torch.save({"model": original_state(model)}, tmp_path / "vqa.pth")
+    loaded = blip.from_original(tmp_path / "vqa.pth", model.config)
+    own, found = model.state_dict(), loaded.state_dict()
+    assert all(torch.equal(own[key], found[key]) for key in own)
+
+
+def test_a_missing_weight_of_the_original_is_named(tmp_path):
+    state = original_state(random_vqa())
+    del state["visual_encoder.blocks.1.attn.qkv.weight"]
+    torch.save({"model": state}, tmp_path / "vqa.pth")
+    with pytest.raises(UserError, match="layers.1.self_attn.qkv.weight' is missing"):
+        blip.from_original(tmp_path / "vqa.pth", random_vqa().config)
+
+
+def test_the_original_architecture_has_the_originals_settings():
+    config = blip.original_config()
+    assert (config.vision_config.image_size, config.vision_config.layer_norm_eps) == (480, 1e-6)
+    text = config.text_config
+    assert (text.vocab_size, text.num_attention_heads, text.layer_norm_eps, text.is_decoder) == (30524, 12, 1e-12, True)
+
+
+def test_the_first_token_is_enc_and_the_two_added_tokens_come_last(vqa):
+    ids = vqa.tokens("a red bench?")
+    assert (vqa.bos, vqa.enc) == (18, 19)
+    assert ids[0] == vqa.enc
+    assert ids[1:] == tuple(vqa.tokenizer("a red bench?")["input_ids"][1:])
+
+
+def test_probabilities_are_those_of_the_first_decoded_token(vqa):
+    torch.manual_seed(0)
+    image = torch.randn(1, 3, 32, 32)
+    ids = torch.tensor([vqa.tokens("a red bench?")])
+    with torch.no_grad():
+        patches = vqa.model.vision_model(pixel_values=image).last_hidden_state
+        hidden = vqa.model.text_encoder(input_ids=ids, encoder_hidden_states=patches).last_hidden_state
+        logits = vqa.model.text_decoder(input_ids=torch.tensor([[18]]), encoder_hidden_states=hidden).logits[0, 0]
+    yes, no = logits[vqa.yes].exp(), logits[vqa.no].exp()
+    ((found,),) = yes_probabilities(vqa, image, [["a red bench?"]])
+    assert found == pytest.approx((yes / (yes + no)).item(), abs=1e-5)
+
+
+def test_batching_by_length_changes_no_answer(vqa):
+    torch.manual_seed(1)
+    images = torch.randn(3, 3, 32, 32)
+    asked = [["a red bench?", "bowl?"], [], ["the large blue square?", "a green circle?", "bowl?"]]
+    together = yes_probabilities(vqa, images, asked)
+    for k, texts in enumerate(asked):
+        alone = [yes_probabilities(vqa, images[k : k + 1], [[text]])[0][0] for text in texts]
+        assert together[k] == pytest.approx(alone, abs=1e-5)
+
+
+def test_scores_are_products_of_rounded_probabilities():
+    assert image_score([]) == 1.0
+    assert image_score([0.12344]) == 0.1234
+    assert image_score([0.99996, 0.5]) == 0.5
+    assert image_score([0.33335, 0.33335]) == float(f"{np.float32('0.3333') * np.float32('0.3333'):.4f}")
+
+
+def test_images_are_squeezed_not_cropped():
+    image = Image.new("RGB", (64, 32), (255, 255, 255))
+    image.paste((0, 0, 0), (0, 0, 32, 32))
+    squeezed = pixels(image, 32)
+    assert squeezed.shape == (3, 32, 32)
+    assert squeezed[0, :, 0].max() < squeezed[0, :, -1].min()
+
+
+@pytest.fixture
+def images(tmp_path):
+    target = tmp_path / "images" / "samples"
+    target.mkdir(parents=True)
+    for k, prompt in enumerate(["a red bench and a blue bowl", "a green circle"]):
+        Image.new("RGB", (24, 24), (40 * k, 90, 200)).save(target / f"{prompt}_{k:06d}.png")
+    return tmp_path / "images"
+
+
+def run(folder, images, out, *more):
+    paths = ["--images", str(images), "--model", str(folder), "--out", str(out)]
+    return main(["compbench", "vqa", "--category", "color", *paths, *more])
+
+
+def test_the_command_scores_a_folder_in_the_benchmarks_layout(folder, images, tmp_path):
+    out = tmp_path / "scores.jsonl"
+    assert run(folder, images, out, "--chunker", "template") == 0
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["questions"] for line in lines] == [["a red bench?", "a blue bowl?"], ["a green circle?"]]
+    assert all(line["score"] == image_score(line["probabilities"]) for line in lines)
+    scores = json.loads((tmp_path / "scores.summary.json").read_text())
+    assert scores["score"] == pytest.approx(np.mean([line["score"] for line in lines]))
+    assert (scores["metric"], scores["chunker"], scores["image_size"]) == ("blip_vqa", "template", 32)
+
+
+def test_bad_images_and_models_are_one_line(folder, images, tmp_path, capsys):
+    (images / "samples" / "a green circle_000001.png").write_bytes(b"no image")
+    assert run(folder, images, tmp_path / "s.jsonl") == 2
+    assert "a green circle_000001.png: the image does not open" in capsys.readouterr().err
+    write_jsonl(images / "prompts.jsonl", [])
+    assert run(folder, images, tmp_path / "s.jsonl") == 2
+    assert "no images" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert run(tmp_path / "empty", images, tmp_path / "s.jsonl") == 2
+    assert "no model there" in capsys.readouterr().err
+    assert run(tmp_path / "vqa.pth", images, tmp_path / "s.jsonl") == 2
+    assert "--tokenizer" in capsys.readouterr().err
+    assert not (tmp_path / "s.jsonl").exists()
