@@ -7,7 +7,7 @@ import sys
 
 from progrpo.errors import UserError
 
-COMMANDS = ("train", "generate", "evaluate")
+COMMANDS = ("train", "generate", "evaluate", "geneval", "summary", "tables", "flops", "analyse", "figures")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from progrpo.config import Config
 from progrpo.errors import UserError
-from progrpo.summary import estimate
 from progrpo.tables.latex import ABSENT, NOT_RUN, UNKNOWN, Body, Cell, Estimate, Line
 from progrpo.tables.layout import Column, Layout, Macro, Row
 from progrpo.tables.settings import settings_body
@@ -180,6 +179,8 @@ def macro_values(macro: Macro, layout: Layout, summary: dict) -> tuple[Cell, Cel
 
 
 def _gain(summary: dict, macro: Macro) -> Cell:
+    from progrpo.summary import estimate  # here, because it brings scipy and most tables do without
+
     seeds = [
         summary["evaluations"].get(run, {}).get(macro.column, {}).get("seeds", {}) for run in (macro.row, macro.over)
     ]

@@ -10,7 +10,7 @@ Setting = bool | int | float | None
 
 def run_settings(config: Config, run: Run) -> dict[str, Setting]:
     """What Tables 7 and 8 print of a run; group sizes and pruning steps that a run does not have are None."""
-    gpus = run.hardware.gpus * run.hardware.nodes
+    processes = max(1, run.hardware.gpus) * run.hardware.nodes
     stages = run.group.pruning
     samples = run.prompts_per_iteration // run.updates_per_iteration * run.group.survivors
     return {
@@ -24,8 +24,8 @@ def run_settings(config: Config, run: Run) -> dict[str, Setting]:
         "iterations": run.iterations,
         "micro_batch": run.micro_batch,
         "prompts": run.prompts_per_iteration,
-        "prompts_per_gpu": _ratio(run.prompts_per_iteration, gpus),
-        "accumulation": _ratio(samples, run.micro_batch * gpus),
+        "prompts_per_gpu": _ratio(run.prompts_per_iteration, processes),
+        "accumulation": _ratio(samples, run.micro_batch * processes),
         "group_initial": run.group.size,
         "group_intermediate": stages[0].keep if len(stages) > 1 else None,
         "group_final": run.group.survivors,

@@ -1,0 +1,55 @@
+# make reproduce [TIER=smoke]   environment, the whole DAG of a tier, its tables; again: nothing to do; interrupted: goes on
+# make test                     the test suite, Slurm tests included where Slurm is installed
+# make test-slurm               only those: a one-node Slurm is started and stopped
+# make paper-tables.pdf         all tables of a tier on paper
+# make lint                     ruff, snakemake --lint, snakefmt
+TIER ?= smoke
+CORES ?= 2
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+export PYTHONUNBUFFERED := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport VIRTUAL_ENV
+
+.PHONY: reproduce test test-slurm lint install
+
+reproduce: $(INSTALLED)
+	@bash workflow/scripts/reproduce.sh $(TIER) $(CORES)
+
+test: $(INSTALLED)
+	python -m pytest -n 2 --dist loadgroup tests
+
+test-slurm: $(INSTALLED)
+	@command -v slurmctld munged >/dev/null || PATH=$$PATH:/usr/sbin command -v slurmctld >/dev/null || \
+	  { echo "make test-slurm: Slurm is not installed: apt-get install -y --no-install-recommends slurm-wlm munge" >&2; exit 2; }
+	python -m pytest tests/slurm
+
+lint: $(INSTALLED)
+	ruff check .
+	ruff format --check .
+	snakemake --config tier=smoke --lint
+	snakefmt --check Snakefile workflow
+
+paper-tables.pdf: $(INSTALLED) FORCE
+	@command -v pdflatex >/dev/null || \
+	  { echo "make $@: pdflatex is not installed: apt-get install -y --no-install-recommends texlive-latex-recommended" >&2; exit 2; }
+	progrpo tables --tier $(TIER) --table document --out build/paper-tables.tex
+	cd build && TEXINPUTS=../paper_tables/$(TIER): pdflatex -interaction=nonstopmode -halt-on-error paper-tables.tex > paper-tables.out \
+	  || { tail -n 20 paper-tables.out; exit 1; }
+	cp build/paper-tables.pdf $@
+
+install: $(INSTALLED)
+
+# torch alone and first: a build of this version that suits the machine (CPU, CUDA) is then left in place by the second line.
+$(INSTALLED): requirements.txt pyproject.toml
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet $$(grep '^torch==' requirements.txt)
+	$(VENV)/bin/python -m pip install --quiet -r requirements.txt
+	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+FORCE:

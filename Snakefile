@@ -1,0 +1,39 @@
+# The whole reproduction as one DAG. The tier decides sizes, nothing else:
+#   snakemake --profile local --config tier=smoke all     2 CPU cores, minutes
+#   snakemake --profile slurm all                         tier paper, a GPU cluster
+# Reads   config/<tier>.yaml, results/miniature.dvc, the manifest of public weights and prompts
+# Writes  results/ only; paper_tables/ belongs to DVC (dvc.yaml)
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+include: "workflow/rules/common.smk"
+
+
+pathvars:
+    results=TIER.results,
+
+
+wildcard_constraints:
+    model=regex([*base_models(), *TIER.runs]),
+    prompts=regex(TIER.evaluations),
+    seed=r"\d+",
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/analyse.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.summarise.output,
+        figure_files(),

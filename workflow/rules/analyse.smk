@@ -1,0 +1,100 @@
+# The paper's analyses. Sampling is one rule, so that a figure can be redrawn and a statistic changed without a GPU.
+
+
+rule sample_rewards:
+    input:
+        analysis_inputs,
+        code=code("backbone.py", "samplers.py"),
+    output:
+        rewards="<results>/analysis/samples/{analysis}.json",
+    log:
+        "<results>/logs/analyse/sample_{analysis}.log",
+    benchmark:
+        "<results>/benchmarks/analyse/sample_{analysis}.tsv"
+    wildcard_constraints:
+        analysis=regex(TIER.analyses),
+    conda:
+        "../../environment.yml"
+    resources:
+        gpu=hardware(of_analysis, gpus),
+        mem_mb=hardware(of_analysis, megabytes),
+        runtime=hardware(of_analysis, minutes),
+    params:
+        config=CONFIG_FILE,
+        settings=analysis_digest,
+    shell:
+        "progrpo sample-rewards --config {params.config} --analysis {wildcards.analysis} --out {output.rewards} > {log} 2>&1"
+
+
+rule analyse_reward_clustering:
+    input:
+        rewards="<results>/analysis/samples/reward_clustering.json",
+        code=code(
+            "analysis/reward_clustering.py",
+            "analysis/gaussian.py",
+            "analysis/statistics.py",
+        ),
+    output:
+        "<results>/analysis/reward_clustering.json",
+    log:
+        "<results>/logs/analyse/reward_clustering.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "progrpo analyse reward-clustering --rewards {input.rewards} --out {output} > {log} 2>&1"
+
+
+rule analyse_pruning_pilot:
+    input:
+        previews="<results>/analysis/samples/pruning_pilot.json",
+        code=code(
+            "analysis/pruning_pilot.py",
+            "analysis/gaussian.py",
+            "analysis/statistics.py",
+        ),
+    output:
+        "<results>/analysis/pruning_pilot.json",
+    log:
+        "<results>/logs/analyse/pruning_pilot.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "progrpo analyse pruning-pilot --previews {input.previews} --out {output} > {log} 2>&1"
+
+
+rule analyse_ovf_study:
+    input:
+        full=study_weights("full"),
+        uniform=study_weights("uniform"),
+        ovf=study_weights("ovf"),
+        code=code("analysis/ovf_study.py", "analysis/statistics.py"),
+    output:
+        "<results>/analysis/ovf_study.json",
+    log:
+        "<results>/logs/analyse/ovf_study.log",
+    conda:
+        "../../environment.yml"
+    params:
+        full=lambda wildcards, input: run_folders(input.full),
+        uniform=lambda wildcards, input: run_folders(input.uniform),
+        ovf=lambda wildcards, input: run_folders(input.ovf),
+    shell:
+        "progrpo analyse ovf-study --full {params.full} --uniform {params.uniform} --ovf {params.ovf}"
+        " --out {output} > {log} 2>&1"
+
+
+rule count_flops:
+    input:
+        code=code(
+            "analysis/flops.py",
+            "analysis/atomic_costs.py",
+            "analysis/architectures.py",
+        ),
+    output:
+        "<results>/analysis/flops.json",
+    log:
+        "<results>/logs/analyse/flops.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "progrpo flops --out {output} > {log} 2>&1"

@@ -1,0 +1,308 @@
+# The tier's configuration, and what the rules ask about it. No rule stands here.
+import hashlib
+import json
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from progrpo.config import load_config
+from progrpo.errors import UserError
+
+OPTIONS = {
+    "tier": "paper",  # config/<tier>.yaml
+    "miniature": "stored",  # "stored": from the DVC remote in this repository; "trained": made anew
+}
+MINIATURE = "results/miniature"
+LAUNCH = "workflow/scripts/launch.sh"
+GRID_MODELS = ("base_sd35m", "flowgrpo_sd35m", "progrpo_sd35m")  # Figs. 4 and 8 to 11
+CODE = Path("code/progrpo")
+
+
+def option_of(name):
+    """A value given with --config, or its default."""
+    return config.get(name, OPTIONS[name])
+
+
+def load_tier():
+    """The tier's validated configuration; one clear line for a wrong option, tier or key."""
+    tiers = sorted(path.stem for path in Path("config").glob("*.yaml"))
+    choices = {"tier": tiers, "miniature": ["stored", "trained"]}
+    for option in config:
+        if option not in OPTIONS:
+            known = ", ".join(OPTIONS)
+            raise WorkflowError(f"--config {option}: no such option; known: {known}")
+    for option, known in choices.items():
+        if option_of(option) not in known:
+            raise WorkflowError(
+                f"--config {option}={option_of(option)}: use one of {', '.join(known)}"
+            )
+    try:
+        return load_config(CONFIG_FILE)
+    except UserError as error:
+        raise WorkflowError(str(error))
+
+
+CONFIG_FILE = f"config/{option_of('tier')}.yaml"
+TIER = load_tier()
+
+
+def code(*names):
+    """Python files that decide a rule's numbers: modules, or all modules of a package."""
+    files = []
+    for name in names:
+        path = CODE / name
+        files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    return [str(path) for path in files]
+
+
+def digest(*sections):
+    """Hash of parts of the configuration: a job runs again when its part changes, not when the file does.
+
+    Where a job runs is left out, because its result does not depend on it.
+    """
+    dumped = [
+        section.model_dump(mode="json", exclude={"hardware"}) for section in sections
+    ]
+    return hashlib.sha256(json.dumps(dumped, sort_keys=True).encode()).hexdigest()[:16]
+
+
+# Models, seeds and prompt sets
+
+
+def base_models():
+    """Names `base_<model>` of the models that runs start from, as they are evaluated beside the runs."""
+    return [
+        f"base_{model}" for model in sorted({run.model for run in TIER.runs.values()})
+    ]
+
+
+def base_model(name):
+    """The base model of a run or of a `base_<model>`."""
+    return TIER.runs[name].model if name in TIER.runs else name.removeprefix("base_")
+
+
+def seeds_of(name):
+    """Seeds of a run; a base model is sampled once."""
+    return TIER.run_seeds(name) if name in TIER.runs else (0,)
+
+
+def prompt_sets_of(name):
+    """Prompt sets that a model is evaluated on; a base model's are those of the runs that start from it."""
+    if name in TIER.runs:
+        chosen = TIER.runs[name].evaluations
+        return list(TIER.evaluations if chosen is None else chosen)
+    runs = [
+        run for run, values in TIER.runs.items() if values.model == base_model(name)
+    ]
+    wanted = {prompts for run in runs for prompts in prompt_sets_of(run)}
+    return [prompts for prompts in TIER.evaluations if prompts in wanted]
+
+
+def run_files(runs):
+    """The provenance of the trained weights of runs, for all their seeds."""
+    return [
+        f"{TIER.results}/runs/{run}-seed{seed}/final/provenance.json"
+        for run in runs
+        for seed in seeds_of(run)
+    ]
+
+
+def evaluation_files():
+    """Every evaluation of the tier: models x their seeds x their prompt sets."""
+    return [
+        f"{TIER.results}/evaluations/{model}-seed{seed}/{prompts}.json"
+        for model in [*base_models(), *TIER.runs]
+        for seed in seeds_of(model)
+        for prompts in prompt_sets_of(model)
+        if TIER.evaluations[prompts].scorers or TIER.evaluations[prompts].benchmarks
+    ]
+
+
+def regex(names):
+    """A wildcard constraint for a list of names; one that fits nothing for an empty list."""
+    return "|".join(names) or "(?!)"
+
+
+# Files that stand for weights and prompts: fetched ones have a source in the manifest, the others are miniatures
+
+
+def model_file(name):
+    """The file that a base model's users depend on."""
+    model = TIER.models[name]
+    return fetched(model.source) if model.source else f"{model.path}/model_index.json"
+
+
+def prompt_file(name):
+    """The file that a prompt set's users depend on."""
+    prompts = TIER.prompt_sets[name]
+    return fetched(prompts.source) if prompts.source else prompts.path
+
+
+def scorer_files(names):
+    """The files that the users of scorers depend on; the exact checker has none."""
+    scorers = [TIER.scorers[name] for name in names]
+    fetch = [fetched(scorer.source) for scorer in scorers if scorer.source]
+    made = [scorer.path for scorer in scorers if scorer.path and not scorer.source]
+    return fetch + [f"{path}/report.json" for path in made]
+
+
+def fetched(source):
+    """The mark of a finished `progrpo fetch`, which verifies what it downloads."""
+    return f"results/fetched/{source}.done"
+
+
+# Input, parameters and resources of rules
+
+
+def run_inputs(wildcards):
+    """What a training reads: its base model, prompts and reward scorers."""
+    run = TIER.runs[wildcards.run]
+    return [model_file(run.model), prompt_file(run.prompts), *scorer_files(run.reward)]
+
+
+def run_digest(wildcards):
+    """Hash of the configuration that decides a training."""
+    run = TIER.runs[wildcards.run]
+    scorers = [TIER.scorers[name] for name in sorted(run.reward)]
+    return digest(run, TIER.models[run.model], TIER.prompt_sets[run.prompts], *scorers)
+
+
+def model_weights(wildcards):
+    """The trained weights that a run's images are made with; a base model has none."""
+    if wildcards.model not in TIER.runs:
+        return []
+    folder = f"{TIER.results}/runs/{wildcards.model}-seed{wildcards.seed}"
+    return f"{folder}/final/provenance.json"
+
+
+def weights_option(wildcards, input):
+    """`--weights FOLDER` of a run, nothing for a base model."""
+    return f"--weights {Path(input.weights).parent}" if input.weights else ""
+
+
+def generate_inputs(wildcards):
+    """Base model and prompts of a generation."""
+    return [model_file(base_model(wildcards.model)), prompt_file(wildcards.prompts)]
+
+
+def generate_digest(wildcards):
+    """Hash of the configuration that decides a generation."""
+    model = TIER.models[base_model(wildcards.model)]
+    return digest(
+        TIER.evaluations[wildcards.prompts], TIER.prompt_sets[wildcards.prompts], model
+    )
+
+
+def evaluate_inputs(wildcards):
+    """Scorers and benchmark models of an evaluation."""
+    evaluation = TIER.evaluations[wildcards.prompts]
+    return [*scorer_files(evaluation.scorers), *benchmark_files(evaluation.benchmarks)]
+
+
+def evaluate_digest(wildcards):
+    """Hash of the configuration that decides an evaluation."""
+    evaluation = TIER.evaluations[wildcards.prompts]
+    return digest(evaluation, *(TIER.scorers[name] for name in evaluation.scorers))
+
+
+def analysis_inputs(wildcards):
+    """Base model, prompts and scorer of an analysis."""
+    analysis = TIER.analyses[wildcards.analysis]
+    files = [model_file(analysis.model), prompt_file(analysis.prompts)]
+    return files + scorer_files([analysis.scorer])
+
+
+def analysis_digest(wildcards):
+    """Hash of the configuration that decides an analysis."""
+    analysis = TIER.analyses[wildcards.analysis]
+    return digest(analysis, TIER.models[analysis.model], TIER.scorers[analysis.scorer])
+
+
+def hardware(section_of, quantity):
+    """A resource function: `quantity` of the hardware that the configuration gives to a job."""
+    return lambda wildcards: quantity(section_of(wildcards).hardware)
+
+
+def of_run(wildcards):
+    return TIER.runs[wildcards.run]
+
+
+def of_evaluation(wildcards):
+    return TIER.evaluations[wildcards.prompts]
+
+
+def of_analysis(wildcards):
+    return TIER.analyses[wildcards.analysis]
+
+
+def gpus(asked):
+    return asked.gpus * asked.nodes
+
+
+def megabytes(asked):
+    return 1000 * asked.memory_gb
+
+
+def minutes(asked):
+    return max(1, round(60 * asked.hours))
+
+
+def launcher(wildcards):
+    """The launcher with the nodes and processes of a run."""
+    asked = TIER.runs[wildcards.run].hardware
+    return f"bash {LAUNCH} {asked.nodes} {asked.gpus}"
+
+
+# Analyses and figures
+
+OVF_STUDY = {  # Figs. 1 and 2: what a static filter of a finished group does
+    "full": "flowgrpo_sd35m",
+    "uniform": "uniform_sd35m",
+    "ovf": "ovf_sd35m",
+}
+CURVES = {  # Fig. 5: training curves per model and reward
+    "curves_flow": ("flowgrpo_sd35m", "progrpo_flash_sd35m", "progrpo_sd35m"),
+    "curves_diffusion": ("dancegrpo_sd14", "progrpo_sd14"),
+    "curves_diffusion_multi": ("dancegrpo_sd14_multi", "progrpo_sd14_multi"),
+}
+CURVE_KEYS = "reward"
+ANALYSIS_FIGURES = {  # analysis -> figure of `progrpo figures`
+    "ovf_study": "fig2",
+    "reward_clustering": "fig6",
+    "pruning_pilot": "pilot",
+}
+
+
+def analyses():
+    """Names of the tier's analyses, as far as their runs and settings are in its configuration."""
+    static = ["ovf_study"] if set(OVF_STUDY.values()) <= set(TIER.runs) else []
+    return [*TIER.analyses, *static]
+
+
+def figure_files():
+    """Every figure of the tier."""
+    curves = [name for name, runs in CURVES.items() if set(runs) <= set(TIER.runs)]
+    drawn = [name for name in analyses() if name in ANALYSIS_FIGURES]
+    return [f"{TIER.results}/figures/{name}.pdf" for name in [*curves, *drawn]]
+
+
+def run_folders(weights):
+    """Run folders, seen from the provenance files of their trained weights."""
+    return [str(Path(file).parents[1]) for file in weights]
+
+
+def study_weights(arm):
+    """An input function: the trained weights of one arm of the static study."""
+    return lambda wildcards: run_files([OVF_STUDY[arm]])
+
+
+MINIATURE_FILES = [
+    f"{MINIATURE}/sd35m/model_index.json",
+    f"{MINIATURE}/prompts/train.jsonl",
+    f"{MINIATURE}/prompts/test.jsonl",
+    f"{MINIATURE}/scorers/pickscore/report.json",
+]
+
+
+def benchmark_files(names):
+    return []

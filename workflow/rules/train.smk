@@ -1,0 +1,53 @@
+# One training per run and seed. The resume state lies undeclared in <run>/state/: Snakemake never touches it, so a killed,
+# timed-out or preempted job goes on from it. final/provenance.json is written last.
+
+SEVERAL_NODES = [name for name, run in TIER.runs.items() if run.hardware.nodes > 1]
+
+
+rule train:
+    input:
+        run_inputs,
+        code=code(
+            "backbone.py",
+            "objective.py",
+            "ovf.py",
+            "rollout.py",
+            "samplers.py",
+            "trainer.py",
+        ),
+    output:
+        provenance=ensure(
+            "<results>/runs/{run}-seed{seed}/final/provenance.json", non_empty=True
+        ),
+    log:
+        "<results>/logs/train/{run}-seed{seed}.log",
+    benchmark:
+        "<results>/benchmarks/train/{run}-seed{seed}.tsv"
+    wildcard_constraints:
+        run=regex(run for run in TIER.runs if run not in SEVERAL_NODES),
+    conda:
+        "../../environment.yml"
+    resources:
+        gpu=hardware(of_run, gpus),
+        mem_mb=hardware(of_run, megabytes),
+        runtime=hardware(of_run, minutes),
+    params:
+        folder=subpath(output.provenance, ancestor=2),
+        config=CONFIG_FILE,
+        settings=run_digest,
+        launch=launcher,
+    shell:
+        "{params.launch} progrpo train --config {params.config} --run {wildcards.run}"
+        " --seed {wildcards.seed} --out {params.folder} > {log} 2>&1"
+
+
+use rule train as train_on_several_nodes with:
+    wildcard_constraints:
+        run=regex(SEVERAL_NODES),
+    resources:
+        mpi="srun",  # the job script itself starts a process group on every node: scripts/launch.sh
+        nodes=hardware(of_run, lambda asked: asked.nodes),
+        tasks=hardware(of_run, lambda asked: asked.nodes),
+        gpu=hardware(of_run, gpus),
+        mem_mb=hardware(of_run, megabytes),
+        runtime=hardware(of_run, minutes),

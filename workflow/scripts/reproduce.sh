@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The body of `make reproduce`:  reproduce.sh TIER CORES
+# Runs the DAG of a tier on this machine, then the table stages, then says what was made. Safe to interrupt and to repeat.
+set -euo pipefail
+tier=$1 cores=$2
+if [ ! -f "config/$tier.yaml" ]; then
+  echo "make reproduce: no tier '$tier'; known: $(cd config && ls ./*.yaml | sed 's|./||; s|.yaml||' | xargs)" >&2
+  exit 2
+fi
+
+# A killed Snakemake leaves its lock behind. It is stale when no Snakemake works in this folder any more.
+working=
+for process in $(pgrep -f snakemake || true); do
+  if [ "$process" != $$ ] && [ "$(readlink "/proc/$process/cwd" 2>/dev/null)" = "$PWD" ]; then working=$process; fi
+done
+if [ -n "$(ls .snakemake/locks 2>/dev/null)" ]; then
+  if [ -n "$working" ]; then
+    echo "make reproduce: Snakemake already runs in this folder (process $working); wait for it or stop it" >&2
+    exit 2
+  fi
+  snakemake --quiet all --config tier="$tier" --unlock
+fi
+
+snakemake --profile local --cores "$cores" --quiet rules --config tier="$tier" all
+dvc repro --quiet
+python workflow/scripts/overview.py "$tier"
