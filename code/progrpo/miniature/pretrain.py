@@ -66,7 +66,7 @@ def build_diffusion_pipeline(vae: AutoencoderKL) -> StableDiffusionPipeline:
         out_channels=LATENT_CHANNELS,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(48, 96),
+        block_out_channels=(32, 64),
         layers_per_block=1,
         attention_head_dim=4,
         norm_num_groups=8,

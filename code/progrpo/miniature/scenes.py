@@ -93,6 +93,20 @@ def sample_objects(record: dict, rng: np.random.Generator) -> list[SceneObject]:
     return [replace(o, cell=c, jitter=JITTERS[j]) for o, c, j in zip(objects, cells, jitters, strict=True)]
 
 
+def sample_any(rng: np.random.Generator, most: int = 4) -> list[SceneObject]:
+    """One to `most` objects of any kind anywhere on the grid."""
+    return [
+        SceneObject(
+            CLASSES[rng.integers(len(CLASSES))],
+            COLORS[rng.integers(len(COLORS))],
+            TEXTURES[rng.integers(len(TEXTURES))],
+            cell,
+            JITTERS[rng.integers(len(JITTERS))],
+        )
+        for cell in _free_cells(int(rng.integers(1, most + 1)), rng)
+    ]
+
+
 def _free_cells(count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
     return [divmod(int(k), GRID) for k in rng.choice(GRID * GRID, size=count, replace=False)]
 

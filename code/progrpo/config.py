@@ -1,0 +1,308 @@
+"""The configuration of a tier: typed, validated once, passed down as values. `config/<tier>.yaml` is its only source."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from progrpo.errors import UserError
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Model(Section):
+    """A base model in the official folder layout."""
+
+    family: Literal["flow", "diffusion"]
+    path: str
+    source: str | None = None  # name in the manifest of weights; none for what the project trains itself
+    resolution: Positive
+    precision: Precision = "fp32"
+    max_sequence_length: Positive = 128  # T5 tokens of the flow family; Flow-GRPO trains with 128 beside CLIP's 77
+
+
+class Scorer(Section):
+    """A reward or metric; `options` go to the scorer's own constructor."""
+
+    kind: str
+    path: str | None = None
+    source: str | None = None
+    precision: Precision = "fp32"
+    batch_size: Positive = 16
+    options: dict[str, Any] = {}
+
+
+class PromptSet(Section):
+    """Prompts of a training or an evaluation: one per line (.txt), GenEval records (.jsonl) or a list (.json)."""
+
+    path: str
+    source: str | None = None
+    images_per_prompt: Positive = 1
+    limit: Positive | None = None
+    layout: Literal["plain", "geneval", "compbench", "hpsv2"] = "plain"  # image names as the original evaluator expects
+
+
+class Sampling(Section):
+    """How a trajectory is sampled. `noise` is a of the flow SDE or eta of DDIM; 0 is the deterministic sampler."""
+
+    steps: Positive
+    guidance_scale: Annotated[float, Field(ge=1)]
+    noise: Annotated[float, Field(ge=0)] = 0.0
+    shared_initial_noise: bool = False  # DanceGRPO: one initial noise for all prompts and trajectories of an iteration
+
+
+class Pruning(Section):
+    """One pruning step: after `step` completed denoising steps, keep `keep` trajectories of each group."""
+
+    step: Positive
+    keep: Positive
+
+
+class Group(Section):
+    """A group of trajectories of one prompt: `size` (G_max) are started, the last stage's `keep` (K) are trained on.
+
+    A stage before the last denoising step selects on one-step previews; a stage at the last step selects on terminal rewards
+    (static filtering; without any earlier stage this is the oracle of pruning).
+    """
+
+    size: Annotated[int, Field(ge=2)]
+    pruning: tuple[Pruning, ...] = ()
+    rule: Literal["ovf", "best_of_n", "uniform"] = "ovf"
+    preview: Literal["reuse", "recompute"] = "reuse"
+
+    @property
+    def survivors(self) -> int:
+        """K, the number of trajectories of a group that are trained on."""
+        return self.pruning[-1].keep if self.pruning else self.size
+
+    @model_validator(mode="after")
+    def _funnel(self):
+        steps = [stage.step for stage in self.pruning]
+        if any(a >= b for a, b in zip(steps, steps[1:], strict=False)):
+            raise ValueError(f"pruning steps must increase (t1 < t2), got {steps}")
+        counts = [self.size] + [stage.keep for stage in self.pruning]
+        if any(a < b for a, b in zip(counts, counts[1:], strict=False)):
+            raise ValueError(f"a pruning step cannot keep more trajectories than there are (K <= G), got {counts}")
+        if counts[-1] < 2:
+            raise ValueError("at least 2 trajectories must survive: one alone has no advantage")
+        return self
+
+
+class Objective(Section):
+    """Advantages, clipped surrogate and KL, with every quirk of the baselines as a named setting."""
+
+    clip_range: Annotated[float, Field(gt=0)] = 1e-4
+    trained_fraction: Share = 1.0  # of the denoising steps, the first ones; .99 drops the last of 10 and of 50
+    advantage_std: Literal["group", "global"] = "group"
+    advantage_unbiased: bool = False
+    advantage_epsilon: Annotated[float, Field(gt=0)] = 1e-4
+    advantage_clamp: Annotated[float, Field(gt=0)] = 5.0
+    kl_beta: Annotated[float, Field(ge=0)] = 0.0
+    kl_form: Literal["code", "paper"] = "code"  # code: without dt, as Flow-GRPO computes it; paper: the Gaussian KL
+    unconditional_gradient: bool = True  # False: the guidance's unconditional branch is detached (Flow-GRPO, July 2025)
+
+
+class Optimizer(Section):
+    """AdamW without a schedule."""
+
+    learning_rate: Annotated[float, Field(gt=0)]
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    weight_decay: float = 1e-4
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Lora(Section):
+    """Low-rank adapters on the attention projections of the denoiser."""
+
+    rank: Positive = 32
+    alpha: Positive = 64
+    targets: tuple[str, ...] = (
+        "attn.to_q",
+        "attn.to_k",
+        "attn.to_v",
+        "attn.to_out.0",
+        "attn.add_q_proj",
+        "attn.add_k_proj",
+        "attn.add_v_proj",
+        "attn.to_add_out",
+    )
+
+
+class Ema(Section):
+    """Average of the trained weights: decay min((1 + s)/(10 + s), decay) every `every` optimizer updates s."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    every: Positive = 8
+
+
+class Hardware(Section):
+    """What a job asks of a cluster; the result does not depend on it, only `prompts_per_iteration` must divide.
+
+    `gpus` counts one node; 0 runs on the CPU with one process.
+    """
+
+    gpus: Annotated[int, Field(ge=0)] = 1
+    nodes: Positive = 1
+    memory_gb: Positive = 8
+    hours: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Run(Section):
+    """One training: a method applied to a model with a reward."""
+
+    method: str  # the name shown in tables: DanceGRPO, Flow-GRPO, Pro-GRPO, Pro-GRPO-Flash ...
+    model: str
+    prompts: str
+    reward: dict[str, float]
+    sampling: Sampling
+    group: Group
+    objective: Objective
+    optimizer: Optimizer
+    lora: Lora | None = None
+    ema: Ema | None = None
+    prompts_per_iteration: Positive
+    updates_per_iteration: Positive = 1
+    micro_batch: Positive
+    sampling_batch: Positive | None = None  # rows per denoiser call while sampling; default: micro_batch
+    iterations: Positive
+    save_every: Positive = 1
+    gradient_checkpointing: bool = False
+    seeds: tuple[int, ...] | None = None  # default: the tier's seeds
+    evaluations: tuple[str, ...] | None = None  # prompt sets to evaluate on; default: all of the tier
+    hardware: Hardware = Hardware()
+
+    @property
+    def trained_steps(self) -> int:
+        """Number of denoising steps that are trained, the first ones: int(T * fraction) as the public codes round it."""
+        return max(1, int(self.sampling.steps * self.objective.trained_fraction + 1e-9))
+
+    @model_validator(mode="after")
+    def _arithmetic(self):
+        if self.sampling.noise == 0:
+            raise ValueError("sampling.noise must be > 0: a deterministic sampler has no policy to train")
+        if self.group.pruning and self.group.pruning[-1].step > self.sampling.steps:
+            raise ValueError(
+                f"pruning step {self.group.pruning[-1].step} lies beyond the {self.sampling.steps} denoising steps"
+            )
+        if self.prompts_per_iteration % self.updates_per_iteration:
+            raise ValueError(
+                f"prompts_per_iteration ({self.prompts_per_iteration}) must be a multiple of"
+                f" updates_per_iteration ({self.updates_per_iteration})"
+            )
+        samples = self.prompts_per_iteration // self.updates_per_iteration * self.group.survivors
+        if samples % self.micro_batch:
+            raise ValueError(
+                f"micro_batch ({self.micro_batch}) must divide the {samples} samples of an update"
+                f" (prompts_per_iteration / updates_per_iteration x survivors)"
+            )
+        if not self.reward:
+            raise ValueError("reward names no scorer")
+        return self
+
+
+class Evaluation(Section):
+    """How a trained model's images are made and scored on one prompt set."""
+
+    sampling: dict[Literal["flow", "diffusion"], Sampling]
+    scorers: tuple[str, ...] = ()
+    benchmarks: tuple[Literal["geneval", "compbench"], ...] = ()
+    batch: Positive = 16
+    hardware: Hardware = Hardware()
+
+
+class Analysis(Section):
+    """Sampling side of an analysis: which model, which scorer, how many prompts and trajectories."""
+
+    model: str
+    scorer: str
+    prompts: str
+    prompt_count: Positive
+    group: Annotated[int, Field(ge=2)]
+    sampling: Sampling
+    seed: int = 0
+    candidates: tuple[tuple[int, int], ...] = ()  # pilot: pairs (t1, t2) to compare
+    keep: tuple[int, int] | None = None  # pilot: survivors after t1 and after t2
+    hardware: Hardware = Hardware()
+
+
+class Config(Section):
+    """Everything that distinguishes a tier."""
+
+    tier: str
+    results: str
+    seeds: tuple[int, ...]
+    models: dict[str, Model]
+    scorers: dict[str, Scorer]
+    prompt_sets: dict[str, PromptSet]
+    evaluations: dict[str, Evaluation]  # by prompt set
+    benchmarks: dict[str, dict[str, Any]] = {}  # weights and options of geneval and compbench
+    runs: dict[str, Run]
+    analyses: dict[str, Analysis] = {}
+    tables: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _references(self):
+        for name, run in self.runs.items():
+            _known(self.models, run.model, f"runs.{name}.model")
+            _known(self.prompt_sets, run.prompts, f"runs.{name}.prompts")
+            for scorer in run.reward:
+                _known(self.scorers, scorer, f"runs.{name}.reward")
+            for prompts in run.evaluations or ():
+                _known(self.evaluations, prompts, f"runs.{name}.evaluations")
+        for name, evaluation in self.evaluations.items():
+            _known(self.prompt_sets, name, "evaluations")
+            for scorer in evaluation.scorers:
+                _known(self.scorers, scorer, f"evaluations.{name}.scorers")
+        for name, analysis in self.analyses.items():
+            _known(self.models, analysis.model, f"analyses.{name}.model")
+            _known(self.scorers, analysis.scorer, f"analyses.{name}.scorer")
+            _known(self.prompt_sets, analysis.prompts, f"analyses.{name}.prompts")
+        return self
+
+    def run_seeds(self, name: str) -> tuple[int, ...]:
+        """Seeds of a run: its own, or the tier's."""
+        return self.runs[name].seeds or self.seeds
+
+    def get_run(self, name: str) -> Run:
+        """The run of that name; UserError lists the known ones."""
+        try:
+            return self.runs[name]
+        except KeyError:
+            raise UserError(f"--run {name}: no such run in tier {self.tier}; known: {', '.join(self.runs)}") from None
+
+
+def _known(names: dict, name: str, where: str) -> None:
+    if name not in names:
+        raise ValueError(f"{where}: {name!r} is not defined; known: {', '.join(names)}")
+
+
+def load_config(path: Path | str) -> Config:
+    """Read and validate a tier's YAML; UserError names the first offending key and what is wrong with it."""
+    try:
+        data = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such config; the tiers are the files config/<tier>.yaml") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected a mapping of keys, found {type(data).__name__}")
+    data.pop("templates", None)  # YAML anchors that runs share
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = "unknown key; remove it or correct its spelling"
+        raise UserError(f"{path}: {where + ': ' if where else ''}{message}") from None
