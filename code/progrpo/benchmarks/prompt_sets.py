@@ -35,14 +35,14 @@ class Vocabulary:
 
 
 def load_prompts(
-    path: Path | str, limit: int | None = None, vocabulary: Vocabulary | None = None
+    path: Path | str, limit: int | None = None, vocabulary: Vocabulary | None = None, distinct: bool = False
 ) -> list[PromptRecord]:
     """Prompts of a file in its order, the first `limit` of them.
 
-    path: .txt (a prompt per line), .jsonl (GenEval records, or objects with "prompt" and maybe "metadata") or
-    .json (a list of strings, HPSv2's benchmark files). vocabulary: when given, records may name only its
-    classes and colours. UserError names file and line (or item) of the first entry that is no prompt or no
-    valid record, and an empty file.
+    path: .txt (a prompt per line), .jsonl (GenEval records, or objects with "prompt" and maybe "metadata") or .json
+    (a list of strings, HPSv2's benchmark files). distinct: repeated entries count once (DrawBench's file has each
+    five times). vocabulary: when given, records may name only its classes and colours. UserError names file and line
+    (or item) of the first entry that is no prompt or no valid record, and an empty file.
     """
     path = Path(path)
     readers = {".txt": _read_text, ".jsonl": _read_jsonl, ".json": _read_json}
@@ -51,6 +51,8 @@ def load_prompts(
     prompts = readers[path.suffix](path, vocabulary)
     if not prompts:
         raise UserError(f"{path}: holds no prompt")
+    if distinct:
+        prompts = list({(p.prompt, json.dumps(p.metadata)): p for p in prompts}.values())
     return prompts[:limit]
 
 

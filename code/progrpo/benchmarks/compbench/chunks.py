@@ -31,9 +31,9 @@ _DETERMINERS = _words("a an the his her its their two three four many several so
 _BOUNDARIES = _words(
     "of in on at by with for from near next to under above below behind beside between over through into onto against "
     "along around across is are was were be has have had holds hold holding sits sit sitting stands stand standing "
-    "rests rest lies lie lays lay hangs hang parked that which while as it reads display displays serve serves mix mixes "
-    "provide provides features flash wearing covers cover fills fill adds add keeps keep makes make creates create "
-    "complements complement contrasts contrast matches left right inside outside up down out off"
+    "rests rest lies lie lays lay hangs hang parked that which while as it reads display displays serve serves mix "
+    "mixes provide provides features flash wearing covers cover fills fill adds add keeps keep makes make creates "
+    "create complements complement contrasts contrast matches left right inside outside up down out off"
 )
 
 

@@ -1,0 +1,124 @@
+"""Prompt files of every format, and the errors that name file and line."""
+
+import json
+
+import pytest
+
+from progrpo.benchmarks.images import list_images
+from progrpo.benchmarks.prompt_sets import PromptRecord, Vocabulary, load_prompts, validate_record
+from progrpo.errors import UserError
+
+RECORD = {"tag": "colors", "include": [{"class": "dog", "count": 1, "color": "red"}], "prompt": "a red dog"}
+WORDS = Vocabulary(("dog", "cat"), ("red", "blue"))
+
+
+def write(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_text_json_and_records(tmp_path):
+    assert load_prompts(write(tmp_path, "a.txt", "a dog\r\n\na cat\n")) == [
+        PromptRecord("a dog"),
+        PromptRecord("a cat"),
+    ]
+    assert load_prompts(write(tmp_path, "a.json", ["a dog", "a cat"]), limit=1) == [PromptRecord("a dog")]
+    lines = json.dumps(RECORD) + "\n" + json.dumps({"prompt": "a cat"}) + "\n"
+    assert load_prompts(write(tmp_path, "a.jsonl", lines), vocabulary=WORDS) == [
+        PromptRecord("a red dog", RECORD),
+        PromptRecord("a cat"),
+    ]
+
+
+def test_repeated_prompts_count_once_when_asked(tmp_path, shared):
+    path = write(tmp_path, "a.txt", "a dog\na cat\na dog\n")
+    assert len(load_prompts(path)) == 3
+    assert [p.prompt for p in load_prompts(path, distinct=True)] == ["a dog", "a cat"]
+    assert len(load_prompts(shared("data") / "drawbench" / "drawbench_200.txt", distinct=True)) == 200
+
+
+def test_unusual_separators_inside_a_prompt_do_not_split_it(tmp_path):
+    assert len(load_prompts(write(tmp_path, "a.txt", "a dog\u2028and a cat\x0cagain\n"))) == 1
+
+
+def test_the_generated_images_of_this_project_are_a_prompt_file_too(tmp_path):
+    line = {"image": "0.png", "prompt": "a red dog", "metadata": RECORD}
+    assert load_prompts(write(tmp_path, "prompts.jsonl", json.dumps(line)))[0].metadata == RECORD
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"include": [{"class": "dgo", "count": 1}]}, "p.jsonl:2: unknown class 'dgo'; did you mean 'dog'"),
+        (
+            {"include": [{"class": "dog", "count": 1, "color": "mauve"}]},
+            "p.jsonl:2: unknown color 'mauve'; known: red, blue",
+        ),
+        ({"include": [{"class": "dog", "count": 0}]}, "p.jsonl:2: the \"count\" of 'dog'"),
+        ({"include": [{"class": "dog"}]}, "p.jsonl:2: the \"count\" of 'dog'"),
+        ({"include": [{"count": 1}]}, 'p.jsonl:2: a clause has no "class"'),
+        ({"include": []}, 'p.jsonl:2: not a GenEval record: "include"'),
+        ({"tag": 3}, "p.jsonl:2: not a GenEval record"),
+        ({"prompt": " "}, 'p.jsonl:2: the record has no "prompt"'),
+        ({"exclude": [{"class": "cow", "count": 1}]}, "p.jsonl:2: unknown class 'cow'"),
+        (
+            {"include": [{"class": "dog", "count": 1}, {"class": "cat", "count": 1, "position": ["beside", 0]}]},
+            'p.jsonl:2: "position" must be',
+        ),
+        (
+            {"include": [{"class": "dog", "count": 1, "position": ["above", 0]}]},
+            'p.jsonl:2: "position" refers to clause 0',
+        ),
+    ],
+)
+def test_a_bad_record_is_named_with_its_line(tmp_path, change, message):
+    path = write(tmp_path, "p.jsonl", json.dumps(RECORD) + "\n" + json.dumps({**RECORD, **change}) + "\n")
+    with pytest.raises(UserError) as error:
+        load_prompts(path, vocabulary=WORDS)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.jsonl", '{"prompt": "a dog"}\n{"pro', "p.jsonl:2: not a JSON object"),
+        ("p.json", {"a": 1}, "expected a JSON list"),
+        ("p.json", ["a dog", 3], "item 2 is not a prompt"),
+        ("p.txt", "\n\n", "holds no prompt"),
+        ("p.csv", "a dog", "unknown kind of prompt file '.csv'"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, name, content, message):
+    with pytest.raises(UserError, match=message):
+        load_prompts(write(tmp_path, name, content))
+
+
+def test_missing_and_binary_files_are_named(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        load_prompts(tmp_path / "none.txt")
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not UTF-8"):
+        load_prompts(tmp_path / "b.txt")
+
+
+def test_records_that_are_no_objects_are_refused():
+    with pytest.raises(UserError, match="^here: not a GenEval record"):
+        validate_record(["dog"], "here")
+
+
+def test_folders_without_images_are_named(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        list_images(tmp_path / "none")
+    with pytest.raises(UserError, match="no images"):
+        list_images(tmp_path)
+    (tmp_path / "00000").mkdir()
+    (tmp_path / "00000" / "metadata.jsonl").write_text("[1]")
+    with pytest.raises(UserError, match="metadata.jsonl:1: not a GenEval record"):
+        list_images(tmp_path)
+
+
+def test_compbench_names_give_prompt_and_order(tmp_path):
+    for name in ("a dog_000002.png", "a cat_000010.png", "a red_hat_000001.png", "notes.png"):
+        (tmp_path / name).write_bytes(b"")
+    assert [item.prompt for item in list_images(tmp_path)] == ["a red_hat", "a dog", "a cat"]
