@@ -1,5 +1,5 @@
 # The whole reproduction as one DAG. The tier decides sizes, nothing else:
-#   snakemake --profile local --config tier=smoke all     2 CPU cores, minutes
+#   snakemake all --profile local --config tier=smoke     2 CPU cores, minutes
 #   snakemake --profile slurm all                         tier paper, a GPU cluster
 # Reads   config/<tier>.yaml, results/miniature.dvc, the manifest of public weights and prompts
 # Writes  results/ only; paper_tables/ belongs to DVC (dvc.yaml)

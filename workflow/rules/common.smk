@@ -1,9 +1,8 @@
 # The tier's configuration, and what the rules ask about it. No rule stands here.
 import hashlib
 import json
+import sys
 from pathlib import Path
-
-from snakemake.exceptions import WorkflowError
 
 from progrpo.config import load_config
 from progrpo.errors import UserError
@@ -30,16 +29,16 @@ def load_tier():
     for option in config:
         if option not in OPTIONS:
             known = ", ".join(OPTIONS)
-            raise WorkflowError(f"--config {option}: no such option; known: {known}")
+            sys.exit(f"Snakefile: --config {option}: no such option; known: {known}")
     for option, known in choices.items():
         if option_of(option) not in known:
-            raise WorkflowError(
-                f"--config {option}={option_of(option)}: use one of {', '.join(known)}"
+            sys.exit(
+                f"Snakefile: --config {option}={option_of(option)}: use one of {', '.join(known)}"
             )
     try:
         return load_config(CONFIG_FILE)
     except UserError as error:
-        raise WorkflowError(str(error))
+        sys.exit(f"Snakefile: {error}")
 
 
 CONFIG_FILE = f"config/{option_of('tier')}.yaml"
@@ -147,8 +146,8 @@ def scorer_files(names):
 
 
 def fetched(source):
-    """The mark of a finished `progrpo fetch`, which verifies what it downloads."""
-    return f"results/fetched/{source}.done"
+    """The record that `progrpo fetch` writes last, after it has verified what it downloaded."""
+    return f"data/{source}/fetched.json"
 
 
 # Input, parameters and resources of rules

@@ -27,10 +27,12 @@ else:
 
 rule fetch:
     output:
-        touch(fetched("{source}")),
+        record=fetched("{source}"),
     log:
         "results/logs/fetch/{source}.log",
     conda:
         "../../environment.yml"
+    params:
+        folder=subpath(output.record, parent=True),
     shell:
-        "progrpo fetch {wildcards.source} > {log} 2>&1"
+        "progrpo fetch {wildcards.source} --to {params.folder} --yes > {log} 2>&1"

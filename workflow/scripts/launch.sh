@@ -2,7 +2,7 @@
 # Start a command on NODES x GPUS processes:  launch.sh NODES GPUS COMMAND...
 #   1 x 1   the command itself
 #   1 x n   torchrun on this node
-#   m x n   inside a Slurm allocation, one torchrun per node, which meet on the allocation's first node
+#   m x n   inside a Slurm allocation, one torchrun per node, which meet on the node that runs this script
 # Nothing is assumed of the nodes but this repository on a shared file system and the environment of the submitting shell.
 set -euo pipefail
 nodes=$1 gpus=$2
@@ -20,7 +20,7 @@ if [ -z "${SLURM_JOB_ID:-}" ]; then
   echo "launch.sh: $nodes nodes need a Slurm allocation; set hardware.nodes to 1 in the config to run here" >&2
   exit 2
 fi
-first=$(scontrol show hostnames "$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %N)" | head -n 1)
+
 exec srun --nodes "$nodes" --ntasks "$nodes" --ntasks-per-node 1 --kill-on-bad-exit=1 \
   torchrun --nnodes "$nodes" --nproc-per-node "$gpus" --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d \
-  --rdzv-endpoint "$first:$((20000 + SLURM_JOB_ID % 20000))" --no-python "$command" "$@"
+  --rdzv-endpoint "$(hostname):$((20000 + SLURM_JOB_ID % 20000))" --no-python "$command" "$@"

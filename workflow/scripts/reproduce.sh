@@ -21,6 +21,6 @@ if [ -n "$(ls .snakemake/locks 2>/dev/null)" ]; then
   snakemake --quiet all --config tier="$tier" --unlock
 fi
 
-snakemake --profile local --cores "$cores" --quiet rules --config tier="$tier" all
+snakemake all --profile local --cores "$cores" --quiet rules --config tier="$tier"
 dvc repro --quiet
 python workflow/scripts/overview.py "$tier"

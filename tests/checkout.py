@@ -1,0 +1,47 @@
+"""A copy of this repository as git sees it, for tests that run the workflow and must not touch the real results."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+IDENTITY = {f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+ENVIRONMENT = {
+    **os.environ,
+    **IDENTITY,
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    "DVC_NO_ANALYTICS": "1",
+}
+
+
+def make_checkout(folder: Path) -> Path:
+    """Copy all files that git tracks, or would, and commit them in a repository of their own."""
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout
+    for name in listing.decode().split("\0"):
+        if name and (ROOT / name).is_file():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target)
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "copy"]):
+        subprocess.run(["git", *command], cwd=folder, check=True, env=ENVIRONMENT)
+    return folder
+
+
+def call(*command: str, cwd: Path, seconds: float = 300, **environment: str) -> subprocess.CompletedProcess:
+    """Run a command in a checkout; its output is text, errors included."""
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env={**ENVIRONMENT, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=seconds,
+    )

@@ -1,0 +1,48 @@
+"""pyproject.toml, environment.yml and requirements.txt say the same."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+
+
+def by_name(requirements: list[str]) -> dict[str, Requirement]:
+    parsed = [Requirement(text) for text in requirements]
+    return {canonicalize_name(requirement.name): requirement for requirement in parsed}
+
+
+@pytest.fixture(scope="module")
+def declared() -> dict[str, Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return by_name(project["dependencies"] + sum(project["optional-dependencies"].values(), []))
+
+
+def test_the_conda_environment_names_what_pyproject_names(declared):
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    listed = by_name(next(entry["pip"] for entry in dependencies if isinstance(entry, dict)))
+    assert {name: str(requirement.specifier) for name, requirement in listed.items()} == {
+        name: str(requirement.specifier) for name, requirement in declared.items()
+    }
+
+
+def test_the_lock_satisfies_pyproject(declared):
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    locked = by_name([line for line in lines if line and not line.startswith("#")])
+    assert all(re.fullmatch(r"==[^*]+", str(requirement.specifier)) for requirement in locked.values())
+    for name, requirement in declared.items():
+        version = str(locked[name].specifier).removeprefix("==")
+        assert requirement.specifier.contains(version), f"{requirement} against {version}"
+
+
+def test_every_package_of_the_papers_stack_is_mentioned():
+    text = (ROOT / "environment.yml").read_text()
+    for package in ("torch", "diffusers", "transformers", "peft", "accelerate", "dvc", "snakemake", "open_clip_torch"):
+        assert f"- {package}" in text
+    assert "image-reward" in text
+    assert "geneval" in text

@@ -1,0 +1,182 @@
+"""The DAG: complete at every tier from a fresh clone, clean in style, and one clear line for every wrong word."""
+
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from checkout import ROOT, call
+from progrpo.config import load_config
+
+TIERS = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
+pytestmark = pytest.mark.xdist_group("workflow")
+
+
+def dry_run(checkout: Path, *options: str) -> str:
+    result = call("snakemake", "-n", *options, cwd=checkout)
+    assert result.returncode == 0, result.stdout[-3000:]
+    return result.stdout
+
+
+def job_counts(output: str) -> dict[str, int]:
+    """{rule: number of jobs} from the table that Snakemake prints first."""
+    table = output.split("Job stats:")[1].split("\n\n")[0]
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)}
+
+
+def test_the_full_paper_dag_is_planned_in_seconds(checkout):
+    start = time.monotonic()
+    counts = job_counts(dry_run(checkout, "--profile", "slurm", "all"))
+    assert time.monotonic() - start < 30
+    config = load_config(ROOT / "config" / "paper.yaml")
+    trainings = sum(len(config.run_seeds(run)) for run in config.runs)
+    assert counts.get("train", 0) + counts.get("train_on_several_nodes", 0) == trainings
+    rules = {"fetch", "generate", "evaluate", "sample_rewards", "count_flops", "analyse_ovf_study", "summarise"}
+    assert rules <= set(counts)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("miniature", ["stored", "trained"])
+def test_every_tier_is_planned_from_the_same_rules(checkout, tier, miniature):
+    counts = job_counts(
+        dry_run(checkout, "all", "--profile", "local", "--config", f"tier={tier}", f"miniature={miniature}")
+    )
+    config = load_config(ROOT / "config" / f"{tier}.yaml")
+    assert counts["summarise"] == 1
+    evaluated = sum(
+        len(config.run_seeds(name)) * len(config.evaluations if run.evaluations is None else run.evaluations)
+        for name, run in config.runs.items()
+    )
+    assert counts["generate"] >= evaluated
+
+
+def test_lint_and_format_are_clean(checkout):
+    lint = call("snakemake", "--config", "tier=smoke", "--lint", cwd=checkout)
+    assert lint.returncode == 0, lint.stdout
+    form = call("snakefmt", "--check", "Snakefile", "workflow", cwd=checkout)
+    assert form.returncode == 0, form.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--config", "tier=smok"], "--config tier=smok: use one of mini, paper, smoke"),
+        (["--config", "teir=smoke"], "--config teir: no such option; known: tier, miniature"),
+        (["--config", "tier=smoke", "miniature=new"], "--config miniature=new: use one of stored, trained"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_line(checkout, options, message):
+    result = call("snakemake", "-n", "all", *options, cwd=checkout)
+    assert result.returncode != 0
+    assert message in result.stdout
+    assert "Traceback" not in result.stdout
+
+
+def test_a_wrong_key_in_a_config_is_one_clear_line(own_checkout):
+    path = own_checkout / "config" / "smoke.yaml"
+    path.write_text(path.read_text() + "\nspeed: high\n")
+    result = call("snakemake", "-n", "all", "--config", "tier=smoke", cwd=own_checkout)
+    assert result.returncode != 0
+    assert "config/smoke.yaml: speed: unknown key" in result.stdout
+    assert "Traceback" not in result.stdout
+
+
+def test_an_unknown_target_is_one_clear_line(checkout):
+    result = call("snakemake", "-n", "results/smoke/nothing.json", "--config", "tier=smoke", cwd=checkout)
+    assert result.returncode != 0
+    assert "results/smoke/nothing.json" in result.stdout
+    assert "Traceback" not in result.stdout
+
+
+def test_the_profile_resolves_from_the_root_only(checkout):
+    result = call("snakemake", "--profile", "slurm", "-n", "all", cwd=checkout / "workflow")
+    assert result.returncode != 0
+    assert "profile" in result.stdout
+    assert not (ROOT / "profiles").exists()
+
+
+def test_site_settings_come_from_the_environment(checkout):
+    profile = call(
+        "python",
+        "-c",
+        "import yte; print(yte.process_yaml(open('slurm/config.yaml').read())['default-resources'])",
+        cwd=checkout,
+        SLURM_ACCOUNT_NAME="bench",
+    ).stdout
+    assert "'slurm_account': 'bench'" in profile
+    assert "slurm_partition" not in profile
+
+
+def adopt_results(checkout: Path, *options: str) -> None:
+    """Do as a reviewer does who has pulled all results: files without Snakemake's records, then --touch."""
+    planned = dry_run(checkout, "all", *options)
+    for line in re.findall(r"^    output: (.*)$", planned, flags=re.MULTILINE):
+        for name in line.split(", "):
+            path = checkout / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("stored")
+    touched = call("snakemake", "all", "--touch", "--forceall", "--cores", "1", *options, cwd=checkout)
+    assert touched.returncode == 0, touched.stdout[-2000:]
+
+
+def test_stored_results_are_adopted_and_only_what_decides_a_number_reruns_it(own_checkout):
+    options = ("--config", "tier=smoke")
+    adopt_results(own_checkout, *options)
+    assert "Nothing to be done" in dry_run(own_checkout, "all", *options)
+
+    path = own_checkout / "config" / "smoke.yaml"
+    original = yaml.safe_load(path.read_text())
+
+    def planned_after(change) -> dict[str, int]:
+        config = yaml.safe_load(path.read_text())
+        change(config["runs"]["progrpo_sd35m"])
+        path.write_text(yaml.safe_dump(config))
+        output = dry_run(own_checkout, "all", *options)
+        path.write_text(yaml.safe_dump(original))
+        return {} if "Nothing to be done" in output else job_counts(output)
+
+    assert planned_after(lambda run: run.setdefault("hardware", {}).update(hours=9.0)) == {}
+    counts = planned_after(lambda run: run["optimizer"].update(learning_rate=0.123))
+    assert counts["train"] == len(load_config(path).run_seeds("progrpo_sd35m"))
+    assert counts["summarise"] == 1
+    assert "restore_miniature" not in counts
+
+
+def test_the_launcher_chooses_by_nodes_and_processes(checkout, tmp_path):
+    for name in ("torchrun", "srun", "hostname", "tool"):
+        script = tmp_path / name
+        script.write_text("#!/bin/sh\n" + ("echo first" if name == "hostname" else f'echo {name} "$@"') + "\n")
+        script.chmod(0o755)
+
+    def launch(nodes: int, gpus: int, **environment: str) -> str:
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        command = ("bash", "workflow/scripts/launch.sh", str(nodes), str(gpus), "tool", "train", "--seed", "0")
+        return call(*command, cwd=checkout, PATH=path, **environment).stdout.strip()
+
+    assert launch(1, 0) == launch(1, 1) == "tool train --seed 0"
+    assert launch(1, 8) == f"torchrun --standalone --nproc-per-node 8 --no-python {tmp_path}/tool train --seed 0"
+    several = launch(3, 8, SLURM_JOB_ID="7")
+    assert several.startswith("srun --nodes 3 --ntasks 3 --ntasks-per-node 1")
+    assert "torchrun --nnodes 3 --nproc-per-node 8" in several
+    assert "--rdzv-endpoint first:20007" in several
+    assert "need a Slurm allocation" in launch(3, 8, SLURM_JOB_ID="")
+
+
+def test_no_resume_state_is_declared_or_tracked(checkout):
+    rules = "".join(path.read_text() for path in (checkout / "workflow" / "rules").glob("*.smk"))
+    assert "/state/" not in re.sub(r"#.*", "", rules)
+    assert "results/*/runs/*/state" in (checkout / ".dvcignore").read_text()
+
+
+def test_dvc_stages_are_tables_only(checkout):
+    stages = yaml.safe_load((checkout / "dvc.yaml").read_text())["stages"]
+    for stage in stages.values():
+        assert "snakemake" not in stage["cmd"]
+        assert all(
+            path.startswith("paper_tables/") and not options["cache"]
+            for out in stage["outs"]
+            for path, options in out.items()
+        )
