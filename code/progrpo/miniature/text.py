@@ -25,20 +25,21 @@ def vocabulary() -> list[str]:
     return sorted({word for tag in TAGS for record in all_records(tag) for word in record["prompt"].split()})
 
 
-def clip_tokenizer() -> CLIPTokenizer:
-    """A real CLIP tokenizer whose byte-pair merges make every word of the miniature world one token."""
+def clip_tokenizer(words: list[str] | None = None, length: int = CLIP_TOKENS) -> CLIPTokenizer:
+    """A real CLIP tokenizer whose byte-pair merges make every word (default: of the prompts) one token."""
+    words = words or vocabulary()
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))
     bpe.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    alphabet = sorted({letter for word in vocabulary() for letter in word})
+    alphabet = sorted({letter for word in words for letter in word})
     trainer = trainers.BpeTrainer(
         vocab_size=1000, end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False
     )
-    bpe.train_from_iterator(vocabulary(), trainer)
+    bpe.train_from_iterator(words, trainer)
     model = bpe.model
     vocab = bpe.get_vocab()
     for token in ("<|startoftext|>", "<|endoftext|>"):
         vocab[token] = len(vocab)
-    return CLIPTokenizer(vocab=vocab, merges=_merges(model), model_max_length=CLIP_TOKENS)
+    return CLIPTokenizer(vocab=vocab, merges=_merges(model), model_max_length=length)
 
 
 def _merges(model: models.BPE) -> list[tuple[str, str]]:
