@@ -101,20 +101,24 @@ class BlipVqa:
         ids = self.tokenizer(question, truncation=True, max_length=MAX_TOKENS)["input_ids"]
         return (self.enc, *ids[1:])
 
-    @torch.no_grad()
-    def probability(self, patches: Tensor, ids: Tensor) -> Tensor:
-        """P(yes) / (P(yes) + P(no)) (N,) from image patches (N, P, D) and unpadded question ids (N, L)."""
-        answers = torch.full((len(ids), 1), self.bos, device=ids.device)
+    def first_token_logits(self, patches: Tensor, ids: Tensor) -> Tensor:
+        """Logits (N, V) of the answer's first token from image patches (N, P, D) and unpadded question ids (N, L)."""
         hidden = self.model.text_encoder(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             encoder_hidden_states=patches,
             encoder_attention_mask=torch.ones(patches.shape[:2], dtype=torch.long, device=ids.device),
         ).last_hidden_state
-        logits = self.model.text_decoder(
-            input_ids=answers, encoder_hidden_states=hidden, encoder_attention_mask=torch.ones_like(ids)
-        ).logits[:, 0]
-        p = logits.float().softmax(-1)
+        start = torch.full((len(ids), 1), self.bos, device=ids.device)
+        decoded = self.model.text_decoder(
+            input_ids=start, encoder_hidden_states=hidden, encoder_attention_mask=torch.ones_like(ids)
+        )
+        return decoded.logits[:, 0]
+
+    @torch.no_grad()
+    def probability(self, patches: Tensor, ids: Tensor) -> Tensor:
+        """P(yes) / (P(yes) + P(no)) (N,) from image patches (N, P, D) and unpadded question ids (N, L)."""
+        p = self.first_token_logits(patches, ids).float().softmax(-1)
         return p[:, self.yes] / (p[:, self.yes] + p[:, self.no])
 
 
