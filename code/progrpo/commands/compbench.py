@@ -45,6 +45,11 @@ def add_parser(commands) -> None:
     )
     verdict.set_defaults(run=run_verdict)
 
+    _add_preparation(actions, style)
+
+
+def _add_preparation(actions, style: type) -> None:
+    """Add the actions that make models and stored chunks."""
     convert = actions.add_parser("convert", help="original BLIP-VQA .pth -> transformers folder", formatter_class=style)
     convert.add_argument("--checkpoint", type=Path, required=True, help="model_base_vqa_capfilt_large.pth")
     convert.add_argument("--tokenizer", type=Path, required=True, help="bert-base-uncased's folder")
