@@ -42,7 +42,7 @@ def stored(tmp_path_factory):
 def draw(figure, data, out):
     data = data if isinstance(data, list) else [data]
     arguments = argparse.Namespace(figure=figure, data=[str(path) for path in data], out=str(out))
-    arguments.keys, arguments.window = ["reward"], 3
+    arguments.keys, arguments.window, arguments.over = ["reward"], 3, "iteration"
     return command.run(arguments)
 
 
@@ -95,3 +95,9 @@ def test_a_long_strip_shows_evenly_spaced_steps(stored):
     assert titles[0] == "0"
     assert titles[-1] == "13"
     assert len(titles) == figures.MAX_COLUMNS
+
+
+def test_curves_over_calls_put_each_run_at_its_own_cost():
+    runs = {name: [[{"reward": 1.0, "denoiser_calls": calls}] * 3] for name, calls in (("a", 1000), ("b", 2000))}
+    axis = figures.draw_training_curves(runs, ("reward",), over="denoiser_calls").axes[0]
+    assert [line.get_xdata().tolist() for line in axis.lines] == [[1, 2, 3], [2, 4, 6]]

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
+from progrpo.analysis.ovf_study import curve
 from progrpo.files import write_atomic
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -40,6 +41,16 @@ STYLE = {
 ARM_LABELS = {"full": "full group", "uniform": "uniform subset", "ovf": "OVF"}
 ARM_COLOURS = {"full": BLUE, "uniform": ORANGE, "ovf": GREEN}
 DECISION_MARKERS = {"selected": "*", "inefficient": "s", "borderline": "D", "inseparable": "v", "unreliable": "X"}
+AXES = {
+    "iteration": "iteration",
+    "denoiser_calls": "denoiser calls of sampling (thousands)",
+    "reward_mean": "mean reward of trained trajectories",
+    "reward_std": "reward std within groups",
+    "candidates_mean": "mean reward of all candidates",
+    "candidates_std": "reward std of all candidates",
+    "kl": "KL to the reference",
+    "clip_fraction": "clipped share of samples",
+}
 MAX_COLUMNS = 11  # of a preview grid; longer schedules show evenly spaced steps
 
 
@@ -159,37 +170,45 @@ def draw_ovf_study(study: dict) -> Figure:
     return figure
 
 
-def _band(axis, curve: dict, label: str, colour: str, dash) -> None:
-    iterations = np.arange(1, len(curve["mean"]) + 1)
-    axis.plot(iterations, curve["mean"], color=colour, linestyle=dash, label=label)
-    if curve["low"][0] is not None:
-        axis.fill_between(iterations, curve["low"], curve["high"], color=colour, alpha=0.18, linewidth=0)
+def _band(axis, band: dict, label: str, colour: str, dash, at=None) -> None:
+    """A mean with its interval, at the abscissae `at` or at iterations 1, 2, ..."""
+    at = np.arange(1, len(band["mean"]) + 1) if at is None else at
+    axis.plot(at, band["mean"], color=colour, linestyle=dash, label=label)
+    if band["low"][0] is not None:
+        axis.fill_between(at, band["low"], band["high"], color=colour, alpha=0.18, linewidth=0)
 
 
 @_styled
-def draw_training_curves(runs: dict[str, list[list[dict]]], keys: tuple[str, ...], window: int = 10) -> Figure:
-    """Fig. 5: quantities of `metrics.jsonl` over iterations, one line per run, mean and 95 % interval over seeds.
+def draw_training_curves(
+    runs: dict[str, list[list[dict]]], keys: tuple[str, ...], window: int = 10, over: str = "iteration"
+) -> Figure:
+    """Fig. 5: quantities of `metrics.jsonl` over training, one line per run, mean and 95 % interval over seeds.
 
-    `runs`: {label: one list of metric records per seed}; seeds of a run are cut to the shortest. ValueError for a key
-    that a record lacks.
+    `runs`: {label: one list of metric records per seed}, cut to the shortest seed. `over`: "iteration", or
+    "denoiser_calls" for the accumulated calls of sampling. ValueError for a quantity that a record lacks.
     """
-    from progrpo.analysis.ovf_study import curve
-
     figure, axes = _canvas(len(keys), 2.5)
     for axis, key in zip(axes, keys, strict=True):
         for index, (label, seeds) in enumerate(runs.items()):
-            length = min(len(records) for records in seeds)
-            if any(key not in record for records in seeds for record in records[:length]):
-                raise ValueError(f"{label}: the metrics have no {key!r}")
-            values = np.array([[record[key] for record in records[:length]] for records in seeds])
             suffix = f" ({len(seeds)} seeds)" if len(seeds) > 1 else ""
-            dash = DASHES[index % len(DASHES)]
-            _band(axis, curve(values, window), label + suffix, CYCLE[index % len(CYCLE)], dash)
-        axis.set(xlabel="iteration", ylabel=key.replace("_", " "))
+            at = None if over == "iteration" else _series(label, seeds, over)[0].cumsum() / 1000
+            smoothed = curve(_series(label, seeds, key), window)
+            style = (CYCLE[index % len(CYCLE)], DASHES[index % len(DASHES)])
+            _band(axis, smoothed, label + suffix, *style, at=at)
+        axis.set(xlabel=AXES[over], ylabel=AXES.get(key, key.replace("_", " ")))
     axes[0].legend(loc="best")
     if len(keys) > 1:
         _letters(axes)
     return figure
+
+
+def _series(label: str, seeds: list[list[dict]], key: str) -> np.ndarray:
+    """One quantity of all seeds, (seeds, iterations), cut to the shortest seed."""
+    length = min(len(records) for records in seeds)
+    values = [[record.get(key) for record in records[:length]] for records in seeds]
+    if any(value is None for row in values for value in row):
+        raise ValueError(f"{label}: the metrics have no {key!r}")
+    return np.array(values, dtype=float)
 
 
 @_styled

@@ -46,7 +46,7 @@ def _forward(call: Callable[[], object]) -> dict[str, float]:
 
 
 def _denoiser(backbone: str) -> dict[str, dict[str, float]]:
-    """A guided call (two conditions) without and with the adapters, and forward plus backward of what is trained."""
+    """A guided call (two conditions) without and with the adapters, and the backward pass of what is trained."""
     inputs = architectures.denoiser_inputs(backbone, batch=2)
     if backbone == "sd14":
         model = architectures.sd14_unet()
@@ -61,7 +61,7 @@ def _denoiser(backbone: str) -> dict[str, dict[str, float]]:
         "denoiser_without_lora": plain,
         "denoiser": trained,
         "denoiser_single": {key: value / 2 for key, value in trained.items()},
-        "denoiser_forward_backward": {"with_attention": both},
+        "denoiser_backward": {"with_attention": both - trained["with_attention"]},
     }
 
 
@@ -82,8 +82,9 @@ def measure() -> dict[str, dict[str, float]]:
 
     Costs, with attention: `denoiser` (a guided pair, LoRA included on SD3.5-M), `denoiser_single`,
     `denoiser_without_lora`, `decoder`, `taesd`, `reward`, each also as `<cost>_without_attention`;
-    `denoiser_forward_backward`; and `trained_step`, one trained step of one trajectory as the baselines run it:
-    forward and backward, plus the reference's forward pass where there is a KL term (SD3.5-M).
+    `denoiser_backward`; and `trained_step`, one trained step of one trajectory as the baselines run it: forward and
+    backward on SD-v1.4; on SD3.5-M the unconditional branch is detached, so that only half of the pair has a backward
+    pass, and the KL term adds the reference's forward pass.
     """
     table = {}
     with torch.device("meta"):
@@ -93,7 +94,8 @@ def measure() -> dict[str, dict[str, float]]:
                 entry[name] = values["with_attention"]
                 if "without_attention" in values:
                     entry[f"{name}_without_attention"] = values["without_attention"]
-            reference = entry["denoiser_without_lora"] if backbone == "sd35m" else 0.0
-            entry["trained_step"] = entry["denoiser_forward_backward"] + reference
+            entry["trained_step"] = entry["denoiser"] + entry["denoiser_backward"]
+            if backbone == "sd35m":
+                entry["trained_step"] += entry["denoiser_without_lora"] - entry["denoiser_backward"] / 2
             table[backbone] = entry
     return table

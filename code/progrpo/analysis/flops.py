@@ -21,7 +21,7 @@ ACCOUNTINGS = {
     ),
     "measured": (
         "What this repository executes: measured costs with attention, survivors that reuse the preview's call, 9 of "
-        "10 (49 of 50) trained steps, and the update of each baseline (LoRA with a reference; full tuning without)."
+        "10 (49 of 50) trained steps, and the update of each baseline's public code."
     ),
     "measured_taesd_previews": "As `measured`, but the previews are decoded by the tiny autoencoder TAESD.",
 }

@@ -8,7 +8,7 @@ from progrpo.errors import UserError
 
 # Quantity of the study -> key of metrics.jsonl. The reward of the unpruned group, so that arms are comparable; the
 # spread of the trajectories that are trained on, which is what the arms differ in.
-OVF_STUDY_METRICS = {"reward": "reward_pool", "reward_std": "reward_std"}
+OVF_STUDY_METRICS = {"reward": "candidates_mean", "reward_std": "reward_std"}
 
 
 def add_parser(commands) -> None:
@@ -47,10 +47,14 @@ def _add_clustering(studies) -> None:
 def _add_pilot(studies) -> None:
     study = _add_study(studies, "pruning-pilot", "which pruning steps (Table 9)", run_pilot)
     study.add_argument(
-        "--previews", required=True, help='JSON file {"previews": [[[P x N x T]]], "terminal": [[P x N]]}'
+        "--previews",
+        required=True,
+        help='JSON file {"previews": [[[P x N x T]]], "terminal": [[P x N]]}, optionally "keep": [N1, K], "candidates"',
     )
-    study.add_argument("--counts", type=int, nargs=3, metavar=("N0", "N1", "K"), help="default: halve the pool twice")
-    study.add_argument("--pairs", nargs="+", metavar="T1,T2", help="candidates; default: Table 9's fractions of T")
+    study.add_argument(
+        "--counts", type=int, nargs=3, metavar=("N0", "N1", "K"), help="default: as stored, else halve twice"
+    )
+    study.add_argument("--pairs", nargs="+", metavar="T1,T2", help="default: as stored, else Table 9's fractions of T")
     study.add_argument("--tolerance", type=float, default=0.15, help="relative tolerance of the decision rule")
 
 
@@ -68,7 +72,7 @@ def _arrays(path: str, keys: tuple[str, ...]) -> list:
     for key in keys:
         if not isinstance(stored, dict) or key not in stored:
             raise UserError(f"{path}: no {key!r}; write the file with `progrpo sample-rewards`")
-    return [stored[key] for key in keys]
+    return [*(stored[key] for key in keys), stored]
 
 
 def _analysed(path: str, analyse: Callable[[], dict]) -> dict:
@@ -84,7 +88,7 @@ def run_clustering(arguments: argparse.Namespace) -> int:
     from progrpo.analysis import reward_clustering
     from progrpo.files import write_json
 
-    (rewards,) = _arrays(arguments.rewards, ("rewards",))
+    rewards, _ = _arrays(arguments.rewards, ("rewards",))
     keeps = tuple(arguments.keep) if arguments.keep else None
     result = _analysed(arguments.rewards, lambda: reward_clustering.analyse(rewards, keeps, arguments.simulations))
     write_json(arguments.out, result)
@@ -111,11 +115,14 @@ def run_pilot(arguments: argparse.Namespace) -> int:
     from progrpo.analysis import pruning_pilot
     from progrpo.files import write_json
 
-    previews, terminal = _arrays(arguments.previews, ("previews", "terminal"))
-    pairs = _pairs(arguments.pairs)
+    previews, terminal, stored = _arrays(arguments.previews, ("previews", "terminal"))
+    pairs = _pairs(arguments.pairs) or stored.get("candidates")
+    counts = arguments.counts
+    if not counts and stored.get("keep"):
+        counts = (len(terminal[0]), *stored["keep"])
     result = _analysed(
         arguments.previews,
-        lambda: pruning_pilot.analyse(previews, terminal, arguments.counts, pairs, arguments.tolerance),
+        lambda: pruning_pilot.analyse(previews, terminal, counts, pairs, arguments.tolerance),
     )
     write_json(arguments.out, result)
     for row in result["candidates"]:

@@ -28,8 +28,9 @@ def add_parser(commands) -> None:
     parser.add_argument("--figure", required=True, choices=FIGURES, help="which figure")
     parser.add_argument("--data", required=True, nargs="+", metavar="FILE", help="stored results, see above")
     parser.add_argument("--out", required=True, metavar="STEM", help="files to write, without .pdf and .png")
+    parser.add_argument("--keys", nargs="+", default=["reward_mean"], help="fig5: quantities of metrics.jsonl")
     parser.add_argument(
-        "--keys", nargs="+", default=["reward"], help="fig5: quantities of metrics.jsonl, one panel each"
+        "--over", default="iteration", choices=("iteration", "denoiser_calls"), help="fig5: the horizontal axis"
     )
     parser.add_argument("--window", type=int, default=10, help="fig5: iterations of the trailing mean")
     parser.set_defaults(run=run)
@@ -56,7 +57,9 @@ def _draw(arguments: argparse.Namespace, path: str):
     from progrpo.files import read_json
 
     if arguments.figure == "fig5":
-        return figures.draw_training_curves(_runs(arguments.data), tuple(arguments.keys), arguments.window)
+        return figures.draw_training_curves(
+            _runs(arguments.data), tuple(arguments.keys), arguments.window, arguments.over
+        )
     if arguments.figure in ("fig7", "qualitative"):
         return figures.draw_grid(*_grid(path))
     draw = {
