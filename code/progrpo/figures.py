@@ -307,6 +307,6 @@ def draw_grid(images: np.ndarray, prompts: list[str], labels: list[str]) -> Figu
             if row == 0:
                 axis.set_title(labels[column], fontsize=7, pad=3)
             if place == 0:
-                text = textwrap.fill(textwrap.shorten(prompts[row], 80, placeholder=" ..."), 18)
+                text = textwrap.fill(prompts[row], 18, max_lines=5)
                 axis.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6.5, labelpad=4)
     return figure
