@@ -10,7 +10,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import diffusers
 import torch
+import transformers
 from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusion3Pipeline, StableDiffusionPipeline
 from torch import Tensor, nn
 
@@ -43,7 +45,8 @@ class Backbone(ABC):
         self.dtype = DTYPES[model.precision]
         for module in (pipeline.vae, self.denoiser, *self._text_encoders()):
             module.requires_grad_(False).eval()
-        self.denoiser.to(device)
+        for module in (self.denoiser, *self._text_encoders()):
+            module.to(device)
         pipeline.vae.to(device, torch.float32)
         self._unconditional: Text | None = None
 
@@ -66,16 +69,9 @@ class Backbone(ABC):
     def encode(self, prompts: list[str]) -> Text:
         """Text of P prompts, on the device in the model's precision. Each distinct prompt is encoded once per call."""
         distinct = list(dict.fromkeys(prompts))
-        for module in self._text_encoders():
-            module.to(self.device)
         text = self._encode(distinct)
         position = {prompt: k for k, prompt in enumerate(distinct)}
         return text.rows(torch.tensor([position[prompt] for prompt in prompts], device=self.device))
-
-    def release_text_encoders(self) -> None:
-        """Move the text encoders to the CPU: T5-XXL alone is about 9.5 GB in half precision."""
-        for module in self._text_encoders():
-            module.to("cpu")
 
     def unconditional(self) -> Text:
         """Text (1, ...) of the empty prompt, encoded once."""
@@ -204,11 +200,20 @@ def load_backbone(model: Model, device: torch.device, train_all_weights: bool = 
             f"{model.path}: no model folder (model_index.json is missing); fetch it or make it with `make reproduce`"
         )
     backbone_class, pipeline_class = FAMILIES[model.family]
+    _silence_libraries()
     dtype = torch.float32 if train_all_weights else DTYPES[model.precision]
     extra = {"safety_checker": None, "requires_safety_checker": False} if model.family == "diffusion" else {}
     try:
-        pipeline = pipeline_class.from_pretrained(model.path, torch_dtype=dtype, local_files_only=True, **extra)
+        pipeline = pipeline_class.from_pretrained(model.path, dtype=dtype, local_files_only=True, **extra)
     except Exception as error:  # safetensors, json, diffusers and transformers each raise their own kinds
-        raise UserError(f"{model.path}: cannot load the {model.family} model: {' '.join(str(error).split())}") from error
-    pipeline.set_progress_bar_config(disable=True)
+        raise UserError(
+            f"{model.path}: cannot load the {model.family} model: {' '.join(str(error).split())}"
+        ) from error
     return backbone_class(pipeline, model, device)
+
+
+def _silence_libraries() -> None:
+    """Progress bars and notices of loading would bury this project's own lines; errors still show."""
+    for logging in (diffusers.utils.logging, transformers.utils.logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()

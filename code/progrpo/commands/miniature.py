@@ -41,7 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.part == "autoencoder":
         world.make_autoencoder(arguments.out, arguments.steps or 2500, arguments.seed, log)
     elif arguments.autoencoder is None:
-        raise UserError("--autoencoder FOLDER is needed to train a base model; make it with `progrpo miniature autoencoder`")
+        raise UserError(
+            "--autoencoder FOLDER is needed to train a base model; make it with `progrpo miniature autoencoder`"
+        )
     else:
-        world.make_base_model(arguments.part, arguments.autoencoder, arguments.out, arguments.steps, arguments.seed, log)
+        world.make_base_model(
+            arguments.part, arguments.autoencoder, arguments.out, arguments.steps, arguments.seed, log
+        )
     return 0

@@ -1,0 +1,43 @@
+"""`progrpo generate`: images of a trained run, or of a base model, for the prompt sets it is evaluated on."""
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(commands) -> None:
+    """Declare the sub-command's options."""
+    parser = commands.add_parser(
+        "generate",
+        help="make the images that a model is evaluated on; an interrupted generation goes on",
+        description="Make a model's images for its evaluation prompt sets, one sub-folder of OUT per set, with prompts.jsonl"
+        " written last. Images that exist are kept.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--config", required=True, type=Path, help="configuration of a tier, config/<tier>.yaml")
+    parser.add_argument("--run", required=True, dest="run_name", help="name of a run, or base_<model> for a base model")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the images' noise")
+    parser.add_argument("--weights", type=Path, help="the run's final/ folder; a base model has none")
+    parser.add_argument(
+        "--prompts", nargs="+", metavar="SET", help="prompt sets (default: all that the run is evaluated on)"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder of the images")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU when there is one")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make what is missing."""
+    from progrpo.config import load_config
+    from progrpo.evaluation import generate_images
+
+    config = load_config(arguments.config)
+    generate_images(
+        config,
+        arguments.run_name,
+        arguments.prompts,
+        arguments.seed,
+        arguments.weights,
+        arguments.out,
+        arguments.device,
+    )
+    return 0
