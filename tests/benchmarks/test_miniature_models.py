@@ -76,14 +76,14 @@ def test_imperfect_crops_show_the_asked_object():
 
 def test_the_saved_detector_and_classifier_load_as_the_real_ones_do(tmp_path):
     report = detector_training.train(tmp_path, detector_steps=1, color_steps=1, scenes=7)
-    detector = load_detector(tmp_path / "mask2former")
+    detector = load_detector(tmp_path / "detector")
     assert (detector.classes, detector.pipeline) == (CLASSES, detector_training.PIPELINE)
     assert next(detector.model.parameters()).dtype == torch.float32
-    assert load_color_classifier(tmp_path / "clip").colors == COLORS
+    assert load_color_classifier(tmp_path / "color").colors == COLORS
     stored = json.loads((tmp_path / "report.json").read_text())
     assert stored["scenes"] == report["scenes"] == 7
-    assert sum(p.stat().st_size for p in (tmp_path / "mask2former").iterdir()) < 1_000_000
-    assert sum(p.stat().st_size for p in (tmp_path / "clip").iterdir()) < 300_000
+    assert sum(p.stat().st_size for p in (tmp_path / "detector").iterdir()) < 1_000_000
+    assert sum(p.stat().st_size for p in (tmp_path / "color").iterdir()) < 300_000
 
 
 def test_the_saved_vqa_loads_as_the_real_one_does(tmp_path):

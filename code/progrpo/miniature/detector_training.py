@@ -2,7 +2,7 @@
 names colours.
 
 Both learn from rendered scenes of training records, slightly blurred and noisy because generated images are, and are
-saved in the layouts of the real models (`mask2former/`, `clip/`), so that the same code runs them.
+saved in the layouts of the real models (`detector/`, `color/`), so that the same code runs them.
 """
 
 import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
@@ -28,7 +28,7 @@ from progrpo.miniature.scenes import SIZE, SceneObject, draw, sample_objects, sh
 from progrpo.miniature.text import clip_tokenizer
 
 INPUT, BATCH, QUERIES, WIDTH = 48, 16, 12, 32
-DETECTOR_RATE, COLOR_RATE = 2e-3, 2e-3
+DETECTOR_RATE, COLOR_RATE = 1e-3, 1e-3
 CLIP_SIDE, CLIP_TOKENS = 16, 12
 PIPELINE = TestPipeline(shortest=INPUT, longest=INPUT, divisor=INPUT)
 VOCABULARY = Vocabulary(CLASSES, COLORS)
@@ -233,7 +233,7 @@ def report(detector: Detector, classifier: ColorClassifier, scenes: int, seed: i
 
 
 def train(
-    out: Path | str, detector_steps: int = 3000, color_steps: int = 400, seed: int = 0, scenes: int = 350
+    out: Path | str, detector_steps: int = 5000, color_steps: int = 1500, seed: int = 0, scenes: int = 350
 ) -> dict:
     """Train both miniatures, save them under `out`, and report what the saved ones see (also in out/report.json)."""
     out, started = Path(out), time.process_time()
@@ -243,11 +243,11 @@ def train(
     seconds = time.process_time() - started
     detector.model.half()  # half the bytes on disk; both run in float32
     classifier.model.half()
-    save_detector(out / "mask2former", detector)
-    classifier.model.save_pretrained(out / "clip")
-    classifier.tokenizer.save_pretrained(out / "clip")
-    write_text(out / "clip" / COLOR_NAMES_FILE, "".join(f"{color}\n" for color in COLORS))
-    saved = load_detector(out / "mask2former"), load_color_classifier(out / "clip")
+    save_detector(out / "detector", detector)
+    classifier.model.save_pretrained(out / "color")
+    classifier.tokenizer.save_pretrained(out / "color")
+    write_text(out / "color" / COLOR_NAMES_FILE, "".join(f"{color}\n" for color in COLORS))
+    saved = load_detector(out / "detector"), load_color_classifier(out / "color")
     result = {**report(*saved, scenes, seed + 1), "steps": [detector_steps, color_steps], "seed": seed}
     write_json(out / "report.json", result)
     return {**result, "cpu_seconds": round(seconds)}

@@ -25,7 +25,7 @@ from progrpo.files import write_json
 from progrpo.miniature.prompts import CLASSES, COLORS, NUMBERS, TAGS, held_out_records, split_records
 from progrpo.miniature.scenes import SceneObject, draw, sample_objects
 
-SIDE, PATCH, WIDTH, BATCH, LEARNING_RATE = 24, 8, 48, 64, 2e-3
+SIDE, PATCH, WIDTH, BATCH, LEARNING_RATE = 24, 8, 48, 64, 1.5e-3
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = ("yes", "no", "?", "a", "striped", *NUMBERS.values(), *COLORS, *CLASSES, *(f"{name}s" for name in CLASSES))
 
@@ -68,14 +68,18 @@ def holds(chunk: str, objects: list[SceneObject]) -> bool:
     return len(matching) >= count
 
 
-def _noun_chunks() -> list[str]:
-    """Every noun chunk that a miniature prompt can have."""
-    chunks = [f"a {name}" for name in CLASSES]
-    for color in COLORS:
-        for name in CLASSES:
-            chunks += [f"a {color} {name}", f"a striped {color} {name}"]
-            chunks += [f"{word} {color} {name}s" for word in NUMBERS.values()]
-    return chunks
+def noun_chunks() -> dict[str, list[str]]:
+    """Every noun chunk that a miniature prompt can have, by kind."""
+    pairs = [(color, name) for color in COLORS for name in CLASSES]
+    return {
+        "bare": [f"a {name}" for name in CLASSES],
+        "colored": [f"a {color} {name}" for color, name in pairs],
+        "striped": [f"a striped {color} {name}" for color, name in pairs],
+        "counted": [f"{word} {color} {name}s" for word in NUMBERS.values() for color, name in pairs],
+    }
+
+
+KIND_WEIGHTS = {"bare": 3, "colored": 5, "striped": 1, "counted": 1}  # about how often prompts of the tags have them
 
 
 class Sampler:
@@ -84,7 +88,7 @@ class Sampler:
     def __init__(self, records: list[dict], seed: int):
         self.by_tag = [[r for r in records if r["tag"] == tag] for tag in TAGS]
         self.random, self.numpy = random.Random(seed), np.random.default_rng(seed)
-        self.chunks = _noun_chunks()
+        self.chunks = noun_chunks()
 
     def scene(self) -> tuple[dict, list[SceneObject]]:
         """A record, every tag equally often, and the objects of a faithful scene of it."""
@@ -92,9 +96,15 @@ class Sampler:
         return record, sample_objects(record, self.numpy)
 
     def _question(self, objects: list[SceneObject], wanted: bool) -> str:
-        """A noun chunk that is true or false of a scene; false ones share a word with the scene half of the time."""
-        fitting = [chunk for chunk in self.chunks if holds(chunk, objects) == wanted]
-        near = [c for c in fitting if any(o.name in c and o.color in c for o in objects)]
+        """A noun chunk that is true or false of a scene.
+
+        Half of the false ones come near the truth: they name the class or the colour of an object that is there.
+        """
+        fitting: list[str] = []
+        while not fitting:
+            (kind,) = self.random.choices(list(KIND_WEIGHTS), list(KIND_WEIGHTS.values()))
+            fitting = [chunk for chunk in self.chunks[kind] if holds(chunk, objects) == wanted]
+        near = [c for c in fitting if any(o.name in c or o.color in c for o in objects)]
         return self.random.choice(near if near and self.random.random() < 0.5 else fitting)
 
     def batch(self, size: int) -> tuple[list[np.ndarray], list[str], Tensor]:
@@ -163,7 +173,7 @@ def report(vqa: BlipVqa, scenes: int, seed: int) -> dict:
     }
 
 
-def train(out: Path | str, steps: int = 2500, seed: int = 0, scenes: int = 500) -> dict:
+def train(out: Path | str, steps: int = 2800, seed: int = 0, scenes: int = 500) -> dict:
     """Train the miniature BLIP-VQA, save it under `out`, and report what the saved model sees (also in
     out/report.json)."""
     started = time.process_time()
