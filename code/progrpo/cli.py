@@ -7,7 +7,22 @@ import sys
 
 from progrpo.errors import UserError
 
-COMMANDS = ("train", "generate", "evaluate", "geneval", "summary", "tables", "flops", "analyse", "figures")
+COMMANDS = (
+    "sample_rewards",
+    "miniature",
+    "train",
+    "generate",
+    "evaluate",
+    "geneval",
+    "compbench",
+    "fetch",
+    "summary",
+    "tables",
+    "flops",
+    "bench",
+    "analyse",
+    "figures",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -230,6 +230,8 @@ class Analysis(Section):
     group: Annotated[int, Field(ge=2)]
     sampling: Sampling
     seed: int = 0
+    batch: Positive = 48  # rows per model call
+    grid: Positive = 4  # pilot: prompts whose previews are kept for the figure
     candidates: tuple[tuple[int, int], ...] = ()  # pilot: pairs (t1, t2) to compare
     keep: tuple[int, int] | None = None  # pilot: survivors after t1 and after t2
     hardware: Hardware = Hardware()

@@ -12,8 +12,12 @@ from progrpo.miniature.scenes import CELL, GRID, JITTERS, SIZE, SceneObject, dra
 
 KINDS = tuple((name, color, texture) for name in CLASSES for color in COLORS for texture in TEXTURES)
 EMPTY = len(KINDS)  # index of "nothing here" behind the 24 kinds of objects
-TEMPERATURE = 0.002  # mean squared error per pixel that lowers a kind's odds e-fold; circle against square is about 0.02
-UNRECOGNISED = 0.03  # mean squared error above which the best template is no match (calibrated on autoencoder round trips)
+TEMPERATURE = (
+    0.002  # mean squared error per pixel that lowers a kind's odds e-fold; circle against square is about 0.02
+)
+UNRECOGNISED = (
+    0.03  # mean squared error above which the best template is no match (calibrated on autoencoder round trips)
+)
 
 
 @functools.cache
@@ -67,9 +71,7 @@ def strict(images: Tensor, records: list[dict]) -> Tensor:
     """(B,) float32 in {0, 1}: the image shows exactly what the record asks for, every object recognisable, and nothing else."""
     reading = read_cells(images)
     best, recognised = reading.best.cpu(), (reading.error <= UNRECOGNISED).all(1).cpu()
-    verdicts = [
-        bool(recognised[k]) and _satisfies(_objects(best[k]), record) for k, record in enumerate(records)
-    ]
+    verdicts = [bool(recognised[k]) and _satisfies(_objects(best[k]), record) for k, record in enumerate(records)]
     return torch.tensor(verdicts, dtype=torch.float32, device=images.device)
 
 
@@ -84,11 +86,7 @@ def _objects(best: Tensor) -> list[SceneObject]:
 
 def _fits(clause: dict, kind: tuple[str, str, str]) -> bool:
     name, color, texture = kind
-    return (
-        clause["class"] == name
-        and clause.get("color", color) == color
-        and clause.get("texture", texture) == texture
-    )
+    return clause["class"] == name and clause.get("color", color) == color and clause.get("texture", texture) == texture
 
 
 def _satisfies(objects: list[SceneObject], record: dict) -> bool:
@@ -117,9 +115,7 @@ def _related(relation: str, subject: tuple, reference: tuple) -> bool:
     if np.all(np.abs(shrunk) < 1e-3):
         return False
     across, down = shrunk / np.linalg.norm(offset)
-    return {"left of": across < -0.5, "right of": across > 0.5, "above": down < -0.5, "below": down > 0.5}[
-        relation
-    ]
+    return {"left of": across < -0.5, "right of": across > 0.5, "above": down < -0.5, "below": down > 0.5}[relation]
 
 
 def soft(images: Tensor, records: list[dict]) -> Tensor:

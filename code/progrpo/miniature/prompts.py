@@ -29,19 +29,14 @@ def all_records(tag: str) -> list[dict]:
     if tag == "colors":
         return [_record(tag, [_clause(c, color=k)], f"a {k} {c}") for k, c in pairs]
     if tag == "texture":
-        return [
-            _record(tag, [_clause(c, color=k, texture="striped")], f"a striped {k} {c}") for k, c in pairs
-        ]
+        return [_record(tag, [_clause(c, color=k, texture="striped")], f"a striped {k} {c}") for k, c in pairs]
     if tag == "two_object":
         return [
-            _record(tag, [_clause(a), _clause(b)], f"a {a} and a {b}")
-            for a, b in itertools.permutations(CLASSES, 2)
+            _record(tag, [_clause(a), _clause(b)], f"a {a} and a {b}") for a, b in itertools.permutations(CLASSES, 2)
         ]
     if tag == "counting":
         return [
-            _record(tag, [_clause(c, n, color=k)], f"{word} {k} {c}s")
-            for n, word in NUMBERS.items()
-            for k, c in pairs
+            _record(tag, [_clause(c, n, color=k)], f"{word} {k} {c}s") for n, word in NUMBERS.items() for k, c in pairs
         ]
     ordered = itertools.permutations(pairs, 2)
     if tag == "color_attr":

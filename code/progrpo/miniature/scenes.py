@@ -84,9 +84,7 @@ def sample_objects(record: dict, rng: np.random.Generator) -> list[SceneObject]:
     for clause in record["include"]:
         for _ in range(clause["count"]):
             color = clause.get("color") or COLORS[rng.integers(len(COLORS))]
-            objects.append(
-                SceneObject(clause["class"], color, clause.get("texture", TEXTURES[0]), (0, 0), (0, 0))
-            )
+            objects.append(SceneObject(clause["class"], color, clause.get("texture", TEXTURES[0]), (0, 0), (0, 0)))
     relations = [clause["position"][0] for clause in record["include"] if "position" in clause]
     cells = _related_cells(relations[0], rng) if relations else _free_cells(len(objects), rng)
     jitters = rng.integers(len(JITTERS), size=len(objects))

@@ -48,7 +48,9 @@ def make_autoencoder(folder: Path, steps: int, seed: int, log: Log) -> None:
 def make_base_model(name: str, autoencoder: Path, folder: Path, steps: int | None, seed: int, log: Log) -> None:
     """Pre-train one base model and save its pipeline; UserError when the autoencoder folder is missing."""
     if not (autoencoder / "config.json").is_file():
-        raise UserError(f"{autoencoder}: no autoencoder here; make it with `progrpo miniature autoencoder --out {autoencoder}`")
+        raise UserError(
+            f"{autoencoder}: no autoencoder here; make it with `progrpo miniature autoencoder --out {autoencoder}`"
+        )
     family, default_steps = BASE_MODELS[name]
     vae = AutoencoderKL.from_pretrained(autoencoder).eval()
     pipeline = pretrain(family, vae, Schedule(steps=steps or default_steps, seed=seed), log)

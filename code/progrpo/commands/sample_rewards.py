@@ -1,0 +1,29 @@
+"""`progrpo sample-rewards`: the rewards that the reward-clustering analysis and the pruning pilot are computed from."""
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(commands) -> None:
+    """Declare the sub-command's options."""
+    parser = commands.add_parser(
+        "sample-rewards",
+        help="sample the groups of an analysis and store their rewards",
+        description="Sample unpruned groups under a base model and store terminal rewards, for the pruning pilot also the"
+        " preview rewards of every step and a grid of preview images (.npz beside OUT).",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--config", required=True, type=Path, help="configuration of a tier, config/<tier>.yaml")
+    parser.add_argument("--analysis", required=True, help="name of an analysis in that configuration")
+    parser.add_argument("--out", required=True, type=Path, help="JSON file to write")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU when there is one")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Sample and store."""
+    from progrpo.config import load_config
+    from progrpo.reward_sampling import sample_analysis
+
+    sample_analysis(load_config(arguments.config), arguments.analysis, arguments.out, arguments.device)
+    return 0
