@@ -56,7 +56,7 @@ def config(tmp_path) -> Config:
             },
             "scorers": {"pickscore": {"kind": "pickscore"}},
             "prompt_sets": {"test": {"path": "prompts.txt"}},
-            "evaluations": {},
+            "evaluations": {"test": {"sampling": {}}},
             "runs": {
                 "flowgrpo_sd35m": run_settings("sd35m", group={"size": 24}),
                 "progrpo_sd35m": run_settings("sd35m", lora={}, ema={}),
@@ -66,7 +66,7 @@ def config(tmp_path) -> Config:
 
 
 def summary_with(**evaluations: dict[str, dict[str, float]]) -> dict:
-    filled = {run: {"test.pickscore": estimate(seeds)} for run, seeds in evaluations.items()}
+    filled = {run: {"test_flow.pickscore": estimate(seeds)} for run, seeds in evaluations.items()}
     return {**EMPTY, "evaluations": filled}
 
 

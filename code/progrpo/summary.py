@@ -1,6 +1,8 @@
 """All numbers of a tier that its tables read, in one file without dates, hosts or times."""
 
 import re
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,12 @@ def collect(config: Config, hardware: Path = HARDWARE) -> dict[str, Any]:
     interval over seeds), std, n and seeds {seed: value}. What was not run is absent. UserError: a half-written file.
     """
     results = Path(config.results)
+    evaluated = partial(evaluation_metrics, sets=config.evaluations)
     analysis = {name: results / "analysis" / f"{name}.json" for name in ANALYSES}
     return rounded(
         {
             "tier": config.tier,
-            "evaluations": _by_run(results / "evaluations", config, evaluation_metrics),
+            "evaluations": _by_run(results / "evaluations", config, evaluated),
             "training": _by_run(results / "runs", config, training_metrics),
             "analysis": {name: read_json(path) for name, path in analysis.items() if path.exists()},
             "hardware": wall_clock(hardware),
@@ -41,7 +44,7 @@ def estimate(values: dict[str, float]) -> dict[str, Any]:
     return {**mean_interval(list(values.values())), "seeds": values}
 
 
-def _by_run(folder: Path, config: Config, metrics_of) -> dict[str, dict[str, dict]]:
+def _by_run(folder: Path, config: Config, metrics_of: Callable[[Path], dict[str, float]]) -> dict[str, dict[str, dict]]:
     """{run: {metric: estimate over seeds}} from the folders `<run>-seed<seed>` of the config's runs and seeds."""
     values: dict[str, dict[str, dict[str, float]]] = {}
     for path in sorted(folder.glob("*-seed*"), key=lambda path: path.name):
@@ -59,12 +62,13 @@ def _is_configured(run: str, seed: int, config: Config) -> bool:
     return run in config.runs and seed in config.run_seeds(run)
 
 
-def evaluation_metrics(folder: Path) -> dict[str, float]:
-    """{"<prompt set>.<metric>": value} of one model's evaluation files `<prompt set>.json`."""
+def evaluation_metrics(folder: Path, sets: Iterable[str]) -> dict[str, float]:
+    """{"<prompt set>.<metric>": value} of one model's evaluation files `<prompt set>.json`, as far as they exist."""
     metrics = {}
-    for path in sorted(folder.glob("*.json")):
-        for metric, value in _metrics_of_file(path).items():
-            metrics[f"{path.stem}.{metric}"] = value
+    for name in sets:
+        path = folder / f"{name}.json"
+        for metric, value in (_metrics_of_file(path) if path.exists() else {}).items():
+            metrics[f"{name}.{metric}"] = value
     return metrics
 
 

@@ -1,6 +1,7 @@
 # The tier's configuration, and what the rules ask about it. No rule stands here.
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,7 +13,6 @@ OPTIONS = {
     "miniature": "stored",  # "stored": from the DVC remote in this repository; "trained": made anew
 }
 MINIATURE = "results/miniature"
-LAUNCH = "workflow/scripts/launch.sh"
 GRID_MODELS = ("base_sd35m", "flowgrpo_sd35m", "progrpo_sd35m")  # Figs. 4 and 8 to 11
 CODE = Path("code/progrpo")
 
@@ -65,6 +65,14 @@ def digest(*sections):
     return hashlib.sha256(json.dumps(dumped, sort_keys=True).encode()).hexdigest()[:16]
 
 
+SCORER_FILES = {  # kind -> the file of a scorer's folder that its users depend on
+    "hpsv2": "HPS_v2.1_compressed.pt",
+    "imagereward": "ImageReward.pt",
+    "pickscore": "config.json",
+    "aesthetic": "sac+logos+ava1-l14-linearMSE.pth",
+    "clip_score": "config.json",
+}
+
 # Models, seeds and prompt sets
 
 
@@ -106,14 +114,52 @@ def run_files(runs):
     ]
 
 
+def evaluated_models():
+    """Everything that is evaluated: the runs, and the models they start from."""
+    return [*base_models(), *TIER.runs]
+
+
+def evaluation_jobs():
+    """{name: prompt sets} of the jobs that evaluations are cut into: each set of its own, or a model's sets together."""
+    if TIER.evaluation_jobs == "per_prompt_set":
+        return {prompts: [prompts] for prompts in TIER.evaluations}
+    together = {tuple(prompt_sets_of(model)) for model in evaluated_models()}
+    return {
+        "_and_".join([sets[0], f"{len(sets) - 1}_more"][: len(sets)]): list(sets)
+        for sets in sorted(together)
+    }
+
+
+def models_of(sets):
+    """Models whose evaluation consists of, or contains, a job's prompt sets."""
+    exact = TIER.evaluation_jobs == "per_model"
+    return [
+        model
+        for model in evaluated_models()
+        if (
+            prompt_sets_of(model) == sets
+            if exact
+            else set(sets) <= set(prompt_sets_of(model))
+        )
+    ]
+
+
+def scored(sets):
+    """Those of some prompt sets whose images are scored; the others are only looked at."""
+    return [
+        name
+        for name in sets
+        if TIER.evaluations[name].scorers or TIER.evaluations[name].benchmarks
+    ]
+
+
 def evaluation_files():
     """Every evaluation of the tier: models x their seeds x their prompt sets."""
     return [
         f"{TIER.results}/evaluations/{model}-seed{seed}/{prompts}.json"
-        for model in [*base_models(), *TIER.runs]
+        for model in evaluated_models()
         for seed in seeds_of(model)
-        for prompts in prompt_sets_of(model)
-        if TIER.evaluations[prompts].scorers or TIER.evaluations[prompts].benchmarks
+        for prompts in scored(prompt_sets_of(model))
     ]
 
 
@@ -140,14 +186,47 @@ def prompt_file(name):
 def scorer_files(names):
     """The files that the users of scorers depend on; the exact checker has none."""
     scorers = [TIER.scorers[name] for name in names]
-    fetch = [fetched(scorer.source) for scorer in scorers if scorer.source]
-    made = [scorer.path for scorer in scorers if scorer.path and not scorer.source]
-    return fetch + [f"{path}/report.json" for path in made]
+    fetch = [fetched(source) for scorer in scorers for source in scorer.sources]
+    made = [scorer for scorer in scorers if scorer.path and not scorer.sources]
+    return fetch + [f"{scorer.path}/{SCORER_FILES[scorer.kind]}" for scorer in made]
 
 
 def fetched(source):
     """The record that `progrpo fetch` writes last, after it has verified what it downloaded."""
     return f"data/{source}/fetched.json"
+
+
+# The miniature world, as the rules of miniature.smk make it and as DVC stores it
+
+PROMPT_SETS = ("train", "test", "drawbench", "hpsv2", "geneval")
+CATEGORIES = ("color", "shape", "texture", "spatial")
+MINIATURE_PROMPTS = [
+    f"{MINIATURE}/prompts/{name}.jsonl"
+    for name in (
+        *PROMPT_SETS,
+        *(f"t2i_compbench_{category}" for category in CATEGORIES),
+    )
+]
+MINIATURE_MODELS = ("sd35m", "sd14")
+MINIATURE_BENCHMARKS = ("detector", "blip_vqa")
+MINIATURE_FILES = [
+    *MINIATURE_PROMPTS,
+    *(f"{MINIATURE}/{model}/model_index.json" for model in MINIATURE_MODELS),
+    *(f"{MINIATURE}/scorers/{kind}/{file}" for kind, file in SCORER_FILES.items()),
+    *(f"{MINIATURE}/{benchmark}/report.json" for benchmark in MINIATURE_BENCHMARKS),
+]
+
+
+def benchmark_files(names):
+    """The files that the users of benchmark models depend on."""
+    files = []
+    for name in names:
+        settings = TIER.benchmarks.get(name, {})
+        files += [fetched(source) for source in settings.get("sources", [])]
+        paths = [Path(value) for value in settings.values() if isinstance(value, str)]
+        kinds = {path.parts[2] for path in paths if path.is_relative_to(MINIATURE)}
+        files += [f"{MINIATURE}/{kind}/report.json" for kind in sorted(kinds)]
+    return files
 
 
 # Input, parameters and resources of rules
@@ -179,29 +258,50 @@ def weights_option(wildcards, input):
     return f"--weights {Path(input.weights).parent}" if input.weights else ""
 
 
-def generate_inputs(wildcards):
-    """Base model and prompts of a generation."""
-    return [model_file(base_model(wildcards.model)), prompt_file(wildcards.prompts)]
+def generate_inputs(sets):
+    """An input function: base model and prompts of a generation."""
+    return lambda wildcards: [
+        model_file(base_model(wildcards.model)),
+        *map(prompt_file, sets),
+    ]
 
 
-def generate_digest(wildcards):
-    """Hash of the configuration that decides a generation."""
-    model = TIER.models[base_model(wildcards.model)]
-    return digest(
-        TIER.evaluations[wildcards.prompts], TIER.prompt_sets[wildcards.prompts], model
-    )
+def generate_digest(sets):
+    """A parameter function: hash of the configuration that decides a generation."""
+    decisive = [TIER.evaluations[name] for name in sets] + [
+        TIER.prompt_sets[name] for name in sets
+    ]
+    return lambda wildcards: digest(TIER.models[base_model(wildcards.model)], *decisive)
 
 
-def evaluate_inputs(wildcards):
+def evaluate_inputs(sets):
     """Scorers and benchmark models of an evaluation."""
-    evaluation = TIER.evaluations[wildcards.prompts]
-    return [*scorer_files(evaluation.scorers), *benchmark_files(evaluation.benchmarks)]
+    scorers = {name for prompts in sets for name in TIER.evaluations[prompts].scorers}
+    benchmarks = {
+        name for prompts in sets for name in TIER.evaluations[prompts].benchmarks
+    }
+    return sorted({*scorer_files(scorers), *benchmark_files(benchmarks)})
 
 
-def evaluate_digest(wildcards):
+def evaluate_digest(sets):
     """Hash of the configuration that decides an evaluation."""
-    evaluation = TIER.evaluations[wildcards.prompts]
-    return digest(evaluation, *(TIER.scorers[name] for name in evaluation.scorers))
+    evaluations = [TIER.evaluations[name] for name in sets]
+    scorers = sorted(
+        {name for evaluation in evaluations for name in evaluation.scorers}
+    )
+    benchmarks = {name for evaluation in evaluations for name in evaluation.benchmarks}
+    settings = json.dumps({name: TIER.benchmarks[name] for name in sorted(benchmarks)})
+    return digest(*evaluations, *(TIER.scorers[name] for name in scorers)) + settings
+
+
+def evaluation_resources(sets):
+    """What a job asks of a cluster: the largest of its prompt sets, and the time of all."""
+    asked = [TIER.evaluations[name].hardware for name in sets]
+    return {
+        "gpu": max(map(gpus, asked)),
+        "mem_mb": max(map(megabytes, asked)),
+        "runtime": sum(map(minutes, asked)),
+    }
 
 
 def analysis_inputs(wildcards):
@@ -226,10 +326,6 @@ def of_run(wildcards):
     return TIER.runs[wildcards.run]
 
 
-def of_evaluation(wildcards):
-    return TIER.evaluations[wildcards.prompts]
-
-
 def of_analysis(wildcards):
     return TIER.analyses[wildcards.analysis]
 
@@ -246,12 +342,6 @@ def minutes(asked):
     return max(1, round(60 * asked.hours))
 
 
-def launcher(wildcards):
-    """The launcher with the nodes and processes of a run."""
-    asked = TIER.runs[wildcards.run].hardware
-    return f"bash {LAUNCH} {asked.nodes} {asked.gpus}"
-
-
 # Analyses and figures
 
 OVF_STUDY = {  # Figs. 1 and 2: what a static filter of a finished group does
@@ -264,7 +354,7 @@ CURVES = {  # Fig. 5: training curves per model and reward
     "curves_diffusion": ("dancegrpo_sd14", "progrpo_sd14"),
     "curves_diffusion_multi": ("dancegrpo_sd14_multi", "progrpo_sd14_multi"),
 }
-CURVE_KEYS = "reward"
+CURVE_KEYS = "reward_mean"
 ANALYSIS_FIGURES = {  # analysis -> figure of `progrpo figures`
     "ovf_study": "fig2",
     "reward_clustering": "fig6",
@@ -293,15 +383,3 @@ def run_folders(weights):
 def study_weights(arm):
     """An input function: the trained weights of one arm of the static study."""
     return lambda wildcards: run_files([OVF_STUDY[arm]])
-
-
-MINIATURE_FILES = [
-    f"{MINIATURE}/sd35m/model_index.json",
-    f"{MINIATURE}/prompts/train.jsonl",
-    f"{MINIATURE}/prompts/test.jsonl",
-    f"{MINIATURE}/scorers/pickscore/report.json",
-]
-
-
-def benchmark_files(names):
-    return []

@@ -1,54 +1,78 @@
-# Images of every model on its prompt sets, and their scores.
+# Images of every model on its prompt sets, and their scores. The configuration cuts this into jobs (evaluation_jobs), and each
+# kind of job is a rule: one per prompt set where models are large, one per model where loading them is what takes time.
 
+for job, sets in evaluation_jobs().items():
 
-rule generate:
-    input:
-        generate_inputs,
-        weights=model_weights,
-        code=code("backbone.py", "samplers.py", "generate.py"),
-    output:
-        images="<results>/images/{model}-seed{seed}/{prompts}/prompts.jsonl",
-    log:
-        "<results>/logs/generate/{model}-seed{seed}/{prompts}.log",
-    benchmark:
-        "<results>/benchmarks/generate/{model}-seed{seed}/{prompts}.tsv"
-    conda:
-        "../../environment.yml"
-    resources:
-        gpu=hardware(of_evaluation, gpus),
-        mem_mb=hardware(of_evaluation, megabytes),
-        runtime=hardware(of_evaluation, minutes),
-    params:
-        folder=subpath(output.images, parent=True),
-        config=CONFIG_FILE,
-        weights=weights_option,
-        settings=generate_digest,
-    shell:
-        "progrpo generate --config {params.config} --run {wildcards.model} --seed {wildcards.seed}"
-        " --prompts {wildcards.prompts} --out {params.folder} {params.weights} > {log} 2>&1"
+    rule:
+        name:
+            f"generate_{job}"
+        input:
+            generate_inputs(sets),
+            weights=model_weights,
+            code=code("backbone.py", "generation.py", "samplers.py", "tuning.py"),
+        output:
+            images=expand(
+                "<results>/images/{{model}}-seed{{seed}}/{prompts}/prompts.jsonl",
+                prompts=sets,
+            ),
+        log:
+            f"<results>/logs/generate/{{model}}-seed{{seed}}_{job}.log",
+        benchmark:
+            f"<results>/benchmarks/generate/{{model}}-seed{{seed}}_{job}.tsv"
+        wildcard_constraints:
+            model=regex(models_of(sets)),
+        conda:
+            "../../environment.yml"
+        resources:
+            **evaluation_resources(sets),
+        params:
+            folder=subpath(output[0], ancestor=2),
+            folders=lambda wildcards, output: [
+                str(Path(file).parent) for file in output.images
+            ],
+            config=CONFIG_FILE,
+            sets=sets,
+            weights=weights_option,
+            settings=generate_digest(sets),
+        shell:
+            "bash workflow/scripts/begin_anew_if_changed.sh {params.settings}-$(cat {input} | sha256sum | cut -c -16)"
+            " {params.folders} > {log} 2>&1 && "
+            "progrpo generate --config {params.config} --run {wildcards.model} --seed {wildcards.seed}"
+            " --prompts {params.sets} --out {params.folder} {params.weights} >> {log} 2>&1"
 
+    if scored(sets):
 
-rule evaluate:
-    input:
-        evaluate_inputs,
-        images=rules.generate.output.images,
-        code=code("rewards", "benchmarks"),
-    output:
-        scores="<results>/evaluations/{model}-seed{seed}/{prompts}.json",
-    log:
-        "<results>/logs/evaluate/{model}-seed{seed}/{prompts}.log",
-    benchmark:
-        "<results>/benchmarks/evaluate/{model}-seed{seed}/{prompts}.tsv"
-    conda:
-        "../../environment.yml"
-    resources:
-        gpu=hardware(of_evaluation, gpus),
-        mem_mb=hardware(of_evaluation, megabytes),
-        runtime=hardware(of_evaluation, minutes),
-    params:
-        folder=subpath(input.images, parent=True),
-        config=CONFIG_FILE,
-        settings=evaluate_digest,
-    shell:
-        "progrpo evaluate --config {params.config} --images {params.folder} --prompts {wildcards.prompts}"
-        " --out {output.scores} > {log} 2>&1"
+        rule:
+            name:
+                f"evaluate_{job}"
+            input:
+                evaluate_inputs(sets),
+                images=expand(
+                    "<results>/images/{{model}}-seed{{seed}}/{prompts}/prompts.jsonl",
+                    prompts=scored(sets),
+                ),
+                code=code("evaluation.py", "rewards", "benchmarks"),
+            output:
+                scores=expand(
+                    "<results>/evaluations/{{model}}-seed{{seed}}/{prompts}.json",
+                    prompts=scored(sets),
+                ),
+            log:
+                f"<results>/logs/evaluate/{{model}}-seed{{seed}}_{job}.log",
+            benchmark:
+                f"<results>/benchmarks/evaluate/{{model}}-seed{{seed}}_{job}.tsv"
+            wildcard_constraints:
+                model=regex(models_of(sets)),
+            conda:
+                "../../environment.yml"
+            resources:
+                **evaluation_resources(sets),
+            params:
+                images=lambda wildcards, input: Path(input.images[0]).parents[1],
+                folder=subpath(output[0], parent=True),
+                config=CONFIG_FILE,
+                sets=scored(sets),
+                settings=evaluate_digest(scored(sets)),
+            shell:
+                "progrpo evaluate --config {params.config} --images {params.images} --prompts {params.sets}"
+                " --out {params.folder} > {log} 2>&1"

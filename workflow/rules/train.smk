@@ -35,9 +35,12 @@ rule train:
         folder=subpath(output.provenance, ancestor=2),
         config=CONFIG_FILE,
         settings=run_digest,
-        launch=launcher,
+        nodes=hardware(of_run, lambda asked: asked.nodes),
+        gpus=hardware(of_run, lambda asked: asked.gpus),
     shell:
-        "{params.launch} progrpo train --config {params.config} --run {wildcards.run}"
+        "bash workflow/scripts/run_training.sh {params.folder}"
+        " {params.settings}-$(cat {input} | sha256sum | cut -c -16) {params.nodes} {params.gpus}"
+        " progrpo train --config {params.config} --run {wildcards.run}"
         " --seed {wildcards.seed} --out {params.folder} > {log} 2>&1"
 
 
