@@ -31,23 +31,24 @@ class Model(Section):
 
 
 class Scorer(Section):
-    """A reward or metric; `options` go to the scorer's own constructor."""
+    """A reward or metric; `options` go to the scorer itself, `sources` are the manifest's names of what it reads."""
 
     kind: str
     path: str | None = None
-    source: str | None = None
+    sources: tuple[str, ...] = ()
     precision: Precision = "fp32"
     batch_size: Positive = 16
     options: dict[str, Any] = {}
 
 
 class PromptSet(Section):
-    """Prompts of a training or an evaluation: one per line (.txt), GenEval records (.jsonl) or a list (.json)."""
+    """Prompts of a training or an evaluation: one per line (.txt), GenEval records (.jsonl), a list (.json), or HPSv2's folder."""
 
     path: str
     source: str | None = None
     images_per_prompt: Positive = 1
     limit: Positive | None = None
+    distinct: bool = False  # repeated prompts count once: DrawBench's file has each five times
     layout: Literal["plain", "geneval", "compbench", "hpsv2"] = "plain"  # image names as the original evaluator expects
 
 

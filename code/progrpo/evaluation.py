@@ -12,15 +12,14 @@ from torch import Tensor
 
 from progrpo.backbone import load_backbone
 from progrpo.benchmarks.images import BenchmarkImage, list_images, open_image
-from progrpo.benchmarks.prompt_sets import load_prompts
 from progrpo.config import Config, Evaluation
 from progrpo.devices import choose_device
 from progrpo.errors import UserError
 from progrpo.files import write_json, write_jsonl
 from progrpo.generation import generate_set, image_tasks
+from progrpo.loading import prompts_of, scorer_of
 from progrpo.provenance import provenance
 from progrpo.rewards.base import Scorer
-from progrpo.rewards.registry import load_scorer
 from progrpo.tuning import load_trained
 
 BASE = "base_"
@@ -63,7 +62,7 @@ def generate_images(
         load_trained(backbone, weights)
     for prompts in chosen:
         settings = config.prompt_sets[prompts]
-        tasks = image_tasks(load_prompts(settings.path, settings.limit), settings)
+        tasks = image_tasks(prompts_of(settings), settings)
         evaluation = config.evaluations[prompts]
         sampling = evaluation.sampling[model.family]
         generate_set(
@@ -151,11 +150,7 @@ class Tools:
 
     def scorer(self, name: str) -> Scorer:
         """The scorer of that name."""
-        spec = self.config.scorers[name]
-        return self.once(
-            f"scorer {name}",
-            lambda: load_scorer(spec.kind, spec.path, self.device, spec.precision, spec.batch_size, **spec.options),
-        )
+        return self.once(f"scorer {name}", lambda: scorer_of(self.config.scorers[name], self.device))
 
     def setting(self, benchmark: str, key: str) -> str:
         """A setting of `benchmarks.<benchmark>`; UserError when the configuration lacks it."""
@@ -204,7 +199,8 @@ def run_compbench(tools: Tools, folder: Path, name: str, out: Path) -> dict:
         write_jsonl(stored, lines)
         results = spatial.verdicts([(f"{stored}:{k}", line) for k, line in enumerate(lines, 1)])
         return spatial.summary(results, f"spatial_{detector.name}")
-    model = tools.once("vqa", lambda: load_vqa(tools.setting("compbench", "vqa"), tools.device))
+    tokenizer = tools.config.benchmarks["compbench"].get("tokenizer")  # only an original .pth needs one beside it
+    model = tools.once("vqa", lambda: load_vqa(tools.setting("compbench", "vqa"), tools.device, tokenizer))
     lines = vqa.vqa_scores(folder, model, chunker)
     write_jsonl(out.with_name(f"{name}.answers.jsonl"), lines)
     return vqa.summary(lines, category, model, chunker)

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from progrpo.backbone import Backbone, load_backbone
-from progrpo.benchmarks.prompt_sets import load_prompts
 from progrpo.config import Analysis, Config
 from progrpo.devices import choose_device
 from progrpo.errors import UserError
 from progrpo.files import write_atomic, write_json
+from progrpo.loading import prompts_of, scorer_of
 from progrpo.provenance import provenance
 from progrpo.rewards.base import Scorer
-from progrpo.rewards.registry import load_scorer
 from progrpo.rollout import Policy, Rollout, Schedule, TrajectoryNoise, expand_and_prune
 
 PROMPTS_AT_ONCE = 8  # bounds the memory of recorded states; does not change the result
@@ -53,8 +52,7 @@ def sample_analysis(config: Config, name: str, out: Path, device_name: str) -> N
     prompts = _prompts(config, analysis)
     device = choose_device(device_name)
     backbone = load_backbone(config.models[analysis.model], device)
-    spec = config.scorers[analysis.scorer]
-    scorer = load_scorer(spec.kind, spec.path, device, spec.precision, spec.batch_size, **spec.options)
+    scorer = scorer_of(config.scorers[analysis.scorer], device)
     with_previews = bool(analysis.candidates)
     grid = PreviewGrid(analysis.grid if with_previews else 0)
     rollouts = []
@@ -75,7 +73,7 @@ def sample_analysis(config: Config, name: str, out: Path, device_name: str) -> N
 
 
 def _prompts(config: Config, analysis: Analysis) -> list[str]:
-    records = load_prompts(config.prompt_sets[analysis.prompts].path)
+    records = prompts_of(config.prompt_sets[analysis.prompts])
     if len(records) < analysis.prompt_count:
         raise UserError(
             f"prompt set {analysis.prompts}: {len(records)} prompts, but the analysis asks for {analysis.prompt_count}"

@@ -4,13 +4,13 @@ import shutil
 from pathlib import Path
 
 from progrpo.backbone import load_backbone
-from progrpo.benchmarks.prompt_sets import load_prompts
 from progrpo.config import Config, Hardware, Run
 from progrpo.devices import choose_device
 from progrpo.errors import UserError
 from progrpo.files import read_json, write_json
+from progrpo.loading import prompts_of, scorer_of
 from progrpo.provenance import config_hash, provenance
-from progrpo.rewards.registry import WeightedSum, load_scorer
+from progrpo.rewards.registry import WeightedSum
 from progrpo.trainer import Stopped, Trainer
 
 STOPPED_BY_SIGNAL = 143
@@ -27,7 +27,7 @@ def train_run(config: Config, name: str, seed: int, out: Path, device_name: str)
     model = config.models[run.model]
     if device.type == "cpu" and model.precision == "fp16":
         raise UserError(f"models.{run.model}.precision: fp16 training needs a GPU; use fp32 or bf16 on a CPU")
-    prompts = [record.prompt for record in load_prompts(*_prompt_source(config, run))]
+    prompts = [record.prompt for record in prompts_of(config.prompt_sets[run.prompts])]
     backbone = load_backbone(model, device, train_all_weights=run.lora is None)
     trainer = Trainer(run, seed, backbone, load_reward(config, run, device), prompts, out)
     if trainer.accelerator.is_main_process:
@@ -45,20 +45,9 @@ def train_run(config: Config, name: str, seed: int, out: Path, device_name: str)
     return 0
 
 
-def _prompt_source(config: Config, run: Run) -> tuple[str, int | None]:
-    prompts = config.prompt_sets[run.prompts]
-    return prompts.path, prompts.limit
-
-
 def load_reward(config: Config, run: Run, device) -> WeightedSum:
     """The run's weighted sum of scorers on the device."""
-    scorers = {}
-    for name in run.reward:
-        scorer = config.scorers[name]
-        scorers[name] = load_scorer(
-            scorer.kind, scorer.path, device, scorer.precision, scorer.batch_size, **scorer.options
-        )
-    return WeightedSum(scorers, run.reward)
+    return WeightedSum({name: scorer_of(config.scorers[name], device) for name in run.reward}, run.reward)
 
 
 def _identity(run: Run, seed: int) -> dict:

@@ -20,7 +20,7 @@ RELATIONS = ("left of", "right of", "above", "below")
 
 @dataclass(frozen=True)
 class PromptRecord:
-    """One prompt; `metadata` is its GenEval record, or None for a plain prompt."""
+    """One prompt; `metadata` is its GenEval record, {"style": name} in HPSv2's benchmark, or None for a plain prompt."""
 
     prompt: str
     metadata: dict | None = None
@@ -40,15 +40,18 @@ def load_prompts(
     """Prompts of a file in its order, the first `limit` of them.
 
     path: .txt (a prompt per line), .jsonl (GenEval records, or objects with "prompt" and maybe "metadata") or .json
-    (a list of strings, HPSv2's benchmark files). distinct: repeated entries count once (DrawBench's file has each
+    (a list of strings), or a folder of .json files, one per style, as HPSv2's benchmark has them. distinct: repeated entries count once (DrawBench's file has each
     five times). vocabulary: when given, records may name only its classes and colours. UserError names file and line
     (or item) of the first entry that is no prompt or no valid record, and an empty file.
     """
     path = Path(path)
     readers = {".txt": _read_text, ".jsonl": _read_jsonl, ".json": _read_json}
-    if path.suffix not in readers:
+    if path.is_dir():
+        prompts = _read_styles(path, vocabulary)
+    elif path.suffix in readers:
+        prompts = readers[path.suffix](path, vocabulary)
+    else:
         raise UserError(f"{path}: unknown kind of prompt file {path.suffix!r}; use .txt, .jsonl or .json")
-    prompts = readers[path.suffix](path, vocabulary)
     if not prompts:
         raise UserError(f"{path}: holds no prompt")
     if distinct:
@@ -74,6 +77,14 @@ def _read_json(path: Path, vocabulary: Vocabulary | None) -> list[PromptRecord]:
         if not isinstance(prompt, str) or not prompt.strip():
             raise UserError(f"{path}: item {number} is not a prompt: {json.dumps(prompt)[:60]}")
     return [PromptRecord(prompt) for prompt in prompts]
+
+
+def _read_styles(folder: Path, vocabulary: Vocabulary | None) -> list[PromptRecord]:
+    return [
+        PromptRecord(record.prompt, {"style": path.stem})
+        for path in sorted(folder.glob("*.json"))
+        for record in _read_json(path, vocabulary)
+    ]
 
 
 def _read_jsonl(path: Path, vocabulary: Vocabulary | None) -> list[PromptRecord]:
