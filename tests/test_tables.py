@@ -29,7 +29,7 @@ def run_settings(model: str, **changes) -> dict:
     return {
         "method": "Pro-GRPO",
         "model": model,
-        "prompts": "test",
+        "prompts": "test_flow",
         "reward": {"pickscore": 1.0},
         "sampling": SAMPLING,
         "group": {"size": 48, "pruning": [{"step": 5, "keep": 24}, {"step": 7, "keep": 12}]},
@@ -55,8 +55,8 @@ def config(tmp_path) -> Config:
                 "sd14": {"family": "diffusion", "path": "sd14", "resolution": 512},
             },
             "scorers": {"pickscore": {"kind": "pickscore"}},
-            "prompt_sets": {"test": {"path": "prompts.txt"}},
-            "evaluations": {"test": {"sampling": {}}},
+            "prompt_sets": {"test_flow": {"path": "prompts.txt"}},
+            "evaluations": {"test_flow": {"sampling": {}}},
             "runs": {
                 "flowgrpo_sd35m": run_settings("sd35m", group={"size": 24}),
                 "progrpo_sd35m": run_settings("sd35m", lora={}, ema={}),
@@ -178,7 +178,7 @@ def test_tables_are_bit_stable(config):
 
 
 def write_evaluation(config: Config, run: str, seed: int, value: float) -> Path:
-    path = Path(config.results) / "evaluations" / f"{run}-seed{seed}" / "test.json"
+    path = Path(config.results) / "evaluations" / f"{run}-seed{seed}" / "test_flow.json"
     write_json(path, {"provenance": {}, "scores": {"pickscore": {"mean": value, "std": 1.0, "n": 4}}})
     return path
 
@@ -194,16 +194,16 @@ def test_the_summary_collects_configured_runs_and_seeds_only(config, tmp_path):
         write_evaluation(config, run, seed, 20.0 + seed)
     evaluations = collect(config, tmp_path / "hardware")["evaluations"]
     assert set(evaluations) == {"progrpo_sd35m", "base_sd14"}
-    assert evaluations["progrpo_sd35m"]["test.pickscore"]["seeds"] == {"0": 20.0, "1": 21.0}
+    assert evaluations["progrpo_sd35m"]["test_flow.pickscore"]["seeds"] == {"0": 20.0, "1": 21.0}
 
 
 def test_a_half_written_evaluation_is_named(config, tmp_path):
     path = write_evaluation(config, "progrpo_sd35m", 0, 1.0)
     path.write_text(path.read_text()[:20])
-    with pytest.raises(UserError, match="progrpo_sd35m-seed0/test.json: not valid JSON"):
+    with pytest.raises(UserError, match="progrpo_sd35m-seed0/test_flow.json: not valid JSON"):
         collect(config, tmp_path / "hardware")
     path.write_text("{}")
-    with pytest.raises(UserError, match="progrpo_sd35m-seed0/test.json: not an evaluation"):
+    with pytest.raises(UserError, match="progrpo_sd35m-seed0/test_flow.json: not an evaluation"):
         collect(config, tmp_path / "hardware")
 
 

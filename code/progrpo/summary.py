@@ -1,7 +1,7 @@
 """All numbers of a tier that its tables read, in one file without dates, hosts or times."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def collect(config: Config, hardware: Path = HARDWARE) -> dict[str, Any]:
             "evaluations": _by_run(results / "evaluations", config, evaluated),
             "training": _by_run(results / "runs", config, training_metrics),
             "analysis": {name: read_json(path) for name, path in analysis.items() if path.exists()},
-            "hardware": wall_clock(hardware),
+            "hardware": wall_clock(hardware, of={config.tier, *config.models}),
         }
     )
 
@@ -100,16 +100,26 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def wall_clock(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """{device: {run: {vae, denoiser, total}}} in seconds per iteration, from `<device>/wall_clock*.json`."""
+def wall_clock(folder: Path, of: Container[str]) -> dict[str, dict[str, dict[str, float]]]:
+    """{device: {run: {vae, denoiser, total}}}, seconds per iteration, from the files of `progrpo bench` in `folder`.
+
+    `of`: what may have been timed, i.e. the tier or the official architectures of its models; other files are passed over.
+    UserError names a file that is no such measurement.
+    """
     devices: dict[str, dict] = {}
     for path in sorted(folder.glob("*/wall_clock*.json")):
-        for run, seconds in read_json(path)["runs"].items():
-            devices.setdefault(path.parent.name, {})[run] = {
-                "vae": seconds["decoder"],
-                "denoiser": seconds["denoiser"],
-                "total": seconds["total"],
-            }
+        record = read_json(path)
+        try:
+            if record["what"] not in of:
+                continue
+            for run, seconds in record["runs"].items():
+                devices.setdefault(record["device"], {})[run] = {
+                    "vae": seconds["decoder"],
+                    "denoiser": seconds["denoiser"],
+                    "total": seconds["total"],
+                }
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path}: not a wall-clock measurement ({error!r}); make it with `progrpo bench`") from None
     return devices
 
 

@@ -12,7 +12,7 @@ rule sample_rewards:
     benchmark:
         "<results>/benchmarks/analyse/sample_{analysis}.tsv"
     wildcard_constraints:
-        analysis=regex(TIER.analyses),
+        analysis=regex(name for name in TIER.analyses if name != PILOT),
     conda:
         "../../environment.yml"
     resources:
@@ -24,6 +24,14 @@ rule sample_rewards:
         settings=analysis_digest,
     shell:
         "progrpo sample-rewards --config {params.config} --analysis {wildcards.analysis} --out {output.rewards} > {log} 2>&1"
+
+
+use rule sample_rewards as sample_previews with:
+    output:
+        rewards="<results>/analysis/samples/{analysis}.json",
+        images="<results>/analysis/samples/{analysis}.npz",
+    wildcard_constraints:
+        analysis=PILOT,
 
 
 rule analyse_reward_clustering:

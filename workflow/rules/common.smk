@@ -354,6 +354,10 @@ CURVES = {  # Fig. 5: training curves per model and reward
     "curves_diffusion": ("dancegrpo_sd14", "progrpo_sd14"),
     "curves_diffusion_multi": ("dancegrpo_sd14_multi", "progrpo_sd14_multi"),
 }
+PILOT = "pruning_pilot"  # the analysis that also stores images: Fig. 7
+QUALITATIVE = (
+    "qualitative"  # the prompt set whose images are only looked at: Figs. 4 and 8 to 11
+)
 CURVE_KEYS = "reward_mean"
 ANALYSIS_FIGURES = {  # analysis -> figure of `progrpo figures`
     "ovf_study": "fig2",
@@ -372,7 +376,16 @@ def figure_files():
     """Every figure of the tier."""
     curves = [name for name, runs in CURVES.items() if set(runs) <= set(TIER.runs)]
     drawn = [name for name in analyses() if name in ANALYSIS_FIGURES]
-    return [f"{TIER.results}/figures/{name}.pdf" for name in [*curves, *drawn]]
+    previews = ["previews"] if PILOT in TIER.analyses else []
+    grid = (
+        ["qualitative"]
+        if QUALITATIVE in TIER.evaluations and set(GRID_MODELS[1:]) <= set(TIER.runs)
+        else []
+    )
+    return [
+        f"{TIER.results}/figures/{name}.pdf"
+        for name in [*curves, *drawn, *previews, *grid]
+    ]
 
 
 def run_folders(weights):

@@ -52,6 +52,66 @@ rule draw_analysis:
         "progrpo figures --figure {params.figure} --data {input.data} --out {params.stem} > {log} 2>&1"
 
 
+rule draw_previews:
+    input:
+        data=f"<results>/analysis/samples/{PILOT}.npz",
+        code=code("figures.py"),
+    output:
+        report(
+            "<results>/figures/previews.png",
+            category="Analyses",
+            caption="../report/previews.rst",
+        ),
+        "<results>/figures/previews.pdf",
+    log:
+        "<results>/logs/figures/previews.log",
+    conda:
+        "../../environment.yml"
+    params:
+        stem=subpath(output[1], strip_suffix=".pdf"),
+    shell:
+        "progrpo figures --figure fig7 --data {input.data} --out {params.stem} > {log} 2>&1"
+
+
+rule collect_grid:
+    input:
+        images=[
+            f"<results>/images/{model}-seed{seeds_of(model)[0]}/{QUALITATIVE}/prompts.jsonl"
+            for model in GRID_MODELS
+            if model in evaluated_models()
+        ],
+        script="workflow/scripts/collect_grid.py",
+    output:
+        data="<results>/analysis/samples/qualitative.npz",
+    log:
+        "<results>/logs/figures/collect_grid.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "python {input.script} --out {output.data} {input.images} > {log} 2>&1"
+
+
+rule draw_grid:
+    input:
+        data=rules.collect_grid.output.data,
+        code=code("figures.py"),
+    output:
+        report(
+            "<results>/figures/qualitative.png",
+            category="Images",
+            caption="../report/qualitative.rst",
+        ),
+        "<results>/figures/qualitative.pdf",
+    log:
+        "<results>/logs/figures/qualitative.log",
+    conda:
+        "../../environment.yml"
+    params:
+        stem=subpath(output[1], strip_suffix=".pdf"),
+    shell:
+        "progrpo figures --figure qualitative --data {input.data} --out {params.stem} > {log} 2>&1"
+
+
 rule summarise:
     input:
         evaluations=evaluation_files(),
