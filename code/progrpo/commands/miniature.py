@@ -18,7 +18,7 @@ def add_parser(commands) -> None:
     parser.add_argument("part", choices=PARTS, help="what to make; sd35m and sd14 are the two base models")
     parser.add_argument("--out", required=True, type=Path, help="folder to write")
     parser.add_argument("--autoencoder", type=Path, help="autoencoder folder that the base models are trained on")
-    parser.add_argument("--steps", type=int, help="training steps (default: autoencoder 2500, sd35m 3000, sd14 4000)")
+    parser.add_argument("--steps", type=int, help="training steps (default: autoencoder 2500, sd35m 1700, sd14 1600)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and scenes")
     parser.set_defaults(run=run)
 

@@ -28,7 +28,7 @@ UNCONDITIONAL_SHARE = 0.1
 
 
 def build_flow_pipeline(vae: AutoencoderKL) -> StableDiffusion3Pipeline:
-    """SD3 layout: a 4-layer MMDiT of width 128 over 9 image and 19 text tokens, two CLIP encoders and a T5 encoder, shift 3."""
+    """SD3 layout: a 4-layer MMDiT of width 96 over 9 image and 19 text tokens, two CLIP encoders and a T5 encoder, shift 3."""
     tokenizer, tokenizer_3 = text.clip_tokenizer(), text.t5_tokenizer()
     transformer = SD3Transformer2DModel(
         sample_size=LATENT_SIZE,
@@ -37,9 +37,9 @@ def build_flow_pipeline(vae: AutoencoderKL) -> StableDiffusion3Pipeline:
         out_channels=LATENT_CHANNELS,
         num_layers=4,
         attention_head_dim=32,
-        num_attention_heads=4,
+        num_attention_heads=3,
         joint_attention_dim=64,
-        caption_projection_dim=128,
+        caption_projection_dim=96,
         pooled_projection_dim=64,
         pos_embed_max_size=LATENT_SIZE // 2,
         qk_norm="rms_norm",

@@ -13,7 +13,7 @@ from progrpo.miniature.autoencoder import train_autoencoder
 from progrpo.miniature.prompts import balanced, held_out_records, training_records
 from progrpo.miniature.pretrain import Schedule, pretrain
 
-BASE_MODELS = {"sd35m": ("flow", 3000), "sd14": ("diffusion", 4000)}
+BASE_MODELS = {"sd35m": ("flow", 1700), "sd14": ("diffusion", 1600)}
 STORED_DTYPE = torch.float16  # half of the size in the repository; loaded as float32 unless the config says otherwise
 GENEVAL_TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COMPBENCH_TAGS = {"color": "color_attr", "shape": "two_object", "texture": "texture", "spatial": "position"}
