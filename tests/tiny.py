@@ -1,0 +1,76 @@
+"""A tier with untrained models of the real architectures, made in seconds: enough to train, resume, generate and evaluate."""
+
+from pathlib import Path
+
+import torch
+import yaml
+
+import progrpo.torchvision_schemas  # noqa: F401
+from progrpo.files import write_jsonl
+from progrpo.miniature.autoencoder import build_autoencoder
+from progrpo.miniature.prompts import training_records
+from progrpo.miniature.pretrain import build_diffusion_pipeline, build_flow_pipeline
+from progrpo.miniature.scorer_models import HFClip
+
+RUN = {
+    "prompts": "train",
+    "reward": {"pickscore": 1.0},
+    "objective": {"kl_beta": 0.01, "trained_fraction": 0.99},
+    "optimizer": {"learning_rate": 1e-3},
+    "prompts_per_iteration": 4,
+    "updates_per_iteration": 2,
+    "micro_batch": 4,
+    "iterations": 3,
+}
+FLOW = {
+    **RUN,
+    "method": "Pro-GRPO",
+    "model": "sd35m",
+    "sampling": {"steps": 4, "guidance_scale": 2.0, "noise": 0.7},
+    "group": {"size": 4, "pruning": [{"step": 2, "keep": 3}, {"step": 3, "keep": 2}]},
+    "lora": {"rank": 2, "alpha": 4},
+    "ema": {"decay": 0.9, "every": 2},
+}
+DIFFUSION = {
+    **RUN,
+    "method": "DanceGRPO",
+    "model": "sd14",
+    "sampling": {"steps": 4, "guidance_scale": 2.0, "noise": 1.0, "shared_initial_noise": True},
+    "group": {"size": 2},
+    "objective": {"advantage_unbiased": True, "advantage_epsilon": 1e-8, "kl_beta": 0.01},
+    "optimizer": {"learning_rate": 1e-5},
+}
+
+
+def make_models(folder: Path) -> Path:
+    """Untrained pipelines and a PickScore-layout scorer in `folder`."""
+    torch.manual_seed(0)
+    vae = build_autoencoder()
+    build_flow_pipeline(vae).save_pretrained(folder / "sd35m")
+    build_diffusion_pipeline(vae).save_pretrained(folder / "sd14")
+    HFClip().save(folder / "pickscore")
+    write_jsonl(folder / "train.jsonl", training_records()[:20])
+    return folder
+
+
+def write_config(path: Path, models: Path, **runs: dict) -> Path:
+    """A tier's configuration over those models; runs by name, flow_pro and diffusion when none is given."""
+    evaluation = {"sampling": {f: {"steps": 2, "guidance_scale": 1.0} for f in ("flow", "diffusion")}, "batch": 4}
+    config = {
+        "tier": "tiny",
+        "results": str(path.parent / "results"),
+        "seeds": [0],
+        "models": {
+            "sd35m": {"family": "flow", "path": str(models / "sd35m"), "resolution": 24, "max_sequence_length": 9},
+            "sd14": {"family": "diffusion", "path": str(models / "sd14"), "resolution": 24},
+        },
+        "scorers": {"pickscore": {"kind": "pickscore", "path": str(models / "pickscore")}},
+        "prompt_sets": {
+            "train": {"path": str(models / "train.jsonl")},
+            "test": {"path": str(models / "train.jsonl"), "limit": 6},
+        },
+        "evaluations": {"test": {**evaluation, "scorers": ["pickscore"]}},
+        "runs": runs or {"flow_pro": FLOW, "diffusion": DIFFUSION},
+    }
+    path.write_text(yaml.safe_dump(config))
+    return path
