@@ -15,6 +15,7 @@ COMMANDS = (
     "evaluate",
     "geneval",
     "compbench",
+    "scorers",
     "fetch",
     "summary",
     "tables",

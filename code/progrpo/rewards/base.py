@@ -1,0 +1,132 @@
+"""What scorers have in common: the protocol, checked input, batches, precision, an error for a score like NaN."""
+
+import pickle
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from progrpo.errors import UserError
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Scorer(Protocol):
+    """Anything that scores images against prompts."""
+
+    name: str
+
+    def score(self, images: Tensor, prompts: list[str]) -> Tensor:
+        """Scores (B,) float32 of images (B, 3, H, W) in [0, 1] for B prompts, on the device of the images."""
+        ...
+
+
+class BatchedScorer:
+    """A scorer that runs in batches of `batch_size` on `device`; a sub-class defines `score_batch`.
+
+    Weights stay float32; `precision` fp16 or bf16 runs the networks under autocast, as the reference code of HPSv2
+    does, and every similarity and final layer in float32.
+    """
+
+    def __init__(self, name: str, device: torch.device | str, precision: str = "fp32", batch_size: int = 16):
+        if precision not in PRECISIONS:
+            raise UserError(f"{name}: precision {precision!r} is unknown; use one of {', '.join(PRECISIONS)}")
+        if batch_size < 1:
+            raise UserError(f"{name}: batch_size {batch_size} must be at least 1")
+        self.name, self.device, self.batch_size = name, torch.device(device), batch_size
+        self.dtype = PRECISIONS[precision]
+
+    def score_batch(self, images: Tensor, prompts: list[str]) -> Tensor:
+        """Scores (b,) of at most `batch_size` images (b, 3, H, W) in [0, 1], b prompts."""
+        raise NotImplementedError
+
+    def autocast(self) -> torch.autocast:
+        """The context in which the networks run."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    @torch.no_grad()
+    def score(self, images: Tensor, prompts: list[str]) -> Tensor:
+        """Scores (B,) float32 of images (B, 3, H, W) in [0, 1] for B prompts, on the device of the images.
+
+        UserError: images of another shape or type, another number of prompts, a pixel or a score that is not finite.
+        """
+        self._check_input(images, prompts)
+        parts = [
+            self.score_batch(images[i : i + self.batch_size], prompts[i : i + self.batch_size]).float()
+            for i in range(0, len(images), self.batch_size)
+        ]
+        scores = torch.cat(parts) if parts else torch.zeros(0)
+        self._check_finite(scores, prompts, "the score", "use precision fp32 or check the scorer's weights")
+        return scores.to(images.device)
+
+    def _check_input(self, images: Tensor, prompts: list[str]) -> None:
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise UserError(
+                f"{self.name}: images must be a float tensor (B, 3, H, W) in [0, 1], not {images.dtype}"
+                f" {tuple(images.shape)}"
+            )
+        if len(images) != len(prompts):
+            raise UserError(f"{self.name}: {len(images)} images but {len(prompts)} prompts; give one prompt per image")
+        self._check_finite(images, prompts, "the image", "check the model that made it")
+
+    def _check_finite(self, values: Tensor, prompts: list[str], what: str, remedy: str) -> None:
+        finite = values.isfinite().flatten(1).all(1) if values.ndim > 1 else values.isfinite()
+        if not bool(finite.all()):
+            first = int((~finite).nonzero()[0])
+            raise UserError(f"{self.name}: {what} for prompt {prompts[first]!r} is not finite; {remedy}")
+
+
+def unique_prompts(prompts: list[str]) -> tuple[list[str], Tensor]:
+    """(distinct prompts in order, (B,) index of each prompt among them): a group of images shares one embedding."""
+    index = {prompt: k for k, prompt in enumerate(dict.fromkeys(prompts))}
+    return list(index), torch.tensor([index[prompt] for prompt in prompts])
+
+
+def require_file(scorer: str, path: Path) -> Path:
+    """The path, when a file is there; UserError names scorer, path and remedy."""
+    if not path.is_file():
+        raise UserError(f"{scorer}: {path}: no such file; fetch the weights (progrpo fetch) or set the scorer's `path`")
+    return path
+
+
+def load_weights(scorer: str, path: Path, weights_only: bool = True) -> dict[str, Tensor]:
+    """A state dict from a .pt/.pth file, on the CPU, unwrapped from a dict with the key `state_dict`.
+
+    UserError: no such file, not a state dict, or pickled objects beyond tensors while `weights_only` holds.
+    """
+    try:
+        state = torch.load(require_file(scorer, path), map_location="cpu", weights_only=weights_only)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{scorer}: {path}: cannot be read ({reason}); fetch it again") from None
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{scorer}: {path} is truncated or holds more than tensors; fetch it again, or, if you trust the file, "
+            "set the option `weights_only: false`"
+        ) from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{scorer}: {path}: not a state dict of tensors; fetch it again")
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def load_state(scorer: str, path: Path, module: torch.nn.Module, state: dict[str, Tensor]) -> None:
+    """Load a state dict strictly; UserError names the first key that is missing, unexpected or of another shape."""
+    expected = module.state_dict()
+    for key in [*expected, *state]:
+        if key not in state:
+            raise UserError(f"{scorer}: {path}: key {key!r} is missing; the file is for another architecture")
+        if key not in expected:
+            raise UserError(f"{scorer}: {path}: unexpected key {key!r}; the file is for another architecture")
+        if state[key].shape != expected[key].shape:
+            raise UserError(
+                f"{scorer}: {path}: {key} has shape {tuple(state[key].shape)}, the architecture needs"
+                f" {tuple(expected[key].shape)}"
+            )
+    module.load_state_dict(state)
+
+
+def freeze(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """The module in float32 on the device, in evaluation mode, without gradients."""
+    return module.float().to(device).eval().requires_grad_(False)

@@ -1,0 +1,56 @@
+"""transformers' CLIPModel from a folder in the Hugging Face layout, and its unnormalised embeddings."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+import progrpo.torchvision_schemas  # noqa: F401
+from progrpo.errors import UserError
+from progrpo.rewards.base import freeze, require_file, unique_prompts
+
+
+class HFClipModel:
+    """A CLIPModel, frozen on its device, and its tokenizer (None where no text is read)."""
+
+    def __init__(self, model: nn.Module, tokenizer, device: torch.device):
+        self.model, self.tokenizer = freeze(model, device), tokenizer
+        self.image_size = model.config.vision_config.image_size
+        self.context = min(77, model.config.text_config.max_position_embeddings)
+
+    def image_features(self, pixels: Tensor) -> Tensor:
+        """Unnormalised image embeddings (B, D) of pixels (B, 3, S, S)."""
+        return self.model.get_image_features(pixel_values=pixels).pooler_output
+
+    def text_features(self, prompts: list[str]) -> Tensor:
+        """Unnormalised text embeddings (B, D); a prompt that occurs several times is encoded once."""
+        distinct, index = unique_prompts(prompts)
+        tokens = self.tokenizer(
+            distinct, padding=True, truncation=True, max_length=self.context, return_tensors="pt"
+        ).to(self.model.device)
+        features = self.model.get_text_features(
+            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
+        ).pooler_output
+        return features[index.to(features.device)]
+
+
+def load_hf_clip(
+    scorer: str, folder: Path, device: torch.device, tokenizer: Path | None = None, with_text: bool = True
+) -> HFClipModel:
+    """The model of a folder in the Hugging Face layout and its tokenizer, from `tokenizer` or the same folder.
+
+    UserError: a file is missing or does not fit.
+    """
+    from transformers import AutoTokenizer, CLIPModel
+
+    require_file(scorer, folder / "config.json")
+    try:
+        model, info = CLIPModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+        read = AutoTokenizer.from_pretrained(tokenizer or folder, local_files_only=True) if with_text else None
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{scorer}: {folder}: not a CLIP folder ({reason}); fetch the weights again") from None
+    for key in (*info["missing_keys"], *info["mismatched_keys"]):
+        raise UserError(f"{scorer}: {folder}: {key} is missing or has another shape; fetch the weights again")
+    return HFClipModel(model, read, device)

@@ -1,0 +1,72 @@
+"""From images in [0, 1] to the normalised pixels that a CLIP or BLIP vision tower reads.
+
+Every reference pipeline starts from a file or a PIL image, so each mode first rounds to 8 bits (diffusers'
+`numpy_to_pil`).
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from progrpo.errors import UserError
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+MODES = ("pil", "tensor_aa", "tensor_noaa")
+
+
+def check_mode(scorer: str, mode: str) -> str:
+    """The mode, when it is one of `MODES`; UserError names the scorer."""
+    if mode not in MODES:
+        raise UserError(f"{scorer}: preprocess {mode!r} is unknown; use one of {', '.join(MODES)}")
+    return mode
+
+
+def quantise(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) in [0, 1], clamped and rounded to 8 bits: uint8 of the same shape."""
+    return (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def resized_size(height: int, width: int, size: int) -> tuple[int, int]:
+    """(height, width) with the shorter side `size` and the longer truncated, as torchvision and transformers do."""
+    if height <= width:
+        return size, int(size * width / height)
+    return int(size * height / width), size
+
+
+def _resize_pil(images: Tensor, height: int, width: int) -> Tensor:
+    """PIL's bicubic filter on uint8 images (B, 3, H, W)."""
+    arrays = images.permute(0, 2, 3, 1).cpu().numpy()
+    resized = [np.asarray(Image.fromarray(a).resize((width, height), Image.Resampling.BICUBIC)) for a in arrays]
+    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).to(images.device)
+
+
+def center_crop(images: Tensor, size: int, rounding: str = "round") -> Tensor:
+    """The central size x size pixels; an odd margin splits as in torchvision ("round") or transformers ("floor")."""
+    margins = [(side - size) / 2 for side in images.shape[-2:]]
+    top, left = (round(m) if rounding == "round" else int(m // 1) for m in margins)
+    return images[..., top : top + size, left : left + size]
+
+
+def clip_pixels(images: Tensor, size: int, mode: str = "pil", rounding: str = "round") -> Tensor:
+    """Pixels (B, 3, size, size) float32 for a vision tower from images (B, 3, H, W) in [0, 1], on their device.
+
+    mode: "pil" resizes 8-bit images with PIL's bicubic filter (open_clip, CLIPImageProcessorPil, ImageReward);
+    "tensor_aa" and "tensor_noaa" resize the float tensor with and without antialiasing, as HPSv2's fork does under
+    torchvision >= 0.17 and < 0.17 (values may then leave [0, 1] a little, as they do there). Images that already
+    have the size are not resampled.
+    """
+    pixels = quantise(images)
+    shape = resized_size(*images.shape[-2:], size)
+    if mode == "pil":
+        pixels = pixels if pixels.shape[-2:] == shape else _resize_pil(pixels, *shape)
+        pixels = pixels.float() / 255
+    else:
+        pixels = pixels.float() / 255
+        if pixels.shape[-2:] != shape:
+            pixels = F.interpolate(pixels, shape, mode="bicubic", align_corners=False, antialias=mode == "tensor_aa")
+    pixels = center_crop(pixels, size, rounding)
+    mean, std = (pixels.new_tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
+    return (pixels - mean) / std

@@ -1,0 +1,73 @@
+"""Scorers by name, and weighted sums of them."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from progrpo.errors import UserError
+from progrpo.rewards.base import Scorer
+
+KINDS = {
+    "hpsv2": ("progrpo.rewards.hpsv2", "HPSv2"),
+    "imagereward": ("progrpo.rewards.imagereward", "ImageReward"),
+    "pickscore": ("progrpo.rewards.pickscore", "PickScore"),
+    "aesthetic": ("progrpo.rewards.aesthetic", "Aesthetic"),
+    "clip_score": ("progrpo.rewards.clip_score", "ClipScore"),
+    "scene_checker": ("progrpo.rewards.scene_checker", "SceneChecker"),
+}
+
+
+def load_scorer(
+    kind: str,
+    path: Path | str | None,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+    batch_size: int = 16,
+    **options,
+) -> Scorer:
+    """A scorer of one of `KINDS` with the weights in the folder `path`, in the layout of its official release.
+
+    `options` are the keyword-only arguments of the scorer's `load`. UserError: unknown kind or option, missing or
+    unfit file.
+    """
+    if kind not in KINDS:
+        raise UserError(f"scorer kind {kind!r} is unknown; use one of {', '.join(KINDS)}")
+    module, name = KINDS[kind]
+    scorer = getattr(importlib.import_module(module), name)
+    known = [p.name for p in inspect.signature(scorer.load).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for option in options:
+        if option not in known:
+            raise UserError(f"{kind}: option {option!r} is unknown; known: {', '.join(known) or 'none'}")
+    if path is not None and not Path(path).is_dir():
+        raise UserError(f"{kind}: {path}: no such folder; fetch the weights (progrpo fetch) or set the scorer's `path`")
+    if path is None and kind != "scene_checker":
+        raise UserError(f"{kind}: needs a folder of weights; set the scorer's `path` in the config")
+    folder = None if path is None else Path(path)
+    return scorer.load(folder, device, precision=precision, batch_size=batch_size, **options)
+
+
+class WeightedSum:
+    """A weighted sum of scorers, itself a scorer; `score_parts` gives the terms too."""
+
+    def __init__(self, scorers: dict[str, Scorer], weights: dict[str, float]):
+        """`weights` names a non-empty subset of `scorers`; UserError for a name that is not there."""
+        for name in weights:
+            if name not in scorers:
+                raise UserError(f"reward: scorer {name!r} is unknown; known: {', '.join(scorers)}")
+        if not weights:
+            raise UserError("reward: no scorer is named; give at least one with its weight")
+        self.name = " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
+        self.weights = dict(weights)
+        self.scorers = {name: scorers[name] for name in weights}
+
+    def score_parts(self, images: Tensor, prompts: list[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """((B,) weighted sum, {name: (B,) unweighted score}) of images (B, 3, H, W) in [0, 1]."""
+        parts = {name: scorer.score(images, prompts) for name, scorer in self.scorers.items()}
+        return sum(self.weights[name] * part for name, part in parts.items()), parts
+
+    def score(self, images: Tensor, prompts: list[str]) -> Tensor:
+        """The weighted sum (B,) float32."""
+        return self.score_parts(images, prompts)[0]

@@ -1,0 +1,119 @@
+"""What holds for every scorer: checked input, batches, devices, sums, and names of kinds and options."""
+
+import pytest
+import torch
+from tiny_scorers import PROMPTS
+
+from progrpo.errors import UserError
+from progrpo.rewards import KINDS, WeightedSum, load_scorer
+from progrpo.rewards.base import BatchedScorer, unique_prompts
+
+
+class Mean(BatchedScorer):
+    """The mean pixel, and how it was called."""
+
+    def __init__(self, batch_size: int = 16, value=lambda images: images.mean((1, 2, 3))):
+        super().__init__("mean", "cpu", batch_size=batch_size)
+        self.value, self.sizes = value, []
+
+    def score_batch(self, images, prompts):
+        assert len(images) == len(prompts)
+        self.sizes.append(len(images))
+        return self.value(images)
+
+
+def test_batches_cover_all_images_in_order(images):
+    scorer = Mean(batch_size=3)
+    assert torch.allclose(scorer.score(images, PROMPTS), images.mean((1, 2, 3)))
+    assert scorer.sizes == [3, 1]
+
+
+def test_no_images_give_no_scores():
+    assert Mean().score(torch.zeros(0, 3, 8, 8), []).shape == (0,)
+
+
+@pytest.mark.parametrize("kind", ["pickscore", "clip_score", "aesthetic"])
+def test_the_batch_size_does_not_matter(kind, clip_folder, aesthetic_folder, images):
+    folder = aesthetic_folder if kind == "aesthetic" else clip_folder
+    one, four = (load_scorer(kind, folder, batch_size=b).score(images, PROMPTS) for b in (1, 4))
+    assert one.dtype == torch.float32
+    assert torch.allclose(one, four, rtol=1e-5, atol=1e-5)
+
+
+def test_low_precision_images_are_accepted(clip_folder, images):
+    scorer = load_scorer("pickscore", clip_folder)
+    assert torch.allclose(scorer.score(images.half(), PROMPTS), scorer.score(images, PROMPTS), atol=0.5)
+
+
+@pytest.mark.parametrize(
+    ("bad", "prompts", "message"),
+    [
+        (torch.zeros(3, 8, 8), PROMPTS, r"must be a float tensor \(B, 3, H, W\)"),
+        (torch.zeros(4, 1, 8, 8), PROMPTS, r"not torch.float32 \(4, 1, 8, 8\)"),
+        (torch.zeros(4, 3, 8, 8, dtype=torch.uint8), PROMPTS, "not torch.uint8"),
+        (torch.zeros(4, 3, 8, 8), PROMPTS[:3], "4 images but 3 prompts"),
+    ],
+)
+def test_wrong_input_is_one_line(bad, prompts, message):
+    with pytest.raises(UserError, match=f"mean: .*{message}"):
+        Mean().score(bad, prompts)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_pixel_that_is_no_number_names_the_prompt(images, value):
+    bad = images.clone()
+    bad[1, 2, 3, 4] = value
+    with pytest.raises(UserError, match="mean: the image for prompt 'two blue squares' is not finite"):
+        Mean().score(bad, PROMPTS)
+
+
+def test_a_score_that_is_no_number_names_scorer_prompt_and_remedy(images):
+    scorer = Mean(value=lambda i: torch.tensor([0.0, 1.0, 2.0, float("nan")]))
+    with pytest.raises(UserError, match="mean: the score for prompt 'a green triangle.*' is not finite; use precision"):
+        scorer.score(images, PROMPTS)
+
+
+def test_unknown_precision_and_batch_size_are_one_line():
+    with pytest.raises(UserError, match="precision 'fp8' is unknown; use one of fp32, fp16, bf16"):
+        BatchedScorer("x", "cpu", "fp8")
+    with pytest.raises(UserError, match="batch_size 0 must be at least 1"):
+        BatchedScorer("x", "cpu", batch_size=0)
+
+
+def test_a_prompt_is_encoded_once():
+    distinct, index = unique_prompts(PROMPTS)
+    assert distinct == [PROMPTS[0], PROMPTS[1], PROMPTS[3]]
+    assert [distinct[k] for k in index] == PROMPTS
+
+
+def test_unknown_kind_option_and_folder_are_one_line(tmp_path, clip_folder):
+    with pytest.raises(UserError, match="scorer kind 'hps' is unknown; use one of hpsv2, imagereward, pickscore"):
+        load_scorer("hps", tmp_path)
+    with pytest.raises(UserError, match="pickscore: option 'preprocess' is unknown; known: scale, tokenizer"):
+        load_scorer("pickscore", clip_folder, preprocess="pil")
+    with pytest.raises(UserError, match="aesthetic: option 'scale' is unknown; known: none"):
+        load_scorer("aesthetic", clip_folder, scale=2)
+    with pytest.raises(UserError, match="no such folder; fetch the weights"):
+        load_scorer("pickscore", tmp_path / "nothing")
+    with pytest.raises(UserError, match="needs a folder of weights"):
+        load_scorer("pickscore", None)
+
+
+def test_every_kind_is_there():
+    assert set(KINDS) == {"hpsv2", "imagereward", "pickscore", "aesthetic", "clip_score", "scene_checker"}
+
+
+def test_a_weighted_sum_reports_its_parts(images):
+    scorers = {"dark": Mean(value=lambda i: 1 - i.mean((1, 2, 3))), "bright": Mean(), "unused": Mean()}
+    total, parts = (reward := WeightedSum(scorers, {"bright": 0.7, "dark": 1.4})).score_parts(images, PROMPTS)
+    assert set(parts) == {"bright", "dark"}
+    assert torch.allclose(total, 0.7 * parts["bright"] + 1.4 * parts["dark"])
+    assert torch.equal(reward.score(images, PROMPTS), total)
+    assert scorers["unused"].sizes == []
+
+
+def test_a_weighted_sum_names_a_scorer_that_is_not_there():
+    with pytest.raises(UserError, match="reward: scorer 'clip' is unknown; known: mean"):
+        WeightedSum({"mean": Mean()}, {"clip": 1.0})
+    with pytest.raises(UserError, match="no scorer is named"):
+        WeightedSum({"mean": Mean()}, {})
