@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from progrpo.backbone import Backbone, load_backbone
 from progrpo.config import Model, Sampling
 from progrpo.samplers import step_mean

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
-import tiny
 import yaml
 from PIL import Image
 
+import tiny
 from progrpo.benchmarks.images import list_images
 from progrpo.benchmarks.prompt_sets import PromptRecord
 from progrpo.cli import main
@@ -132,7 +132,15 @@ def test_an_image_that_does_not_open_is_named(world, tmp_path, capsys):
     config, _ = world
     assert generate(config, tmp_path / "images") == 0
     (tmp_path / "images" / "test" / "00002.png").write_bytes(b"no image")
-    arguments = ["evaluate", "--config", str(config), "--images", str(tmp_path / "images"), "--out", str(tmp_path / "out")]
+    arguments = [
+        "evaluate",
+        "--config",
+        str(config),
+        "--images",
+        str(tmp_path / "images"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main(arguments) == 2
     assert "00002.png" in capsys.readouterr().err
     assert not (tmp_path / "out" / "test.json").exists()

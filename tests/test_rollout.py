@@ -30,7 +30,9 @@ class CountingModel:
 
 def roll(table, schedule, prompts=2, batch=8, seed=0):
     model = CountingModel()
-    rollout = expand_and_prune(model.policy(), table, schedule, TrajectoryNoise(seed, 0, list(range(prompts)), SHAPE), batch)
+    rollout = expand_and_prune(
+        model.policy(), table, schedule, TrajectoryNoise(seed, 0, list(range(prompts)), SHAPE), batch
+    )
     return rollout, model
 
 
@@ -90,7 +92,9 @@ def test_a_survivor_is_unchanged_when_others_are_removed():
 def test_a_prompt_does_not_depend_on_the_prompts_beside_it():
     both, _ = roll(FLOW, PRO, prompts=2)
     model = CountingModel()
-    shifted = Policy(lambda x, step, prompt: model.predict(x, step, prompt + 1), *list(vars(model.policy()).values())[1:])
+    shifted = Policy(
+        lambda x, step, prompt: model.predict(x, step, prompt + 1), *list(vars(model.policy()).values())[1:]
+    )
     alone = expand_and_prune(shifted, FLOW, PRO, TrajectoryNoise(0, 0, [1], SHAPE), 8)
     assert torch.equal(alone.states, both.states[12:])
 

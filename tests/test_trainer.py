@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from safetensors.torch import load_file
 
+import tiny
 from progrpo.cli import main
 from progrpo.config import load_config
 from progrpo.training import train_run
@@ -37,8 +37,12 @@ def trained(models, tmp_path_factory) -> Path:
 
 
 def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that must be equal after a resume; weights, configuration and metrics, bit for bit."""
     files = [folder / "metrics.jsonl", *sorted((folder / "final").rglob("*"))]
-    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.is_file()}
+    found = {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.is_file()}
+    provenance = json.loads((folder / "final" / "provenance.json").read_text())
+    provenance.pop("code")  # the sources may be edited while these tests run
+    return {**found, "final/provenance.json": json.dumps(provenance)}
 
 
 def state(folder: Path) -> dict:
@@ -196,7 +200,15 @@ def test_two_ranks_train_like_one(trained, tmp_path):
 
 
 def test_a_finished_run_says_so_and_another_configuration_is_refused(trained, tmp_path, models, capsys):
-    arguments = ["train", "--config", str(trained / "config.yaml"), "--run", "flow_pro", "--out", str(trained / "flow_pro")]
+    arguments = [
+        "train",
+        "--config",
+        str(trained / "config.yaml"),
+        "--run",
+        "flow_pro",
+        "--out",
+        str(trained / "flow_pro"),
+    ]
     assert main(arguments) == 0
     assert "already trained" in capsys.readouterr().out
     assert main([*arguments, "--seed", "1"]) == 2
@@ -205,11 +217,13 @@ def test_a_finished_run_says_so_and_another_configuration_is_refused(trained, tm
 
 def test_every_way_of_sampling_gives_the_same_training(trained, models, tmp_path):
     """Recomputed previews and another sampling batch change the cost, not the result (float32, one thread)."""
-    recompute = {**tiny.FLOW, "group": {**tiny.FLOW["group"], "preview": "recompute"}}
-    config = load_config(tiny.write_config(tmp_path / "config.yaml", models, flow_pro=recompute))
-    train_run(config, "flow_pro", 0, tmp_path / "recompute", "cpu")
+    ways = {"recompute": {"group": {**tiny.FLOW["group"], "preview": "recompute"}}, "rescored": {"sampling_batch": 8}}
     name = "final/pytorch_lora_weights.safetensors"
-    assert digests(tmp_path / "recompute")[name] == digests(trained / "flow_pro")[name]
+    for way, change in ways.items():
+        config = load_config(tiny.write_config(tmp_path / f"{way}.yaml", models, flow_pro={**tiny.FLOW, **change}))
+        train_run(config, "flow_pro", 0, tmp_path / way, "cpu")
+        assert all(line["first_ratio_error"] == 0 for line in metrics(tmp_path / way))
+        assert digests(tmp_path / way)[name] == digests(trained / "flow_pro")[name]
 
 
 BAD_RUNS = {
@@ -257,7 +271,7 @@ def test_corrupt_weights_are_one_line(models, tmp_path, capsys):
     broken = tmp_path / "models"
     shutil.copytree(models, broken)
     weights = broken / "sd35m" / "transformer" / "diffusion_pytorch_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[: 10_000])
+    weights.write_bytes(weights.read_bytes()[:10_000])
     config = tiny.write_config(tmp_path / "config.yaml", broken)
     assert main(["train", "--config", str(config), "--run", "flow_pro", "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err

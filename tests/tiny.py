@@ -8,8 +8,8 @@ import yaml
 import progrpo.torchvision_schemas  # noqa: F401
 from progrpo.files import write_jsonl
 from progrpo.miniature.autoencoder import build_autoencoder
-from progrpo.miniature.prompts import training_records
 from progrpo.miniature.pretrain import build_diffusion_pipeline, build_flow_pipeline
+from progrpo.miniature.prompts import training_records
 from progrpo.miniature.scorer_models import HFClip
 
 RUN = {

@@ -30,8 +30,8 @@ class Text:
     embeddings: Tensor
     pooled: Tensor | None
 
-    def rows(self, index: Tensor) -> "Text":
-        """The prompts `index` (B,) as a batch."""
+    def rows(self, index: Tensor | slice) -> "Text":
+        """The prompts `index` ((B,) or a slice) as a batch."""
         return Text(self.embeddings[index], None if self.pooled is None else self.pooled[index])
 
 

@@ -248,7 +248,9 @@ class Config(Section):
     scorers: dict[str, Scorer]
     prompt_sets: dict[str, PromptSet]
     evaluations: dict[str, Evaluation]  # by prompt set
-    evaluation_jobs: Literal["per_prompt_set", "per_model"] = "per_prompt_set"  # how the workflow cuts evaluations into jobs
+    evaluation_jobs: Literal["per_prompt_set", "per_model"] = (
+        "per_prompt_set"  # how the workflow cuts evaluations into jobs
+    )
     benchmarks: dict[str, dict[str, Any]] = {}  # weights and options of geneval and compbench
     runs: dict[str, Run]
     analyses: dict[str, Analysis] = {}

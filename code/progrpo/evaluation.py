@@ -12,7 +12,7 @@ from torch import Tensor
 
 from progrpo.backbone import load_backbone
 from progrpo.benchmarks.images import BenchmarkImage, list_images, open_image
-from progrpo.config import Config, Evaluation
+from progrpo.config import Config
 from progrpo.devices import choose_device
 from progrpo.errors import UserError
 from progrpo.files import write_json, write_jsonl

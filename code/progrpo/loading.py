@@ -15,6 +15,4 @@ def prompts_of(section: PromptSet) -> list[PromptRecord]:
 
 def scorer_of(section: Scorer, device: torch.device) -> base.Scorer:
     """The configured scorer on a device."""
-    return load_scorer(
-        section.kind, section.path, device, section.precision, section.batch_size, **section.options
-    )
+    return load_scorer(section.kind, section.path, device, section.precision, section.batch_size, **section.options)

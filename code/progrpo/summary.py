@@ -103,7 +103,7 @@ def _is_number(value: Any) -> bool:
 def wall_clock(folder: Path, of: Container[str]) -> dict[str, dict[str, dict[str, float]]]:
     """{device: {run: {vae, denoiser, total}}}, seconds per iteration, from the files of `progrpo bench` in `folder`.
 
-    `of`: what may have been timed, i.e. the tier or the official architectures of its models; other files are passed over.
+    `of`: what may have been timed, the tier or the official architectures of its models; other files are passed over.
     UserError names a file that is no such measurement.
     """
     devices: dict[str, dict] = {}

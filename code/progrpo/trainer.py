@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from progrpo.backbone import Backbone, Text
 from progrpo.checkpoint import GracefulStop, StateStore
@@ -182,34 +182,28 @@ class Trainer:
     @torch.no_grad()
     def _rescore(self, samples: Samples) -> Tensor:
         """Old log-probabilities (N, S) of the survivors under the weights that sampled them, in micro-batches of training."""
-        rows = range(0, len(samples.advantages), self.run.micro_batch)
-        return torch.cat(
-            [
-                torch.stack(
-                    [self._log_prob(samples, self._slice(k), step)[0] for step in range(self.run.trained_steps)], 1
-                )
-                for k in rows
-            ]
-        )
+        old = torch.empty(len(samples.advantages), self.run.trained_steps, device=self.backbone.device)
+        for rows, step, _ in self._micro_batches(0, len(old)):
+            mean = self._mean(samples, rows, step, denoiser=None)
+            old[rows, step] = log_prob(self.table, step, samples.rollout.states[rows, step + 1], mean)
+        return old
 
     # ---------------------------------------------------------------- update
 
-    def _slice(self, start: int) -> slice:
-        return slice(start, start + self.run.micro_batch)
-
-    def _log_prob(self, samples: Samples, rows: slice, step: int, training: bool = False) -> tuple[Tensor, Tensor]:
-        """Log-probability (B,) and mean (B, C, H, W) of the step's recorded transition under the current weights."""
-        x, x_next = samples.rollout.states[rows, step], samples.rollout.states[rows, step + 1]
+    def _mean(
+        self, samples: Samples, rows: slice, step: int, denoiser: nn.Module | None, both_gradients: bool = False
+    ) -> Tensor:
+        """Mean (B, C, H, W) of the step's transition from the recorded states under a denoiser (None: the trained one)."""
+        x = samples.rollout.states[rows, step]
         output = self.backbone.predict(
             x,
             self.table.timesteps[step],
-            Text(samples.text.embeddings[rows], None if samples.text.pooled is None else samples.text.pooled[rows]),
+            samples.text.rows(rows),
             self.run.sampling.guidance_scale,
-            denoiser=self.model if training else None,
-            unconditional_gradient=training and self.run.objective.unconditional_gradient,
+            denoiser=denoiser,
+            unconditional_gradient=both_gradients,
         )
-        mean = step_mean(self.table, step, x, output)
-        return log_prob(self.table, step, x_next, mean), mean
+        return step_mean(self.table, step, x, output)
 
     def _update(self, samples: Samples) -> UpdateStatistics:
         """All optimizer updates of an iteration; the first is on-policy, and its likelihood ratio must be 1."""
@@ -238,18 +232,19 @@ class Trainer:
         starts = range(start, start + size, self.run.micro_batch)
         for first in starts:
             for step in range(steps):
-                yield self._slice(first), step, first == starts[-1] and step == steps - 1
+                yield slice(first, first + self.run.micro_batch), step, first == starts[-1] and step == steps - 1
 
     def _backward(self, samples: Samples, rows: slice, step: int, size: int, statistics: UpdateStatistics) -> None:
         settings = self.run.objective
-        new, mean = self._log_prob(samples, rows, step, training=True)
+        mean = self._mean(samples, rows, step, self.model, settings.unconditional_gradient)
+        new = log_prob(self.table, step, samples.rollout.states[rows, step + 1], mean)
         surrogate = clipped_surrogate(
             new, samples.old_log_probs[rows, step], samples.advantages[rows], settings.clip_range
         )
         loss = surrogate.loss.mean()
         if settings.kl_beta > 0:
             with torch.no_grad(), self.tuning.reference() as reference:
-                mean_ref = self._reference_mean(samples, rows, step, reference)
+                mean_ref = self._mean(samples, rows, step, reference)
             kl = step_kl(self.table, step, mean, mean_ref, settings.kl_form).mean()
             loss = loss + settings.kl_beta * kl
             statistics.kl.append(kl.detach())
@@ -258,14 +253,6 @@ class Trainer:
         statistics.loss.append(loss.detach())
         passes = size // self.run.micro_batch * self.run.trained_steps
         self.accelerator.backward(loss / passes)
-
-    def _reference_mean(self, samples: Samples, rows: slice, step: int, reference: torch.nn.Module) -> Tensor:
-        x = samples.rollout.states[rows, step]
-        text = Text(samples.text.embeddings[rows], None if samples.text.pooled is None else samples.text.pooled[rows])
-        output = self.backbone.predict(
-            x, self.table.timesteps[step], text, self.run.sampling.guidance_scale, denoiser=reference
-        )
-        return step_mean(self.table, step, x, output)
 
     def _check_ratio(self, statistics: UpdateStatistics) -> None:
         error = (torch.cat(statistics.ratio) - 1).abs().max()
@@ -296,16 +283,16 @@ class Trainer:
             "groups": len(rewards),
             "ratio_mean": ratio.mean().item(),
             "first_ratio_error": gather(statistics.first_ratio_error[None]).max().item(),
-            "clip_fraction": self._mean(statistics.clipped),
-            "kl": self._mean(statistics.kl) if statistics.kl else None,
-            "loss": self._mean(statistics.loss),
+            "clip_fraction": self._average(statistics.clipped),
+            "kl": self._average(statistics.kl) if statistics.kl else None,
+            "loss": self._average(statistics.loss),
             "grad_norm": torch.stack(statistics.grad_norm).mean().item(),
             "denoiser_calls": counters[0],
             "decoder_calls": counters[1],
             "reward_calls": counters[2],
         }
 
-    def _mean(self, values: list[Tensor]) -> float:
+    def _average(self, values: list[Tensor]) -> float:
         return self.accelerator.gather(torch.stack(values).mean()[None]).mean().item()
 
     def _write_logs(self) -> None:
