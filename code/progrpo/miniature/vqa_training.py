@@ -25,7 +25,7 @@ from progrpo.files import write_json
 from progrpo.miniature.prompts import CLASSES, COLORS, NUMBERS, TAGS, held_out_records, split_records
 from progrpo.miniature.scenes import SceneObject, draw, sample_objects
 
-SIDE, PATCH, WIDTH, BATCH, LEARNING_RATE = 24, 8, 48, 64, 1.5e-3
+SIDE, PATCH, WIDTH, BATCH, LEARNING_RATE = 24, 8, 48, 64, 1e-3
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = ("yes", "no", "?", "a", "striped", *NUMBERS.values(), *COLORS, *CLASSES, *(f"{name}s" for name in CLASSES))
 
@@ -54,7 +54,21 @@ def build(seed: int) -> BlipVqa:
         attention_probs_dropout_prob=0.0,
     )
     vision = dict(layers, image_size=SIDE, patch_size=PATCH, layer_norm_eps=1e-6)
-    return BlipVqa(BlipForQuestionAnswering(BlipConfig(text_config=text, vision_config=vision)), tokenizer)
+    model = BlipForQuestionAnswering(BlipConfig(text_config=text, vision_config=vision))
+    _initialise(model)
+    return BlipVqa(model, tokenizer)
+
+
+def _initialise(model: BlipForQuestionAnswering) -> None:
+    """Weights of variance 1 / inputs: BLIP's own 0.02 (1e-10 in the vision tower) is far too small for this width."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
+            torch.nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+        elif isinstance(module, torch.nn.Embedding):
+            torch.nn.init.normal_(module.weight, std=WIDTH**-0.5)
+    embeddings = model.vision_model.embeddings
+    for parameter in (embeddings.class_embedding, embeddings.position_embedding):
+        torch.nn.init.normal_(parameter, std=0.5)
 
 
 def holds(chunk: str, objects: list[SceneObject]) -> bool:
