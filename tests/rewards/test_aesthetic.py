@@ -1,6 +1,7 @@
 """The aesthetic predictor equals the original's formula; the published head gives its two published values."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,16 +49,26 @@ def test_plain_gelu_is_refused(tmp_path, aesthetic_folder):
         load_scorer("aesthetic", folder)
 
 
+def test_the_head_may_lie_elsewhere(tmp_path, aesthetic_folder, images):
+    folder = tmp_path / "clip"
+    shutil.copytree(aesthetic_folder, folder, ignore=shutil.ignore_patterns(HEAD))
+    head = str(aesthetic_folder / HEAD)
+    expected = load_scorer("aesthetic", aesthetic_folder).score(images, PROMPTS)
+    assert torch.equal(load_scorer("aesthetic", folder, head=head).score(images, PROMPTS), expected)
+    with pytest.raises(UserError, match="no such file"):
+        load_scorer("aesthetic", folder, head=str(tmp_path / "no.pth"))
+
+
 def test_a_head_for_another_tower_is_refused(tmp_path):
     folder = make_clip_folder(tmp_path / "clip", "quick_gelu")
     torch.save(MLP(20).state_dict(), folder / HEAD)
-    with pytest.raises(UserError, match="reads 20 features, the CLIP model beside it gives 16"):
+    with pytest.raises(UserError, match="reads 20 features, the CLIP model in .* gives 16"):
         load_scorer("aesthetic", folder)
 
 
 def test_the_published_head_gives_its_published_values():
-    """MLP(0) and MLP(e0) of the real file, in the folder PROGRPO_WEIGHTS (default `weights`) when it was fetched."""
-    root = Path(os.environ.get("PROGRPO_WEIGHTS", Path(__file__).parents[2] / "weights"))
+    """MLP(0) and MLP(e0) of the real file, in the folder PROGRPO_WEIGHTS (default `data`) when it was fetched."""
+    root = Path(os.environ.get("PROGRPO_WEIGHTS", Path(__file__).parents[2] / "data"))
     found = sorted(root.rglob(HEAD))
     if not found:
         pytest.skip(f"no {HEAD} under the folder of weights (progrpo fetch)")

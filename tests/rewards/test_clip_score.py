@@ -27,6 +27,7 @@ def test_clip_score_equals_original_transformers(clip_folder, pil_images, images
 def test_clip_score_equals_original_open_clip(tmp_path, pil_images, images):
     """The files of an open_clip hub folder: open_clip_config.json and open_clip_model.safetensors."""
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY_OPEN_CLIP, "preprocess_cfg": {}}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip"}))  # as the hub folder has it, too
     model = spread(open_clip.create_model(f"local-dir:{tmp_path}", load_weights=False))
     safetensors.torch.save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")
@@ -38,5 +39,5 @@ def test_clip_score_equals_original_open_clip(tmp_path, pil_images, images):
 
 
 def test_an_empty_folder_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="clip_score: .*neither config.json nor open_clip_model.safetensors"):
+    with pytest.raises(UserError, match="clip_score: .*neither model.safetensors nor open_clip_model.safetensors"):
         load_scorer("clip_score", tmp_path)

@@ -91,7 +91,7 @@ def test_unknown_kind_option_and_folder_are_one_line(tmp_path, clip_folder):
         load_scorer("hps", tmp_path)
     with pytest.raises(UserError, match="pickscore: option 'preprocess' is unknown; known: scale, tokenizer"):
         load_scorer("pickscore", clip_folder, preprocess="pil")
-    with pytest.raises(UserError, match="aesthetic: option 'scale' is unknown; known: none"):
+    with pytest.raises(UserError, match="aesthetic: option 'scale' is unknown; known: head"):
         load_scorer("aesthetic", clip_folder, scale=2)
     with pytest.raises(UserError, match="no such folder; fetch the weights"):
         load_scorer("pickscore", tmp_path / "nothing")

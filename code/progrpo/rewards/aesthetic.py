@@ -33,17 +33,16 @@ class Aesthetic(BatchedScorer):
         self.clip, self.head = clip, freeze(head, self.device)
 
     @classmethod
-    def load(cls, path: Path, device: torch.device | str, **common) -> "Aesthetic":
-        """From a folder with openai/clip-vit-large-patch14 and the head's file."""
+    def load(cls, path: Path, device: torch.device | str, *, head: str | None = None, **common) -> "Aesthetic":
+        """From the folder of openai/clip-vit-large-patch14 and the head's file, by default in the same folder."""
         clip = load_hf_clip("aesthetic", path, torch.device(device), with_text=False)
         assert_quick_gelu(clip.model, path)
-        head = load_linear_head("aesthetic", path / HEAD, load_weights("aesthetic", path / HEAD))
-        features, width = head[0].in_features, clip.model.config.projection_dim
+        file = Path(head) if head else path / HEAD
+        layers = load_linear_head("aesthetic", file, load_weights("aesthetic", file))
+        features, width = layers[0].in_features, clip.model.config.projection_dim
         if features != width:
-            raise UserError(
-                f"aesthetic: {path / HEAD} reads {features} features, the CLIP model beside it gives {width}"
-            )
-        return cls(clip, head, device, **common)
+            raise UserError(f"aesthetic: {file} reads {features} features, the CLIP model in {path} gives {width}")
+        return cls(clip, layers, device, **common)
 
     def score_batch(self, images: Tensor, prompts: list[str]) -> Tensor:
         """Scores (b,) of images (b, 3, H, W)."""

@@ -11,6 +11,7 @@ from progrpo.rewards.hf_clip_model import HFClipModel, load_hf_clip
 from progrpo.rewards.open_clip_model import OpenClipModel, cosine, load_open_clip
 from progrpo.rewards.preprocess import clip_pixels
 
+HF_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 ARCHITECTURE = "ViT-H-14"
 
@@ -19,9 +20,9 @@ class ClipScore(BatchedScorer):
     """The raw cosine, neither scaled nor clipped at 0.
 
     The paper does not name its CLIP. Its baseline DanceGRPO scores with an open_clip ViT-H-14, so the default is
-    laion/CLIP-ViT-H-14-laion2B-s32B-b79K. That hub folder holds the model twice. A folder with `config.json` is
-    read with transformers (OpenAI's models included, whose config says quick_gelu); else its open_clip files are
-    read with open_clip, where only `open_clip_config.json` or `architecture` decides the activation (name
+    laion/CLIP-ViT-H-14-laion2B-s32B-b79K. That hub folder holds the model twice. A folder with Hugging Face weights is
+    read with transformers (OpenAI's models included, whose config says quick_gelu); else its open_clip file is read
+    with open_clip, where only `open_clip_config.json` or `architecture` decides the activation (name
     ViT-L-14-quickgelu for OpenAI's weights).
     """
 
@@ -38,16 +39,16 @@ class ClipScore(BatchedScorer):
 
     @classmethod
     def load(cls, path: Path, device: torch.device | str, *, architecture: str = ARCHITECTURE, **common) -> "ClipScore":
-        """From a folder in the Hugging Face layout or, without config.json, in open_clip's."""
-        if (path / "config.json").is_file():
+        """From a folder in the Hugging Face layout or, without its weights, in open_clip's."""
+        if any((path / name).is_file() for name in HF_WEIGHTS):
             return cls(load_hf_clip("clip_score", path, torch.device(device)), device, **common)
         for name in OPEN_CLIP_WEIGHTS:
             if (path / name).is_file():
                 clip = load_open_clip("clip_score", path / name, architecture, torch.device(device))
                 return cls(clip, device, **common)
         raise UserError(
-            f"clip_score: {path}: neither config.json nor {' nor '.join(OPEN_CLIP_WEIGHTS)} there; fetch the weights"
-            " (progrpo fetch) or set the scorer's `path` in the config"
+            f"clip_score: {path}: neither model.safetensors nor {' nor '.join(OPEN_CLIP_WEIGHTS)} there; fetch the"
+            " weights (progrpo fetch) or set the scorer's `path`"
         )
 
     def score_batch(self, images: Tensor, prompts: list[str]) -> Tensor:
