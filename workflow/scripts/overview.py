@@ -26,14 +26,11 @@ def main(tier: str) -> None:
     summary = read_json(results / "summary.json")
     figures = ", ".join(path.stem for path in sorted((results / "figures").glob("*.pdf")))
     print(f"\nTier {tier} is complete: {len(config.runs)} runs with seeds {', '.join(map(str, config.seeds))}.")
-    print(
-        f"  tables   {tables}/  {len(list(tables.glob('*.tex')))} LaTeX files; on paper: make paper-tables.pdf TIER={tier}"
-    )
+    files = f"{len(list(tables.glob('*.tex')))} LaTeX files"
+    print(f"  tables   {tables}/  {files}; on paper: make paper-tables.pdf TIER={tier}")
     print(f"  figures  {results}/figures/  {figures}")
     print(f"  numbers  {results}/summary.json  every number that a table reads, with its seeds")
-    print(
-        f"  runs     {results}/runs/<run>-seed<seed>/  trained weights in final/, one line per iteration in metrics.jsonl"
-    )
+    print(f"  runs     {results}/runs/<run>-seed<seed>/  weights in final/, a line per iteration in metrics.jsonl")
     print(f"  images   {results}/images/<model>-seed<seed>/<prompt set>/")
     print("\nIn-domain test prompts, mean over seeds:")
     print("\n".join(in_domain(summary, config)))
