@@ -181,7 +181,7 @@ def test_sigterm_saves_and_exits_within_seconds_and_the_same_command_goes_on(tra
 
 def test_two_ranks_train_like_one(trained, tmp_path):
     out = tmp_path / "ranks"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29617", "-m"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"]
     arguments = command(trained / "config.yaml", "flow_pro", out)[3:]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*torchrun, "progrpo.cli", *arguments], env=environment, capture_output=True, text=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from progrpo.backbone import Backbone, Text
 from progrpo.checkpoint import GracefulStop, StateStore
@@ -95,7 +96,7 @@ class Trainer:
         self.store = StateStore(out / "state")
         self.stop = GracefulStop()
         self.iteration, self.updates, self.saved_iteration = 0, 0, -1
-        self.weights_changed = False  # since the iteration began: then its start can no longer be saved
+        self.start_of_iteration: dict | None = None  # its state, while the weights are no longer those of its start
         self.metrics: list[str] = []
         self.timings: list[str] = []
 
@@ -112,7 +113,6 @@ class Trainer:
                 self._stop_if_asked()
 
     def _train_iteration(self) -> None:
-        self.weights_changed = False
         clock = Clock(self.backbone.device)
         with clock.part("rollout"):
             samples = self._sample()
@@ -121,6 +121,7 @@ class Trainer:
         line = {"iteration": self.iteration + 1, **self._measure(samples.rollout, statistics)}
         seconds = {**samples.rollout.seconds, **clock.seconds}
         self.iteration += 1
+        self.start_of_iteration = None
         self.metrics.append(json.dumps(line))
         self.timings.append(json.dumps({"iteration": self.iteration, **seconds}))
         if self.accelerator.is_main_process:
@@ -218,7 +219,7 @@ class Trainer:
                 self._check_ratio(statistics)
             norm = self.accelerator.clip_grad_norm_(self.tuning.parameters, self.run.optimizer.max_grad_norm)
             statistics.grad_norm.append(torch.as_tensor(norm).detach())
-            self.weights_changed = True
+            self._keep_start()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.updates += 1
@@ -303,7 +304,7 @@ class Trainer:
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
-            self.store.save(self.iteration, self._state())
+            self.store.save(self.iteration, self.start_of_iteration or self._state())
         self.saved_iteration = self.iteration
 
     def _state(self) -> dict:
@@ -338,10 +339,18 @@ class Trainer:
             self._write_logs()
             print(f"resuming after iteration {self.iteration} of {self.run.iterations}", flush=True)
 
+    def _keep_start(self) -> None:
+        """Before the first update of an iteration whose start is not on disk: copy that state, for a signal may come."""
+        needed = self.start_of_iteration is None and self.saved_iteration < self.iteration
+        if needed and self.accelerator.is_main_process:
+            state = self._state()
+            state |= {"metrics": list(self.metrics), "timings": list(self.timings)}
+            self.start_of_iteration = tree_map_only(Tensor, lambda tensor: tensor.to("cpu", copy=True), state)
+
     def _stop_if_asked(self) -> None:
-        """After a signal: save the start of this iteration if the weights are still those, and leave."""
+        """After a signal: save the state at the start of this iteration, unless it is on disk already, and leave."""
         if self.stop.requested:
-            if not self.weights_changed and self.saved_iteration < self.iteration:
+            if self.saved_iteration < self.iteration:
                 self._save()
             raise Stopped
 

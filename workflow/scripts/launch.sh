@@ -14,7 +14,7 @@ if [ "$nodes" -eq 1 ] && [ "$gpus" -le 1 ]; then
   exec "$command" "$@"
 fi
 if [ "$nodes" -eq 1 ]; then
-  exec torchrun --standalone --nproc-per-node "$gpus" --no-python "$command" "$@"
+  exec torchrun --standalone --nproc-per-node "$gpus" --no-python -- "$command" "$@"  # -- keeps torchrun from reading --run as its own
 fi
 if [ -z "${SLURM_JOB_ID:-}" ]; then
   echo "launch.sh: $nodes nodes need a Slurm allocation; set hardware.nodes to 1 in the config to run here" >&2
@@ -23,4 +23,4 @@ fi
 
 exec srun --nodes "$nodes" --ntasks "$nodes" --ntasks-per-node 1 --kill-on-bad-exit=1 \
   torchrun --nnodes "$nodes" --nproc-per-node "$gpus" --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d \
-  --rdzv-endpoint "$(hostname):$((20000 + SLURM_JOB_ID % 20000))" --no-python "$command" "$@"
+  --rdzv-endpoint "$(hostname):$((20000 + SLURM_JOB_ID % 20000))" --no-python -- "$command" "$@"  # -- keeps torchrun from reading --run as its own
