@@ -200,7 +200,7 @@ def load_backbone(model: Model, device: torch.device, train_all_weights: bool = 
             f"{model.path}: no model folder (model_index.json is missing); fetch it or make it with `make reproduce`"
         )
     backbone_class, pipeline_class = FAMILIES[model.family]
-    _silence_libraries()
+    silence_libraries()
     dtype = torch.float32 if train_all_weights else DTYPES[model.precision]
     extra = {"safety_checker": None, "requires_safety_checker": False} if model.family == "diffusion" else {}
     try:
@@ -212,7 +212,7 @@ def load_backbone(model: Model, device: torch.device, train_all_weights: bool = 
     return backbone_class(pipeline, model, device)
 
 
-def _silence_libraries() -> None:
+def silence_libraries() -> None:
     """Progress bars and notices of loading would bury this project's own lines; errors still show."""
     for logging in (diffusers.utils.logging, transformers.utils.logging):
         logging.set_verbosity_error()

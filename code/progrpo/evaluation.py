@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from progrpo.backbone import load_backbone
+from progrpo.backbone import load_backbone, silence_libraries
 from progrpo.benchmarks.images import BenchmarkImage, list_images, open_image
 from progrpo.config import Config
 from progrpo.devices import choose_device
@@ -139,6 +139,7 @@ class Tools:
     """Scorers and benchmark models of a tier, each loaded once, when it is first needed."""
 
     def __init__(self, config: Config, device: torch.device):
+        silence_libraries()
         self.config, self.device = config, device
         self._loaded: dict[str, Any] = {}
 
