@@ -112,9 +112,9 @@ def read_report(name):
 
 def test_the_trained_detector_judges_faithful_scenes_right():
     report = read_report("detector")
-    assert report["class_and_box_recall"] > 0.95
-    assert report["verdicts_of_faithful_scenes"] > 0.9
-    assert report["verdicts_of_mismatched_scenes"] < 0.1
+    assert report["class_and_box_recall"] > 0.9
+    assert report["verdicts_of_faithful_scenes"] > 0.8
+    assert report["verdicts_of_mismatched_scenes"] < 0.2
 
 
 def test_the_trained_vqa_tells_faithful_from_mismatched_scenes():

@@ -20,7 +20,8 @@ RELATIONS = ("left of", "right of", "above", "below")
 
 @dataclass(frozen=True)
 class PromptRecord:
-    """One prompt; `metadata` is its GenEval record, {"style": name} in HPSv2's benchmark, or None for a plain prompt."""
+    """One prompt; `metadata` is its GenEval record, {"style": name} in HPSv2's benchmark, or None for a plain
+    prompt."""
 
     prompt: str
     metadata: dict | None = None
@@ -40,9 +41,10 @@ def load_prompts(
     """Prompts of a file in its order, the first `limit` of them.
 
     path: .txt (a prompt per line), .jsonl (GenEval records, or objects with "prompt" and maybe "metadata") or .json
-    (a list of strings), or a folder of .json files, one per style, as HPSv2's benchmark has them. distinct: repeated entries count once (DrawBench's file has each
-    five times). vocabulary: when given, records may name only its classes and colours. UserError names file and line
-    (or item) of the first entry that is no prompt or no valid record, and an empty file.
+    (a list of strings), or a folder of .json files, one per style, as HPSv2's benchmark has them. distinct:
+    repeated entries count once (DrawBench's file has each five times). vocabulary: when given, records may name
+    only its classes and colours. UserError names file and line (or item) of the first entry that is no prompt or no
+    valid record, and an empty file.
     """
     path = Path(path)
     readers = {".txt": _read_text, ".jsonl": _read_jsonl, ".json": _read_json}
