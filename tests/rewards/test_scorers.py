@@ -12,8 +12,8 @@ from progrpo.rewards.base import BatchedScorer, unique_prompts
 class Mean(BatchedScorer):
     """The mean pixel, and how it was called."""
 
-    def __init__(self, batch_size: int = 16, value=lambda images: images.mean((1, 2, 3))):
-        super().__init__("mean", "cpu", batch_size=batch_size)
+    def __init__(self, batch_size: int = 16, value=lambda images: images.mean((1, 2, 3)), precision="fp32"):
+        super().__init__("mean", "cpu", precision, batch_size)
         self.value, self.sizes = value, []
 
     def score_batch(self, images, prompts):
@@ -75,9 +75,9 @@ def test_a_score_that_is_no_number_names_scorer_prompt_and_remedy(images):
 
 def test_unknown_precision_and_batch_size_are_one_line():
     with pytest.raises(UserError, match="precision 'fp8' is unknown; use one of fp32, fp16, bf16"):
-        BatchedScorer("x", "cpu", "fp8")
+        Mean(precision="fp8")
     with pytest.raises(UserError, match="batch_size 0 must be at least 1"):
-        BatchedScorer("x", "cpu", batch_size=0)
+        Mean(batch_size=0)
 
 
 def test_a_prompt_is_encoded_once():

@@ -258,7 +258,7 @@ class Recipe:
 RECIPES = {
     "pickscore": Recipe(HFClip, train_preference, degradation_cost=1.2),
     "hpsv2": Recipe(OpenClip, train_preference, degradation_cost=1.8),
-    "imagereward": Recipe(BlipReward, train_preference, degradation_cost=0.5, steps=700, prompts=24),
+    "imagereward": Recipe(BlipReward, train_preference, degradation_cost=1.0, prompts=24),
     "clip_score": Recipe(HFClip, train_contrastive, degradation_cost=0.0, prompts=128),
     "aesthetic": Recipe(AestheticClip, train_rating, degradation_cost=4.0, prompts=128),
 }

@@ -1,5 +1,6 @@
 """What scorers have in common: the protocol, checked input, batches, precision, an error for a score like NaN."""
 
+import abc
 import pickle
 from pathlib import Path
 from typing import Protocol
@@ -22,7 +23,7 @@ class Scorer(Protocol):
         ...
 
 
-class BatchedScorer:
+class BatchedScorer(abc.ABC):
     """A scorer that runs in batches of `batch_size` on `device`; a sub-class defines `score_batch`.
 
     Weights stay float32; `precision` fp16 or bf16 runs the networks under autocast, as the reference code of HPSv2
@@ -37,9 +38,9 @@ class BatchedScorer:
         self.name, self.device, self.batch_size = name, torch.device(device), batch_size
         self.dtype = PRECISIONS[precision]
 
+    @abc.abstractmethod
     def score_batch(self, images: Tensor, prompts: list[str]) -> Tensor:
         """Scores (b,) of at most `batch_size` images (b, 3, H, W) in [0, 1], b prompts."""
-        raise NotImplementedError
 
     def autocast(self) -> torch.autocast:
         """The context in which the networks run."""
