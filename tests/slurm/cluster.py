@@ -1,4 +1,4 @@
-"""A Slurm of two nodes on this machine, each with a fake GPU: no systemd, no cgroups, nothing outside its folder."""
+"""A Slurm of two nodes on this machine, each with two fake GPUs: no systemd, no cgroups, nothing outside its folder."""
 
 import os
 import shutil
@@ -90,12 +90,12 @@ class Cluster:
         lines = [SLURM_CONF.format(host=self.host, folder=self.folder, controller_port=free_port())]
         gres = []
         for node in NODES:
-            device = self.folder / f"gpu-{node}"
-            os.mknod(device, 0o020666, os.makedev(1, 3))  # a twin of /dev/null stands in for a GPU
-            gres.append(f"NodeName={node} Name=gpu Type=fake File={device}")
+            for number in range(2):
+                os.mknod(self.folder / f"gpu-{node}-{number}", 0o020666, os.makedev(1, 3))  # twins of /dev/null
+            gres.append(f"NodeName={node} Name=gpu Type=fake File={self.folder}/gpu-{node}-[0-1]")
             lines.append(
                 f"NodeName={node} NodeHostname={self.host} NodeAddr=127.0.0.1 Port={free_port()}"
-                f" CPUs=2 RealMemory={memory} Gres=gpu:fake:1 State=UNKNOWN"
+                f" CPUs=2 RealMemory={memory} Gres=gpu:fake:2 State=UNKNOWN"
             )
         lines.append("PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP")
         (self.folder / "slurm.conf").write_text("\n".join(lines) + "\n")

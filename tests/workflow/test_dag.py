@@ -2,7 +2,7 @@
 
 import os
 import re
-import time
+import resource
 from pathlib import Path
 
 import pytest
@@ -27,10 +27,16 @@ def job_counts(output: str) -> dict[str, int]:
     return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)}
 
 
+def processor_seconds() -> float:
+    """Processor time of finished child processes, which a busy machine does not stretch as it does the wall clock."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def test_the_full_paper_dag_is_planned_in_seconds(checkout):
-    start = time.monotonic()
+    start = processor_seconds()
     counts = job_counts(dry_run(checkout, "--profile", "slurm", "all"))
-    assert time.monotonic() - start < 30
+    assert processor_seconds() - start < 20
     config = load_config(ROOT / "config" / "paper.yaml")
     trainings = sum(len(config.run_seeds(run)) for run in config.runs)
     assert counts.get("train", 0) + counts.get("train_on_several_nodes", 0) == trainings
@@ -157,7 +163,7 @@ def test_the_launcher_chooses_by_nodes_and_processes(checkout, tmp_path):
         return call(*command, cwd=checkout, PATH=path, **environment).stdout.strip()
 
     assert launch(1, 0) == launch(1, 1) == "tool train --seed 0"
-    assert launch(1, 8) == f"torchrun --standalone --nproc-per-node 8 --no-python {tmp_path}/tool train --seed 0"
+    assert launch(1, 8) == f"torchrun --standalone --nproc-per-node 8 --no-python -- {tmp_path}/tool train --seed 0"
     several = launch(3, 8, SLURM_JOB_ID="7")
     assert several.startswith("srun --nodes 3 --ntasks 3 --ntasks-per-node 1")
     assert "torchrun --nnodes 3 --nproc-per-node 8" in several

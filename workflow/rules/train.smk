@@ -28,6 +28,7 @@ rule train:
     conda:
         "../../environment.yml"
     resources:
+        nodes=1,
         gpu=hardware(of_run, gpus),
         mem_mb=hardware(of_run, megabytes),
         runtime=hardware(of_run, minutes),

@@ -1,0 +1,163 @@
+"""`snakemake --profile slurm` on a real Slurm: the DAG, time limits, cancelled jobs, Ctrl-C, several ranks."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cluster import Cluster
+from cut import RUN, change, outcome
+
+from checkout import ENVIRONMENT
+from progrpo.files import read_json, read_jsonl
+
+pytestmark = pytest.mark.xdist_group("slurm")
+TRAINED = f"{RUN}/final/provenance.json"
+# Slurm has no accounting here, and the first status query need not wait as long as on a busy cluster.
+FOR_TESTS = (
+    "--slurm-status-command",
+    "squeue",
+    "--slurm-init-seconds-before-status-checks",
+    "2",
+    "--latency-wait",
+    "5",
+)
+
+
+class Workflow:
+    """One `snakemake --profile slurm` in a checkout."""
+
+    def __init__(self, checkout: Path, cluster: Cluster, *targets: str):
+        command = ["snakemake", *targets, "--profile", "slurm", *FOR_TESTS, "--config", "tier=cut"]
+        self.checkout, self.cluster = checkout, cluster
+        self.log = checkout / "snakemake.out"
+        path = f"{cluster.folder / 'bin'}:{ENVIRONMENT['PATH']}:/usr/sbin"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=checkout,
+                env={**ENVIRONMENT, **cluster.environment, "PATH": path},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def wait(self, seconds: float = 400) -> int:
+        """Exit status; the test fails with the log when it takes too long."""
+        try:
+            return self.process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            pytest.fail(f"snakemake did not end:\n{self.text()[-3000:]}")
+
+    def finish(self) -> None:
+        """Wait for success."""
+        assert self.wait() == 0, self.text()[-3000:]
+
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def until(self, ready: Callable[[], object], what: str, seconds: float = 200) -> object:
+        """Wait for a condition while the workflow runs; its value."""
+        end = time.monotonic() + seconds
+        while not (value := ready()):
+            if time.monotonic() > end or self.process.poll() is not None:
+                pytest.fail(f"no {what}:\n{self.text()[-3000:]}")
+            time.sleep(0.1)
+        return value
+
+    def frozen_training(self) -> tuple[int, int]:
+        """(Slurm job, process) of the training, stopped in the middle so that it cannot be too fast for the test."""
+        self.until(lambda: list((self.checkout / RUN / "state").glob("*.pt")), "resume state")
+        process = self.until(lambda: training_process(self.checkout), "training process")
+        os.kill(process, signal.SIGSTOP)
+        (job,) = self.cluster.jobs()
+        return job, process
+
+
+def training_process(checkout: Path) -> int | None:
+    """The process that trains in a checkout."""
+    for folder in Path("/proc").iterdir():
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            here = folder.name.isdigit() and Path(os.readlink(folder / "cwd")) == checkout
+        except OSError:
+            continue
+        if here and b"train" in words and b"python" in Path(os.fsdecode(words[0])).name.encode():
+            return int(folder.name)
+    return None
+
+
+def iterations(checkout: Path) -> list[int]:
+    """Numbers of the iterations that a training has recorded."""
+    return [line["iteration"] for _, line in read_jsonl(checkout / RUN / "metrics.jsonl")]
+
+
+def check_uninterrupted(checkout: Path, reference: tuple[str, bytes]) -> None:
+    """The training of a checkout ended as if nothing had happened to it."""
+    assert outcome(checkout) == reference
+
+
+def test_the_whole_dag_runs_as_jobs(cut, slurm, reference):
+    before = len(slurm.states())
+    Workflow(cut, slurm, "all").finish()
+    states = slurm.states()[before:]
+    assert set(states) == {"COMPLETED"}
+    assert len(states) >= 6  # a training, two generations, two evaluations, the cost model, the summary
+    check_uninterrupted(cut, reference)
+    evaluations = read_json(cut / "results/cut/summary.json")["evaluations"]
+    assert set(evaluations) == {"base_sd35m", "progrpo_sd35m"}
+    second = Workflow(cut, slurm, "all")
+    second.finish()
+    assert "Nothing to be done" in second.text()
+
+
+def test_a_training_that_meets_its_time_limit_goes_on_from_its_state(cut, slurm, reference):
+    workflow = Workflow(cut, slurm, TRAINED)
+    job, _ = workflow.frozen_training()
+    ends = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 2))
+    slurm.run("scontrol", "update", f"JobId={job}", f"EndTime={ends}")
+    workflow.finish()
+    assert slurm.states()[-2:] == ["TIMEOUT", "COMPLETED"]
+    assert "resuming after iteration" in (cut / "results/cut/logs/train/progrpo_sd35m-seed0.log").read_text()
+    check_uninterrupted(cut, reference)
+
+
+def test_a_cancelled_job_is_submitted_again(cut, slurm, reference):
+    workflow = Workflow(cut, slurm, TRAINED)
+    job, _ = workflow.frozen_training()
+    slurm.run("scancel", str(job))
+    workflow.finish()
+    assert slurm.states()[-2:] == ["CANCELLED", "COMPLETED"]
+    check_uninterrupted(cut, reference)
+
+
+def test_ctrl_c_leaves_nothing_behind_and_the_same_command_goes_on(cut, slurm, reference):
+    workflow = Workflow(cut, slurm, TRAINED)
+    _, process = workflow.frozen_training()
+    workflow.process.send_signal(signal.SIGINT)
+    assert workflow.wait() != 0
+    end = time.monotonic() + 30
+    while (slurm.jobs() or Path(f"/proc/{process}").exists()) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert slurm.jobs() == []
+    assert training_process(cut) is None
+    assert not (cut / TRAINED).exists()
+    Workflow(cut, slurm, TRAINED).finish()
+    check_uninterrupted(cut, reference)
+
+
+def test_two_ranks_train_inside_one_allocation(cut, slurm):
+    change(cut, hardware={"gpus": 2, "memory_gb": 2, "hours": 0.1}, iterations=2)
+    Workflow(cut, slurm, TRAINED).finish()
+    assert iterations(cut) == [1, 2]
+
+
+def test_two_nodes_train_together(cut, slurm):
+    change(cut, hardware={"gpus": 1, "nodes": 2, "memory_gb": 1, "hours": 0.1}, iterations=2)
+    Workflow(cut, slurm, TRAINED).finish()
+    assert iterations(cut) == [1, 2]
+    assert slurm.run("squeue", "-h", "-t", "all", "-o", "%A %D", "--sort=-i").splitlines()[0].endswith(" 2")
