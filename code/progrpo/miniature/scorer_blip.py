@@ -71,7 +71,7 @@ class BlipReward(nn.Module):
             attention_probs_dropout_prob=0.0,
         )
         self.bert = BlipTextModel(config, add_pooling_layer=False)
-        self.head = linear_head((TEXT_WIDTH, 64, 32, 16, 8, 1)).eval()  # dropout only adds noise at this width
+        self.head = linear_head((TEXT_WIDTH, 64, 32, 16, 8, 1)).eval()  # without dropout: too narrow for it to help
         initialise(self.vision)
         initialise(self.bert)
 

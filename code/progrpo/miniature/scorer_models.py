@@ -114,7 +114,7 @@ class AestheticClip(HFClip):
 
     def __init__(self):
         super().__init__("quick_gelu", text_width=16, text_layers=1)
-        self.head = linear_head((EMBEDDING, 64, 32, 16, 8, 1)).eval()  # dropout only adds noise at this width
+        self.head = linear_head((EMBEDDING, 64, 32, 16, 8, 1))
 
     def ratings(self, pixels: Tensor) -> Tensor:
         """Ratings (B,) of pixels (B, 3, S, S)."""
