@@ -65,12 +65,18 @@ def digest(*sections):
     return hashlib.sha256(json.dumps(dumped, sort_keys=True).encode()).hexdigest()[:16]
 
 
+DENOISER_FILES = (
+    {  # family -> the file of a base model's folder that its users depend on
+        "flow": "transformer/diffusion_pytorch_model.safetensors",
+        "diffusion": "unet/diffusion_pytorch_model.safetensors",
+    }
+)
 SCORER_FILES = {  # kind -> the file of a scorer's folder that its users depend on
     "hpsv2": "HPS_v2.1_compressed.pt",
     "imagereward": "ImageReward.pt",
-    "pickscore": "config.json",
+    "pickscore": "model.safetensors",
     "aesthetic": "sac+logos+ava1-l14-linearMSE.pth",
-    "clip_score": "config.json",
+    "clip_score": "model.safetensors",
 }
 
 # Models, seeds and prompt sets
@@ -174,7 +180,11 @@ def regex(names):
 def model_file(name):
     """The file that a base model's users depend on."""
     model = TIER.models[name]
-    return fetched(model.source) if model.source else f"{model.path}/model_index.json"
+    return (
+        fetched(model.source)
+        if model.source
+        else f"{model.path}/{DENOISER_FILES[model.family]}"
+    )
 
 
 def prompt_file(name):
@@ -207,11 +217,14 @@ MINIATURE_PROMPTS = [
         *(f"t2i_compbench_{category}" for category in CATEGORIES),
     )
 ]
-MINIATURE_MODELS = ("sd35m", "sd14")
+MINIATURE_MODELS = {"sd35m": "flow", "sd14": "diffusion"}
 MINIATURE_BENCHMARKS = ("detector", "blip_vqa")
 MINIATURE_FILES = [
     *MINIATURE_PROMPTS,
-    *(f"{MINIATURE}/{model}/model_index.json" for model in MINIATURE_MODELS),
+    *(
+        f"{MINIATURE}/{model}/{DENOISER_FILES[family]}"
+        for model, family in MINIATURE_MODELS.items()
+    ),
     *(f"{MINIATURE}/scorers/{kind}/{file}" for kind, file in SCORER_FILES.items()),
     *(f"{MINIATURE}/{benchmark}/report.json" for benchmark in MINIATURE_BENCHMARKS),
 ]

@@ -40,20 +40,21 @@ rule train_miniature_model:
         autoencoder=rules.train_miniature_autoencoder.output.config,
         code=code("miniature/pretrain.py", "miniature/text.py", "miniature/scenes.py"),
     output:
-        index=f"{MINIATURE}/{{model}}/model_index.json",
+        denoiser=f"{MINIATURE}/{{model}}/{{part}}/diffusion_pytorch_model.safetensors",
     log:
-        "results/logs/miniature/{model}.log",
+        "results/logs/miniature/{model}_{part}.log",
     benchmark:
-        "results/benchmarks/miniature/{model}.tsv"
+        "results/benchmarks/miniature/{model}_{part}.tsv"
     wildcard_constraints:
         model=regex(MINIATURE_MODELS),
+        part="transformer|unet",
     conda:
         "../../environment.yml"
     resources:
         runtime="3h",
     params:
         autoencoder=subpath(input.autoencoder, parent=True),
-        folder=subpath(output.index, parent=True),
+        folder=subpath(output.denoiser, ancestor=2),
     shell:
         "progrpo miniature {wildcards.model} --autoencoder {params.autoencoder} --out {params.folder} > {log} 2>&1"
 
