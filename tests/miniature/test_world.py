@@ -1,5 +1,9 @@
 """Scenes, prompts, checker, tokenizers and autoencoder of the miniature world."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -127,6 +131,17 @@ def test_every_word_is_one_token_of_both_tokenizers():
     assert len(clip(longest).input_ids) <= text.CLIP_TOKENS
     assert len(t5(longest).input_ids) <= text.T5_TOKENS
     assert len({tuple(clip(prompt).input_ids) for prompt in RECORDS}) == len(RECORDS)
+
+
+def test_the_vocabulary_is_the_same_in_every_process():
+    script = "from progrpo.miniature import text; print(text.byte_pairs(text.vocabulary()))"
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", script], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert outputs == {f"{text.byte_pairs(text.vocabulary())}\n"}
 
 
 def test_standardising_latents_changes_them_but_not_the_images():

@@ -1,9 +1,9 @@
 """Tokenizers and untrained text encoders of the miniature pipelines: CLIP for both families, T5 for the flow family."""
 
 import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
-import json
+from collections import Counter
+from itertools import pairwise
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -27,23 +27,37 @@ def vocabulary() -> list[str]:
 
 def clip_tokenizer(words: list[str] | None = None, length: int = CLIP_TOKENS) -> CLIPTokenizer:
     """A real CLIP tokenizer whose byte-pair merges make every word (default: of the prompts) one token."""
-    words = words or vocabulary()
-    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))
-    bpe.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    alphabet = sorted({letter for word in words for letter in word})
-    trainer = trainers.BpeTrainer(
-        vocab_size=1000, end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False
-    )
-    bpe.train_from_iterator(words, trainer)
-    model = bpe.model
-    vocab = bpe.get_vocab()
+    vocab, merges = byte_pairs(words or vocabulary())
     for token in ("<|startoftext|>", "<|endoftext|>"):
         vocab[token] = len(vocab)
-    return CLIPTokenizer(vocab=vocab, merges=_merges(model), model_max_length=length)
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=length)
 
 
-def _merges(model: models.BPE) -> list[tuple[str, str]]:
-    return [tuple(merge) for merge in json.loads(model.__getstate__())["merges"]]
+def byte_pairs(words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges of byte-pair encoding, until each word is one symbol ending in `</w>`.
+
+    Ties go to the first pair in the alphabet; the `tokenizers` library leaves them to its hash order, another one in every process.
+    """
+    spelled = [[*word[:-1], word[-1] + "</w>"] for word in sorted(set(words))]
+    letters = sorted({letter for word in words for letter in word})
+    symbols, merges = letters + [letter + "</w>" for letter in letters], []
+    while any(len(word) > 1 for word in spelled):
+        counts = Counter(pair for word in spelled for pair in pairwise(word))
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        merges.append(best)
+        symbols.append("".join(best))
+        spelled = [_merged(word, best) for word in spelled]
+    return {symbol: index for index, symbol in enumerate(symbols)}, merges
+
+
+def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
+    merged = []
+    for symbol in word:
+        if merged and (merged[-1], symbol) == pair:
+            merged[-1] += symbol
+        else:
+            merged.append(symbol)
+    return merged
 
 
 def t5_tokenizer() -> T5Tokenizer:
