@@ -43,6 +43,8 @@ class Workflow:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                # A shell's background job ignores Ctrl-C, and what it starts inherits that.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def wait(self, seconds: float = 400) -> int:
