@@ -209,6 +209,7 @@ def test_a_half_written_evaluation_is_named(config, tmp_path):
 
 def test_rounding_hides_the_last_bits_of_a_float():
     assert rounded({"x": [0.1 + 0.2, 1, True, "a"]}) == {"x": [0.3, 1, True, "a"]}
+    assert f"{rounded(453474.1824):.2f}" == "453474.18"
 
 
 def test_bad_names_and_summaries_are_one_line_errors(config, tmp_path):

@@ -11,7 +11,7 @@ from progrpo.config import Config
 from progrpo.errors import UserError
 from progrpo.files import read_json, read_jsonl
 
-DIGITS = 6  # significant digits that are kept: more than any table prints
+DIGITS = 10  # significant digits that are kept: more than any table prints (453474.18 has eight)
 HARDWARE = Path("results/hardware")
 RUN_FOLDER = re.compile(r"(?P<run>.+)-seed(?P<seed>\d+)")
 ANALYSES = ("flops", "pruning_pilot", "reward_clustering", "ovf_study")

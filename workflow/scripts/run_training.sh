@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One training of the DAG:  run_training.sh FOLDER FINGERPRINT NODES GPUS COMMAND...
-# Goes on from FOLDER/state when that belongs to the same configuration, code and input. A second training in the same folder,
-# beside one that a killed Snakemake left running, is refused.
+# Goes on from FOLDER/state when that belongs to the same configuration, code and input. Beside a training that a killed Snakemake
+# left running in the same folder it waits, and then goes on from where that one ended.
 set -euo pipefail
 folder=$1 fingerprint=$2
 shift 2
@@ -9,8 +9,8 @@ here=$(dirname "$0")
 mkdir -p "$folder"
 exec 9> "$folder/lock"
 if ! flock --nonblock 9; then
-  echo "$folder: another process is training here; wait for it or stop it" >&2
-  exit 2
+  echo "$folder: another process is training here; waiting for it"
+  flock 9
 fi
 bash "$here/begin_anew_if_changed.sh" "$fingerprint" "$folder"
 exec bash "$here/launch.sh" "$@"
