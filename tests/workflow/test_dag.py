@@ -1,5 +1,6 @@
 """The DAG: complete at every tier from a fresh clone, clean in style, and one clear line for every wrong word."""
 
+import json
 import os
 import re
 import resource
@@ -138,7 +139,7 @@ def test_stored_results_are_adopted_and_only_what_decides_a_number_reruns_it(own
     original = yaml.safe_load(path.read_text())
 
     def planned_after(change) -> dict[str, int]:
-        config = yaml.safe_load(path.read_text())
+        config = json.loads(json.dumps(yaml.safe_load(path.read_text())))  # runs that share an anchor share no object
         change(config["runs"]["progrpo_sd35m"])
         path.write_text(yaml.safe_dump(config, sort_keys=False))
         output = dry_run(own_checkout, "all", *options)
