@@ -146,8 +146,8 @@ def test_stored_results_are_adopted_and_only_what_decides_a_number_reruns_it(own
         path.write_text(yaml.safe_dump(original, sort_keys=False))
         return {} if "Nothing to be done" in output else job_counts(output)
 
-    assert planned_after(lambda run: run.setdefault("hardware", {}).update(hours=9.0)) == {}
-    counts = planned_after(lambda run: run["optimizer"].update(learning_rate=0.123))
+    assert planned_after(lambda run: run.update(hardware={"gpus": 0, "hours": 9.0})) == {}
+    counts = planned_after(lambda run: run.update(optimizer={"learning_rate": 0.123}))
     assert counts["train"] == len(load_config(path).run_seeds("progrpo_sd35m"))
     assert counts["summarise"] == 1
     assert "restore_miniature" not in counts
