@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -57,6 +58,11 @@ def test_an_interrupted_generation_ends_with_the_same_images(world, tmp_path, ca
     assert digests(tmp_path) == digests(images)
 
 
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image, np.int16)
+
+
 def test_an_image_depends_on_the_seed_but_not_on_the_batch(world, tmp_path):
     config, images = world
     other = yaml.safe_load(config.read_text())
@@ -65,11 +71,10 @@ def test_an_image_depends_on_the_seed_but_not_on_the_batch(world, tmp_path):
     changed.write_text(yaml.safe_dump(other))
     assert generate(changed, tmp_path / "batch") == 0
     assert generate(config, tmp_path / "seed", "--seed", "1") == 0
-    same = digests(images)
-    assert {k: v for k, v in digests(tmp_path / "batch").items() if k.endswith("png")} == {
-        k: v for k, v in same.items() if k.endswith("png")
-    }
-    assert digests(tmp_path / "seed")["test/00000.png"] != same["test/00000.png"]
+    for name in [f"test/{k:05d}.png" for k in range(6)]:
+        # A matrix product of another number of rows may round its sums otherwise: one grey level, no more.
+        assert np.abs(pixels(tmp_path / "batch" / name) - pixels(images / name)).max() <= 1
+        assert np.abs(pixels(tmp_path / "seed" / name) - pixels(images / name)).max() > 10
 
 
 @pytest.mark.parametrize(
