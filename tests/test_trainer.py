@@ -230,7 +230,9 @@ def test_recomputed_previews_give_the_same_training(trained, models, tmp_path):
 
 def test_the_sampling_batch_changes_the_cost_and_not_the_result(trained, models, tmp_path):
     """Up to rounding: a matrix product of another number of rows may sum in another order."""
-    config = load_config(tiny.write_config(tmp_path / "config.yaml", models, flow_pro={**tiny.FLOW, "sampling_batch": 8}))
+    config = load_config(
+        tiny.write_config(tmp_path / "config.yaml", models, flow_pro={**tiny.FLOW, "sampling_batch": 8})
+    )
     train_run(config, "flow_pro", 0, tmp_path / "out", "cpu")
     assert all(line["first_ratio_error"] == 0 for line in metrics(tmp_path / "out"))
     assert_close_weights(tmp_path / "out", trained / "flow_pro")
