@@ -36,4 +36,5 @@ rule all:
     default_target: True
     input:
         rules.summarise.output,
+        rules.show_tables.output,
         figure_files(),

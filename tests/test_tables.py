@@ -4,6 +4,7 @@ import itertools
 import re
 import shutil
 import subprocess
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from progrpo.tables.bodies import body
 from progrpo.tables.document import document
 from progrpo.tables.latex import Estimate, Line, best_lines, number
 from progrpo.tables.layout import Column, load_layout
+from progrpo.tables.page import page, plain, table
 
 ROOT = Path(__file__).parents[1]
 EXPECTED = ROOT / "paper_tables" / "expected"
@@ -220,6 +222,49 @@ def test_bad_names_and_summaries_are_one_line_errors(config, tmp_path):
     write_json(tmp_path / "summary.json", EMPTY)
     with pytest.raises(UserError, match="summary of tier toy, wanted smoke"):
         load_summary(tmp_path / "summary.json", "smoke")
+
+
+class Cells(HTMLParser):
+    """Texts of the data cells, and of the bold ones among them."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.cells, self.bold, self.open = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.open.append(tag)
+        if tag in ("td", "b"):
+            (self.cells if tag == "td" else self.bold).append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "td" in self.open:
+            self.cells[-1] += data
+        if "b" in self.open:
+            self.bold[-1] += data
+
+
+def test_the_html_table_has_the_cells_of_the_latex_fragment(config):
+    summary = summary_with(progrpo_sd35m={"0": 23.0, "1": 24.0, "2": 25.0}, flowgrpo_sd35m={"0": 22.0})
+    tex = build("flow_main", summary, config, EXPECTED)
+    shown = Cells(table(body(load_layout("flow_main", EXPECTED), summary, config)))
+    assert "24.000 ± 2.484" in shown.cells
+    assert shown.bold == re.findall(r"\\textbf\{([^}]*)\}", tex)
+    rows = [line for line in tex.split("\\midrule")[1].splitlines() if line.endswith("\\\\")]
+    assert len(shown.cells) == sum(row.count("&") + 1 for row in rows)
+
+
+def test_the_page_shows_every_table_in_the_papers_order(config):
+    text = page(EMPTY, config, EXPECTED)
+    numbers = [int(number) for number in re.findall(r"<h2>Table (\d+)</h2>", text)]
+    assert numbers == [1, 2, 3, *range(5, 15)]
+    assert text.count("<table>") == len(numbers)
+    assert not re.search(r"[$\\]", text)  # no LaTeX is left
+    assert plain("$G_{\\max}=32$") == "G<sub>max</sub>=32"
+    assert plain("a_device < $t_1$") == "a_device &lt; t<sub>1</sub>"
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")

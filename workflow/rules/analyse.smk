@@ -46,8 +46,13 @@ rule analyse_reward_clustering:
         "<results>/analysis/reward_clustering.json",
     log:
         "<results>/logs/analyse/reward_clustering.log",
+    benchmark:
+        "<results>/benchmarks/analyse/reward_clustering.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
     shell:
         "progrpo analyse reward-clustering --rewards {input.rewards} --out {output} > {log} 2>&1"
 
@@ -64,8 +69,13 @@ rule analyse_pruning_pilot:
         "<results>/analysis/pruning_pilot.json",
     log:
         "<results>/logs/analyse/pruning_pilot.log",
+    benchmark:
+        "<results>/benchmarks/analyse/pruning_pilot.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
     shell:
         "progrpo analyse pruning-pilot --previews {input.previews} --out {output} > {log} 2>&1"
 
@@ -80,8 +90,13 @@ rule analyse_ovf_study:
         "<results>/analysis/ovf_study.json",
     log:
         "<results>/logs/analyse/ovf_study.log",
+    benchmark:
+        "<results>/benchmarks/analyse/ovf_study.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
     params:
         full=lambda wildcards, input: run_folders(input.full),
         uniform=lambda wildcards, input: run_folders(input.uniform),
@@ -102,7 +117,12 @@ rule count_flops:
         "<results>/analysis/flops.json",
     log:
         "<results>/logs/analyse/flops.log",
+    benchmark:
+        "<results>/benchmarks/analyse/flops.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
     shell:
         "progrpo flops --out {output} > {log} 2>&1"

@@ -15,8 +15,13 @@ if option_of("miniature") == "stored":
             MINIATURE_FILES,
         log:
             "results/logs/miniature/restore.log",
+        benchmark:
+            "results/benchmarks/miniature/restore.tsv"
         conda:
             "../../environment.yml"
+        resources:
+            mem_mb=4000,
+            runtime=30,
         shell:
             "dvc pull --force {input.pointer} > {log} 2>&1"
 
@@ -30,8 +35,13 @@ rule fetch:
         record=fetched("{source}"),
     log:
         "results/logs/fetch/{source}.log",
+    benchmark:
+        "results/benchmarks/fetch/{source}.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
     params:
         folder=subpath(output.record, parent=True),
     shell:

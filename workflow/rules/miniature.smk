@@ -8,8 +8,13 @@ rule write_miniature_prompts:
         MINIATURE_PROMPTS,
     log:
         "results/logs/miniature/prompts.log",
+    benchmark:
+        "results/benchmarks/miniature/prompts.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
     params:
         folder=subpath(output[0], parent=True),
     shell:

@@ -15,10 +15,15 @@ rule draw_training_curves:
         "<results>/figures/{curves}.pdf",
     log:
         "<results>/logs/figures/{curves}.log",
+    benchmark:
+        "<results>/benchmarks/figures/{curves}.tsv"
     wildcard_constraints:
         curves=regex(CURVES),
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
     params:
         runs=lambda wildcards, input: run_folders(input.weights),
         quantities=CURVE_KEYS,
@@ -41,10 +46,15 @@ rule draw_analysis:
         "<results>/figures/{analysis}.pdf",
     log:
         "<results>/logs/figures/{analysis}.log",
+    benchmark:
+        "<results>/benchmarks/figures/{analysis}.tsv"
     wildcard_constraints:
         analysis=regex(ANALYSIS_FIGURES),
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
     params:
         figure=lambda wildcards: ANALYSIS_FIGURES[wildcards.analysis],
         stem=subpath(output[1], strip_suffix=".pdf"),
@@ -65,8 +75,13 @@ rule draw_previews:
         "<results>/figures/previews.pdf",
     log:
         "<results>/logs/figures/previews.log",
+    benchmark:
+        "<results>/benchmarks/figures/previews.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
     params:
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
@@ -85,8 +100,13 @@ rule collect_grid:
         data="<results>/analysis/samples/qualitative.npz",
     log:
         "<results>/logs/figures/collect_grid.log",
+    benchmark:
+        "<results>/benchmarks/figures/collect_grid.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
     shell:
         "python {input.script} --out {output.data} {input.images} > {log} 2>&1"
 
@@ -104,8 +124,13 @@ rule draw_grid:
         "<results>/figures/qualitative.pdf",
     log:
         "<results>/logs/figures/qualitative.log",
+    benchmark:
+        "<results>/benchmarks/figures/qualitative.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
     params:
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
@@ -126,9 +151,42 @@ rule summarise:
         ),
     log:
         "<results>/logs/summary.log",
+    benchmark:
+        "<results>/benchmarks/summary.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
     params:
         config=CONFIG_FILE,
     shell:
         "progrpo summary --config {params.config} --out {output.summary} > {log} 2>&1"
+
+
+rule show_tables:
+    input:
+        summary=rules.summarise.output.summary,
+        expected=sorted(Path("paper_tables/expected").glob("*.yaml")),
+        code=code("tables"),
+    output:
+        report(
+            "<results>/tables.html",
+            category="Tables",
+            caption="../report/tables.rst",
+        ),
+    log:
+        "<results>/logs/tables.log",
+    benchmark:
+        "<results>/benchmarks/tables.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        config=CONFIG_FILE,
+        settings=digest(*TIER.runs.values()),
+    shell:
+        "progrpo tables --config {params.config} --summary {input.summary}"
+        " --table page --out {output} > {log} 2>&1"

@@ -1,4 +1,4 @@
-"""`progrpo tables`: one LaTeX fragment, or all of a tier, from the tier's summary."""
+"""`progrpo tables`: one LaTeX fragment, all of a tier, or one HTML page of them, from the tier's summary."""
 
 import argparse
 from pathlib import Path
@@ -14,11 +14,16 @@ def add_parser(commands) -> None:
     )
     parser.add_argument("--tier", default="smoke", help="tier, i.e. the name of a file config/<tier>.yaml")
     parser.add_argument(
-        "--table", default="all", help="name of one table, `all`, or `document` for the page with all of them"
+        "--table",
+        default="all",
+        help="name of one table, `all`, `document` (LaTeX that inputs all) or `page` (HTML of all)",
     )
     parser.add_argument("--config", help="config file; default: config/<tier>.yaml")
     parser.add_argument("--summary", help="summary to read; default: the config's results folder / summary.json")
-    parser.add_argument("--out", help="file (one table) or folder (all) to write; default: paper_tables/<tier>/")
+    parser.add_argument(
+        "--out",
+        help="file (one table) or folder (all) to write; default: paper_tables/<tier>/, the results folder for `page`",
+    )
     parser.set_defaults(run=run)
 
 
@@ -28,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     from progrpo.files import write_text
     from progrpo.tables import build, load_summary, table_names
     from progrpo.tables.document import document
+    from progrpo.tables.page import page
 
     config = load_config(arguments.config or f"config/{arguments.tier}.yaml")
     folder = Path("paper_tables") / config.tier
@@ -35,6 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
         write_text(arguments.out or folder / "all_tables.tex", document(config))
         return 0
     summary = load_summary(arguments.summary or Path(config.results) / "summary.json", config.tier)
+    if arguments.table == "page":
+        write_text(arguments.out or Path(config.results) / "tables.html", page(summary, config))
+        return 0
     if arguments.table != "all":
         write_text(arguments.out or folder / f"{arguments.table}.tex", build(arguments.table, summary, config))
         return 0
