@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from tiny_models import random_clip, random_detector
 
+import tiny
 from progrpo.benchmarks.geneval import color, detector
 from progrpo.benchmarks.geneval.detect import detect_images
 from progrpo.cli import main
@@ -181,6 +183,33 @@ def test_the_command_stores_raw_detections_with_the_asked_colors(models, images,
             assert (d["color"] is not None) == (d["class"] == "circle" and visible)
     assert main(["geneval", "verdict", "--detections", str(out), "--out", str(tmp_path / "v.jsonl")]) == 0
     assert len((tmp_path / "v.jsonl").read_text().splitlines()) == 3
+
+
+def write_tier(path, detector_folder, clip):
+    path.parent.mkdir(exist_ok=True)
+    tier = yaml.safe_load(tiny.write_config(path, path.parent).read_text())
+    tier["benchmarks"] = {"geneval": {"detector": str(detector_folder), "color_classifier": str(clip)}}
+    path.write_text(yaml.safe_dump(tier))
+
+
+def test_without_model_the_tiers_models_that_know_the_records_are_used(models, images, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    animals = ("cat", "dog", "horse")
+    detector.save_detector(tmp_path / "animals", detector.Detector(random_detector(animals), SMALL, animals))
+    write_tier(tmp_path / "config" / "a.yaml", tmp_path / "animals", models / "clip")
+    write_tier(tmp_path / "config" / "b.yaml", tmp_path / "not-fetched", models / "clip")
+    command = ["geneval", "detect", "--images", str(images), "--out", "detections.jsonl"]
+    assert main(command) == 2
+    assert "circle" in capsys.readouterr().err
+    write_tier(tmp_path / "config" / "c.yaml", models / "mask2former", models / "clip")
+    assert main(command) == 0
+    assert f"detector {models / 'mask2former'}" in capsys.readouterr().out
+    assert run(models, images, tmp_path / "named.jsonl") == 0
+    assert (tmp_path / "detections.jsonl").read_bytes() == (tmp_path / "named.jsonl").read_bytes()
+    for path in (tmp_path / "config").glob("*.yaml"):
+        path.unlink()
+    assert main(command) == 2
+    assert "progrpo fetch mask2former" in capsys.readouterr().err
 
 
 def test_genevals_own_folder_layout_is_read(models, images, tmp_path):

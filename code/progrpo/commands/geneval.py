@@ -20,11 +20,18 @@ def add_parser(commands) -> None:
     detect = actions.add_parser("detect", help="detect objects and their colours", formatter_class=style)
     detect.add_argument("--images", type=Path, required=True, help="folder of images with their GenEval records")
     detect.add_argument("--out", type=Path, required=True, help="detections.jsonl to write")
-    detect.add_argument("--model", type=Path, required=True, help="Mask2Former: transformers folder or mmdet 2.x .pth")
+    detect.add_argument(
+        "--model",
+        type=Path,
+        help="Mask2Former: transformers folder or mmdet 2.x .pth; default: that of the first config/*.yaml whose models are "
+        "here and know the classes of the images' records",
+    )
     detect.add_argument(
         "--config-from", type=Path, help="folder with config.json for a .pth that is not the benchmark's"
     )
-    detect.add_argument("--clip", type=Path, help="CLIP folder for colours (clip-vit-large-patch14)")
+    detect.add_argument(
+        "--clip", type=Path, help="CLIP folder for colours (clip-vit-large-patch14); default: as --model"
+    )
     detect.add_argument("--device", default="cpu", help="torch device")
     detect.add_argument("--batch-size", type=int, default=1, help="images of one size per forward pass")
     detect.set_defaults(run=run_detect)
@@ -65,14 +72,11 @@ def run_detect(arguments: argparse.Namespace) -> None:
     """Write the detections of a folder of images."""
     from tqdm import tqdm
 
-    from progrpo.benchmarks.geneval.color import load_color_classifier
     from progrpo.benchmarks.geneval.detect import detect_images, vocabulary, write_detections
-    from progrpo.benchmarks.geneval.detector import load_detector
 
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
-    detector = load_detector(arguments.model, arguments.device, arguments.config_from)
-    colors = load_color_classifier(arguments.clip, arguments.device) if arguments.clip else None
+    detector, colors = _load_models(arguments)
     with tqdm(unit="image") as bar:
 
         def progress(done: int, total: int) -> None:
@@ -82,6 +86,50 @@ def run_detect(arguments: argparse.Namespace) -> None:
         lines = detect_images(arguments.images, detector, colors, arguments.batch_size, progress)
     write_detections(arguments.out, lines, vocabulary(detector, colors), asdict(detector.pipeline))
     print(f"{arguments.out}: {len(lines)} images")
+
+
+def _load_models(arguments: argparse.Namespace):
+    """The detector and the colour classifier (or None) that were named, or else the first fitting ones of the tiers."""
+    from progrpo.backbone import silence_libraries
+    from progrpo.benchmarks.geneval.color import load_color_classifier
+    from progrpo.benchmarks.geneval.detect import vocabulary
+    from progrpo.benchmarks.geneval.detector import load_detector
+    from progrpo.benchmarks.images import list_images, require_records
+
+    def load(model: Path, clip: Path | None):
+        colors = load_color_classifier(clip, arguments.device) if clip else None
+        return load_detector(model, arguments.device, arguments.config_from), colors
+
+    silence_libraries()
+    if arguments.model:
+        return load(arguments.model, arguments.clip)
+    images = list_images(arguments.images)
+    misfit = UserError(
+        "--model: no GenEval detector of config/*.yaml is here; `progrpo fetch mask2former` and `clip-vit-l14`, or name a folder"
+    )
+    for model, clip in _configured_models():
+        loaded = load(model, arguments.clip or clip)
+        try:
+            require_records(images, vocabulary(*loaded))
+        except UserError as error:
+            misfit = error
+            continue
+        print(f"detector {model}, colours {arguments.clip or clip}")
+        return loaded
+    raise misfit
+
+
+def _configured_models() -> list[tuple[Path, Path]]:
+    """(detector, colour classifier) of the tiers' configurations, those that are here, each once."""
+    from progrpo.config import load_config
+
+    found = []
+    for path in sorted(Path("config").glob("*.yaml")):
+        options = load_config(path).benchmarks.get("geneval", {})
+        pair = (Path(options.get("detector", "")), Path(options.get("color_classifier", "")))
+        if options and pair not in found and all(part.exists() for part in pair):
+            found.append(pair)
+    return found
 
 
 def run_verdict(arguments: argparse.Namespace) -> None:
