@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from progrpo.config import Config
-from progrpo.tables.latex import escape
+from progrpo.tables.latex import LEGEND, escape
 from progrpo.tables.layout import EXPECTED, load_layout, table_names
 
 HEAD = r"""\documentclass[10pt]{article}
@@ -19,13 +19,6 @@ HEAD = r"""\documentclass[10pt]{article}
 """
 
 
-LEGEND = r"""Each row gives the paper's number and the measured one. In paper rows ? marks a number that could not be
-recovered and \textperiodcentered\ a cell that the paper leaves empty; in measured rows -- marks what was not run in
-this tier. Intervals are 95\,\% over seeds. Scores of the miniature tiers come from miniature scorers: compare them with
-each other, not with the paper's. Table 4 of the main paper is Table 10.\par
-"""
-
-
 def document(config: Config, expected: Path = EXPECTED) -> str:
     """LaTeX that inputs every fragment of its own folder, in the paper's order; needs texlive-latex-recommended."""
     layouts = {name: load_layout(name, expected) for name in table_names(expected)}
@@ -33,7 +26,7 @@ def document(config: Config, expected: Path = EXPECTED) -> str:
     parts = [
         HEAD,
         f"{{\\Large\\bfseries Pro-GRPO: the paper's tables, tier {escape(config.tier)}}}\\par\\medskip\n",
-        LEGEND,
+        f"{LEGEND}\\par\n",
     ]
     for number, name in ordered:
         layout = layouts[name]

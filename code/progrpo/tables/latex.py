@@ -10,6 +10,11 @@ NOT_RUN = "--"  # no such measurement in this tier
 UNKNOWN = "?"  # the paper has a number here that could not be recovered
 ABSENT = "\\textperiodcentered"  # the paper leaves this cell empty
 
+LEGEND = f"""Each row gives the paper's number and the measured one, or -- where nothing was run in this tier. In paper rows ? marks a
+number that could not be recovered and {ABSENT}, a dot, a cell that the paper leaves empty. Intervals are 95 per cent over seeds.
+The miniature tiers have miniature models and scorers, and prune at the paper's share of their T: compare their rows with each other,
+not with the paper's. Table 4 of the main paper is Table 10."""  # in LaTeX
+
 
 @dataclass(frozen=True)
 class Estimate:

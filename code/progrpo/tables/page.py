@@ -8,7 +8,7 @@ from pathlib import Path
 
 from progrpo.config import Config
 from progrpo.tables.bodies import body
-from progrpo.tables.latex import ABSENT, NOT_RUN, Body, Cell, Estimate, Line, best_lines
+from progrpo.tables.latex import ABSENT, LEGEND, NOT_RUN, Body, Cell, Estimate, Line, best_lines
 from progrpo.tables.layout import EXPECTED, Column, load_layout, table_names
 
 SYMBOLS = {"\\uparrow": "↑", "\\downarrow": "↓", "\\sigma": "σ", "\\max": "max"}
@@ -21,10 +21,6 @@ th, td { padding: .1em .7em; text-align: right; font-weight: normal; font-varian
 th.group { text-align: center; border-bottom: 1px solid #999; }
 .text { text-align: left; } tr.block td { text-align: left; font-style: italic; padding-top: .6em; } tr.paper { color: #777; }
 """
-
-LEGEND = """Each row gives the paper's number (grey) and the measured one. ? marks a number of the paper that could not be recovered,
-· a cell that the paper leaves empty, – what was not run in this tier. Intervals are 95 % over seeds. Scores of the miniature tiers
-come from miniature scorers: compare them with each other, not with the paper's."""
 
 
 def plain(text: str) -> str:
@@ -92,7 +88,7 @@ def page(summary: dict, config: Config, expected: Path = EXPECTED) -> str:
     parts = [
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>'
     ]
-    parts.append(f"<body>\n<h1>{title}</h1>\n<p>{LEGEND}</p>")
+    parts.append(f"<body>\n<h1>{title}</h1>\n<p>{plain(LEGEND)}</p>")
     for layout in sorted(
         (layout for layout in layouts.values() if layout.number), key=lambda layout: int(layout.number)
     ):
