@@ -1,6 +1,7 @@
 """The trainer on untrained models: exact resume, ratio 1, ranks, references, and every error a user can cause."""
 
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -14,8 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 import tiny
+from progrpo import trainer
 from progrpo.cli import main
 from progrpo.config import load_config
+from progrpo.errors import UserError
+from progrpo.rollout import expand_and_prune
 from progrpo.training import train_run
 
 THREE_STEPS = 3  # int(4 * .99)
@@ -88,6 +92,36 @@ def test_the_first_update_of_each_iteration_has_ratio_exactly_one(trained, run):
     assert [line["iteration"] for line in lines] == [1, 2, 3]
     assert all(line["first_ratio_error"] == 0 for line in lines)
     assert any(line["ratio_mean"] != 1 for line in lines)  # the second update is off-policy
+
+
+def shift_sampling(monkeypatch, shift: float) -> None:
+    """Make sampling record log-probabilities that are off by `shift`, as other kernels or other weights would."""
+
+    def shifted(*arguments):
+        rollout = expand_and_prune(*arguments)
+        rollout.log_probs[0] += shift
+        return rollout
+
+    monkeypatch.setattr("progrpo.trainer.expand_and_prune", shifted)
+
+
+def test_rounding_of_other_kernels_is_scored_away(trained, tmp_path, monkeypatch):
+    """Where a row's sums depend on its place in the batch, old log-probabilities come from training's own batches."""
+    shift_sampling(monkeypatch, 1e-6)
+    train_run(load_config(trained / "config.yaml"), "flow_pro", 0, tmp_path / "out", "cpu")
+    assert digests(tmp_path / "out")["metrics.jsonl"] == digests(trained / "flow_pro")["metrics.jsonl"]
+    assert_equal_trees(state(tmp_path / "out")["parameters"], state(trained / "flow_pro")["parameters"])
+
+
+@pytest.mark.parametrize("sampling_batch", [None, 8])
+def test_another_policy_than_the_sampling_one_is_refused(models, tmp_path, monkeypatch, sampling_batch):
+    shift_sampling(monkeypatch, 1e-2)
+    config = tiny.write_config(
+        tmp_path / "config.yaml", models, flow_pro={**tiny.FLOW, "sampling_batch": sampling_batch}
+    )
+    with pytest.raises(UserError, match=r"ratio of the first, on-policy update is 1 \+- 0\.0(1|0995)"):
+        train_run(load_config(config), "flow_pro", 0, tmp_path / "out", "cpu")
+    assert not (tmp_path / "out" / "final").exists()
 
 
 def test_rollout_counters_are_those_of_the_schedule(trained):
@@ -219,20 +253,16 @@ def test_a_finished_run_says_so_and_another_configuration_is_refused(trained, tm
     assert "another configuration or seed" in capsys.readouterr().err
 
 
-def test_recomputed_previews_give_the_same_training(trained, models, tmp_path):
-    literal = {**tiny.FLOW, "group": {**tiny.FLOW["group"], "preview": "recompute"}}
-    config = load_config(tiny.write_config(tmp_path / "config.yaml", models, flow_pro=literal))
-    train_run(config, "flow_pro", 0, tmp_path / "out", "cpu")
-    assert all(line["first_ratio_error"] == 0 for line in metrics(tmp_path / "out"))
-    name = "final/pytorch_lora_weights.safetensors"
-    assert digests(tmp_path / "out")[name] == digests(trained / "flow_pro")[name]
+WAYS = {
+    "recomputed previews": {"group": {**tiny.FLOW["group"], "preview": "recompute"}},
+    "rescored": {"sampling_batch": 8},
+}
 
 
-def test_the_sampling_batch_changes_the_cost_and_not_the_result(trained, models, tmp_path):
-    """Up to rounding: a matrix product of another number of rows may sum in another order."""
-    config = load_config(
-        tiny.write_config(tmp_path / "config.yaml", models, flow_pro={**tiny.FLOW, "sampling_batch": 8})
-    )
+@pytest.mark.parametrize("way", WAYS)
+def test_the_way_of_sampling_changes_the_cost_and_not_the_result(trained, models, tmp_path, way):
+    """Up to rounding: a row of a matrix product may be summed in another order at another place of another batch."""
+    config = load_config(tiny.write_config(tmp_path / "config.yaml", models, flow_pro={**tiny.FLOW, **WAYS[way]}))
     train_run(config, "flow_pro", 0, tmp_path / "out", "cpu")
     assert all(line["first_ratio_error"] == 0 for line in metrics(tmp_path / "out"))
     assert_close_weights(tmp_path / "out", trained / "flow_pro")
@@ -310,11 +340,9 @@ def test_a_reward_that_is_no_number_stops_with_prompt_and_scorer(models, tmp_pat
     assert not (out / "metrics.jsonl").exists()
 
 
-def test_a_ratio_that_is_not_one_stops_the_training(models, tmp_path, capsys, monkeypatch):
-    from progrpo import trainer
-
-    real = trainer.log_prob
-    monkeypatch.setattr(trainer, "log_prob", lambda *arguments: real(*arguments) + 1e-6)
+def test_a_deviation_of_the_ratio_that_stays_stops_the_training(models, tmp_path, capsys, monkeypatch):
+    real, calls = trainer.log_prob, itertools.count(1)
+    monkeypatch.setattr(trainer, "log_prob", lambda *arguments: real(*arguments) + 1e-6 * next(calls))
     config = tiny.write_config(tmp_path / "config.yaml", models)
     assert main(["train", "--config", str(config), "--run", "flow_pro", "--out", str(tmp_path / "out")]) == 2
     assert "likelihood ratio" in capsys.readouterr().err

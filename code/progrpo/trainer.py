@@ -7,8 +7,9 @@ B rows of a micro-batch.
 import json
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -21,6 +22,7 @@ from progrpo.config import Run
 from progrpo.errors import UserError
 from progrpo.files import write_text
 from progrpo.objective import advantages, clipped_surrogate, step_kl
+from progrpo.progress import UpdateStatistics, measure, progress_line
 from progrpo.prompt_stream import PromptStream
 from progrpo.rewards.base import Scorer
 from progrpo.rollout import Clock, Policy, Rollout, Schedule, TrajectoryNoise, expand_and_prune
@@ -30,18 +32,6 @@ from progrpo.tuning import MovingAverage, Tuning
 
 class Stopped(Exception):
     """A signal asked the training to stop; its state is saved as far as it can be."""
-
-
-@dataclass
-class UpdateStatistics:
-    """Sums over the micro-batches of one iteration, kept on the device until the iteration ends."""
-
-    ratio: list[Tensor] = field(default_factory=list)
-    clipped: list[Tensor] = field(default_factory=list)
-    kl: list[Tensor] = field(default_factory=list)
-    loss: list[Tensor] = field(default_factory=list)
-    grad_norm: list[Tensor] = field(default_factory=list)
-    first_ratio_error: Tensor | None = None
 
 
 @dataclass
@@ -96,6 +86,10 @@ class Trainer:
         self.store = StateStore(out / "state")
         self.stop = GracefulStop()
         self.iteration, self.updates, self.saved_iteration = 0, 0, -1
+        self.rounding = (
+            1e-4 if backbone.dtype == torch.float32 else 1e-2
+        )  # bounds what rounding does to a log-probability
+        self.rescoring = False  # whether old log-probabilities are scored again in training's batches
         self.start_of_iteration: dict | None = None  # its state, while the weights are no longer those of its start
         self.metrics: list[str] = []
         self.timings: list[str] = []
@@ -118,7 +112,7 @@ class Trainer:
             samples = self._sample()
         with clock.part("update"):
             statistics = self._update(samples)
-        line = {"iteration": self.iteration + 1, **self._measure(samples.rollout, statistics)}
+        line = {"iteration": self.iteration + 1, **measure(samples.rollout, statistics, self.accelerator.gather)}
         seconds = {**samples.rollout.seconds, **clock.seconds}
         self.iteration += 1
         self.start_of_iteration = None
@@ -153,7 +147,7 @@ class Trainer:
             ) from error
         rows = torch.arange(len(prompts), device=backbone.device).repeat_interleave(run.group.survivors)
         samples = Samples(rollout, text.rows(rows), self._advantages(rollout.rewards).flatten(), rollout.log_probs)
-        if batch != run.micro_batch:  # another batch shape may round differently: score at the training shape
+        if batch != run.micro_batch or self.rescoring:  # another batch shape may round differently
             samples.old_log_probs = self._rescore(samples)
         return samples
 
@@ -182,11 +176,17 @@ class Trainer:
 
     @torch.no_grad()
     def _rescore(self, samples: Samples) -> Tensor:
-        """Old log-probabilities (N, S) of the survivors under the weights that sampled them, in micro-batches of training."""
+        """Old log-probabilities (N, S) of the survivors under the weights that sampled them, in micro-batches of training.
+
+        UserError when they differ from those of sampling by more than rounding.
+        """
         old = torch.empty(len(samples.advantages), self.run.trained_steps, device=self.backbone.device)
         for rows, step, _ in self._micro_batches(0, len(old)):
             mean = self._mean(samples, rows, step, denoiser=None)
             old[rows, step] = log_prob(self.table, step, samples.rollout.states[rows, step + 1], mean)
+        drift = (old - samples.rollout.log_probs[:, : self.run.trained_steps]).abs().max()
+        if not drift <= self.rounding:
+            self._refuse(drift)
         return old
 
     # ---------------------------------------------------------------- update
@@ -211,12 +211,14 @@ class Trainer:
         statistics = UpdateStatistics()
         size = len(samples.advantages) // self.run.updates_per_iteration
         for update in range(self.run.updates_per_iteration):
-            for rows, step, last in self._micro_batches(update * size, size):
-                self._stop_if_asked()
-                with nullcontext() if last else self.accelerator.no_sync(self.model):
-                    self._backward(samples, rows, step, size, statistics)
-            if update == 0:
-                self._check_ratio(statistics)
+            self._accumulate(samples, update * size, size, statistics)
+            if update == 0 and not self._on_policy(statistics):
+                self.rescoring = True
+                samples.old_log_probs = self._rescore(samples)
+                self.optimizer.zero_grad(set_to_none=True)
+                statistics = UpdateStatistics()
+                self._accumulate(samples, 0, size, statistics)
+                self._on_policy(statistics)
             norm = self.accelerator.clip_grad_norm_(self.tuning.parameters, self.run.optimizer.max_grad_norm)
             statistics.grad_norm.append(torch.as_tensor(norm).detach())
             self._keep_start()
@@ -226,6 +228,13 @@ class Trainer:
             if self.average:
                 self.average.update(self.tuning.parameters, self.updates)
         return statistics
+
+    def _accumulate(self, samples: Samples, start: int, size: int, statistics: UpdateStatistics) -> None:
+        """Gradient of one update: all its micro-batches and trained steps."""
+        for rows, step, last in self._micro_batches(start, size):
+            self._stop_if_asked()
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                self._backward(samples, rows, step, size, statistics)
 
     def _micro_batches(self, start: int, size: int) -> Iterator[tuple[slice, int, bool]]:
         """(rows, step, whether it is the update's last) of every backward pass of an update."""
@@ -255,46 +264,29 @@ class Trainer:
         passes = size // self.run.micro_batch * self.run.trained_steps
         self.accelerator.backward(loss / passes)
 
-    def _check_ratio(self, statistics: UpdateStatistics) -> None:
-        error = (torch.cat(statistics.ratio) - 1).abs().max()
+    def _on_policy(self, statistics: UpdateStatistics) -> bool:
+        """Whether the first update's likelihood ratio is 1.
+
+        False asks for scoring the old log-probabilities again: the deviation has the size of rounding, because this machine's kernels
+        round a row otherwise at another place of the batch. UserError: it is larger, or it stays.
+        """
+        error = self.accelerator.gather((torch.cat(statistics.ratio) - 1).abs().max()[None]).max()
         statistics.first_ratio_error = error
-        # Same weights, same batch shape: equal bits in float32; autocast kernels get a tenth of the clip range.
-        tolerance = 0.0 if self.backbone.dtype == torch.float32 else self.run.objective.clip_range / 10
-        if not error <= tolerance:
-            raise UserError(
-                f"iteration {self.iteration + 1}: the likelihood ratio of the first, on-policy update is 1 +- {error.item():.3g},"
-                " not 1: training does not evaluate the policy that sampled (dropout, another precision, or a kernel that is not"
-                " deterministic); set sampling_batch to null or use precision fp32"
-            )
+        # Same weights, same batches: equal bits in float32; autocast kernels get a tenth of the clip range.
+        if error <= (0.0 if self.backbone.dtype == torch.float32 else self.run.objective.clip_range / 10):
+            return True
+        if self.rescoring or not error <= self.rounding:
+            self._refuse(error)
+        return False
+
+    def _refuse(self, error: Tensor) -> NoReturn:
+        raise UserError(
+            f"iteration {self.iteration + 1}: the likelihood ratio of the first, on-policy update is 1 +- {error.item():.3g}, not 1:"
+            " training does not evaluate the policy that sampled (dropout, another precision, or a kernel that is not deterministic);"
+            " use precision fp32"
+        )
 
     # ---------------------------------------------------------------- records
-
-    def _measure(self, rollout: Rollout, statistics: UpdateStatistics) -> dict:
-        """Numbers of one iteration over all ranks; no times, so that a resumed run writes the same lines."""
-        gather = self.accelerator.gather
-        rewards = gather(rollout.rewards)
-        ratio = gather(torch.cat(statistics.ratio))
-        counters = gather(torch.tensor([list(vars(rollout.counters).values())], device=rewards.device)).sum(0).tolist()
-        return {
-            "reward_mean": rewards.mean().item(),
-            "reward_std": rewards.std(1, correction=0).mean().item(),
-            "candidates_mean": gather(first_rewards(rollout)).mean().item(),
-            "candidates_std": gather(first_rewards(rollout)).std(1, correction=0).mean().item(),
-            "zero_variance_groups": int((rewards.amax(1) == rewards.amin(1)).sum()),
-            "groups": len(rewards),
-            "ratio_mean": ratio.mean().item(),
-            "first_ratio_error": gather(statistics.first_ratio_error[None]).max().item(),
-            "clip_fraction": self._average(statistics.clipped),
-            "kl": self._average(statistics.kl) if statistics.kl else None,
-            "loss": self._average(statistics.loss),
-            "grad_norm": torch.stack(statistics.grad_norm).mean().item(),
-            "denoiser_calls": counters[0],
-            "decoder_calls": counters[1],
-            "reward_calls": counters[2],
-        }
-
-    def _average(self, values: list[Tensor]) -> float:
-        return self.accelerator.gather(torch.stack(values).mean()[None]).mean().item()
 
     def _write_logs(self) -> None:
         write_text(self.out / "metrics.jsonl", "".join(line + "\n" for line in self.metrics))
@@ -315,6 +307,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
             "updates": self.updates,
+            "rescoring": self.rescoring,
             "metrics": self.metrics,
             "timings": self.timings,
         }
@@ -326,6 +319,7 @@ class Trainer:
             return
         self.iteration, state = found
         self.saved_iteration, self.updates = self.iteration, state["updates"]
+        self.rescoring = state["rescoring"]
         self.metrics, self.timings = state["metrics"], state["timings"]
         for parameter, value in zip(self.tuning.parameters, state["parameters"], strict=True):
             parameter.copy_(value)
@@ -362,11 +356,6 @@ class Trainer:
                 parameter.copy_(value)
 
 
-def first_rewards(rollout: Rollout) -> Tensor:
-    """Rewards (P, G) of all trajectories at the first selection: previews, or terminal rewards where nothing is pruned earlier."""
-    return rollout.stages[0].rewards.to(rollout.rewards.device) if rollout.stages else rollout.rewards
-
-
 def check_batches(run: Run, ranks: int) -> None:
     """UserError when prompts, updates and micro-batches do not divide evenly over the ranks."""
     prompts, updates = run.prompts_per_iteration, run.updates_per_iteration
@@ -381,14 +370,3 @@ def check_batches(run: Run, ranks: int) -> None:
             f"micro_batch ({run.micro_batch}) must divide the {samples} samples of an update on each of {ranks} ranks;"
             " choose a divisor"
         )
-
-
-def progress_line(line: dict, seconds: dict, iterations: int) -> str:
-    """One line for a person: reward, ratio, clipping, KL, zero-variance groups, seconds for rollout and update."""
-    kl = "-" if line["kl"] is None else f"{line['kl']:.2e}"
-    return (
-        f"iteration {line['iteration']}/{iterations} reward {line['reward_mean']:.4f} std {line['reward_std']:.4f}"
-        f" ratio {line['ratio_mean']:.6f} clip {line['clip_fraction']:.3f} kl {kl} grad {line['grad_norm']:.3f}"
-        f" zero-variance {line['zero_variance_groups']}/{line['groups']}"
-        f" rollout {seconds['rollout']:.1f} s update {seconds['update']:.1f} s"
-    )

@@ -11,6 +11,7 @@ rule train:
             "backbone.py",
             "objective.py",
             "ovf.py",
+            "progress.py",
             "rollout.py",
             "samplers.py",
             "trainer.py",
