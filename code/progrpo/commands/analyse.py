@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from progrpo.commands.options import HelpFormatter
 from progrpo.errors import UserError
 
 # Quantity of the study -> key of metrics.jsonl. The reward of the unpruned group, so that arms are comparable; the
@@ -27,9 +28,7 @@ def add_parser(commands) -> None:
 
 
 def _add_study(studies, name: str, text: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-    study = studies.add_parser(
-        name, help=text, description=text[0].upper() + text[1:], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    study = studies.add_parser(name, help=text, description=text[0].upper() + text[1:], formatter_class=HelpFormatter)
     study.add_argument("--out", required=True, help="file to write")
     study.set_defaults(run=run)
     return study

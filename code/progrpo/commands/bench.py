@@ -5,6 +5,7 @@ import re
 from importlib.metadata import version
 from pathlib import Path
 
+from progrpo.commands.options import HelpFormatter, add_device
 from progrpo.errors import UserError
 
 OFFICIAL = {
@@ -21,7 +22,7 @@ def add_parser(commands) -> None:
         help="wall clock of rollout and update (Table 13)",
         description="Time real training iterations: the runs of a tier's config, or the methods of Tables 7 and 8 on"
         " the official architectures with random weights (weights do not change the time).",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--config", default=None, help="config file of a tier whose models exist on disk")
@@ -29,7 +30,7 @@ def add_parser(commands) -> None:
     parser.add_argument(
         "--runs", nargs="+", default=None, help="runs to time; default: all of Tables 7 and 8 that exist"
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU when there is one")
+    add_device(parser)
     parser.add_argument("--precision", default="bf16", choices=("bf16", "fp16", "fp32"), help="official only")
     parser.add_argument("--prompts", type=int, default=None, help="prompts per iteration; default: config, official 2")
     parser.add_argument("--micro-batch", type=int, default=8, help="official only: samples per pass of the update")

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from progrpo.commands.options import HelpFormatter, add_device
 from progrpo.errors import UserError
 
 SPATIAL = "spatial"
@@ -10,7 +11,7 @@ SPATIAL = "spatial"
 
 def add_parser(commands) -> None:
     """Add `compbench` and its actions to the command line."""
-    style = argparse.ArgumentDefaultsHelpFormatter
+    style = HelpFormatter
     parser = commands.add_parser(
         "compbench", help="T2I-CompBench++: attributes and spatial relations", formatter_class=style
     )
@@ -76,7 +77,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="who finds noun chunks; recorded in results",
     )
-    parser.add_argument("--device", default="cpu", help="torch device")
+    add_device(parser)
 
 
 def _progress_bar():
@@ -94,15 +95,18 @@ def _progress_bar():
 
 def run_vqa(arguments: argparse.Namespace) -> None:
     """Score the images of a folder by BLIP-VQA."""
+    from progrpo.backbone import silence_libraries
     from progrpo.benchmarks.compbench.blip import load_vqa
     from progrpo.benchmarks.compbench.chunks import load_chunker
     from progrpo.benchmarks.compbench.vqa import summary, vqa_scores
+    from progrpo.devices import choose_device
     from progrpo.files import write_json, write_jsonl
 
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
+    silence_libraries()
     chunker = load_chunker(arguments.chunker)
-    vqa = load_vqa(arguments.model, arguments.device, arguments.tokenizer)
+    vqa = load_vqa(arguments.model, choose_device(arguments.device), arguments.tokenizer)
     bar, progress = _progress_bar()
     with bar:
         lines = vqa_scores(arguments.images, vqa, chunker, arguments.batch_size, progress)
@@ -114,12 +118,15 @@ def run_vqa(arguments: argparse.Namespace) -> None:
 
 def run_detect(arguments: argparse.Namespace) -> None:
     """Detect the objects of spatial prompts."""
+    from progrpo.backbone import silence_libraries
     from progrpo.benchmarks.compbench.chunks import load_chunker
     from progrpo.benchmarks.compbench.spatial_detect import detect_spatial, load_spatial_detector
+    from progrpo.devices import choose_device
     from progrpo.files import write_json, write_jsonl
 
+    silence_libraries()
     chunker = load_chunker(arguments.chunker)
-    detector = load_spatial_detector(arguments.model, arguments.device)
+    detector = load_spatial_detector(arguments.model, choose_device(arguments.device))
     bar, progress = _progress_bar()
     with bar:
         lines = detect_spatial(arguments.images, detector, chunker, arguments.threshold, progress)

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from progrpo.commands.options import HelpFormatter, add_device
+
 
 def add_parser(commands) -> None:
     """Declare the sub-command's options."""
@@ -11,7 +13,7 @@ def add_parser(commands) -> None:
         help="score generated images with every scorer and benchmark of the configuration",
         description="Score the images that `progrpo generate` made. For each prompt set OUT/<set>.json holds the means and"
         " OUT/<set>.scores.jsonl the scores per image; the benchmarks' detections and answers lie beside them.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--config", required=True, type=Path, help="configuration of a tier, config/<tier>.yaml")
     parser.add_argument("--images", required=True, type=Path, help="folder that `progrpo generate` wrote")
@@ -19,7 +21,7 @@ def add_parser(commands) -> None:
         "--prompts", nargs="+", metavar="SET", help="prompt sets (default: every sub-folder of --images)"
     )
     parser.add_argument("--out", required=True, type=Path, help="folder of the results")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU when there is one")
+    add_device(parser)
     parser.set_defaults(run=run)
 
 

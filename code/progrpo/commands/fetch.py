@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from progrpo.commands.options import HelpFormatter
 from progrpo.errors import UserError
 
 
@@ -11,7 +12,7 @@ def add_parser(commands) -> None:
     parser = commands.add_parser(
         "fetch",
         help="download a prompt set or model weights, verified",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("name", nargs="?", help="name in the manifest")
     parser.add_argument("--list", action="store_true", help="list the manifest: name, size, licence, use")

@@ -4,6 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
+from progrpo.commands.options import HelpFormatter
 from progrpo.errors import UserError
 
 RUN_FOLDER = re.compile(r"(?P<run>.+)-seed\d+")
@@ -23,7 +24,7 @@ def add_parser(commands) -> None:
         "figures",
         help="draw a figure as PDF and PNG from stored results",
         description="Figures and their data. " + "; ".join(f"{name}: {text}" for name, text in FIGURES.items()) + ".",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--figure", required=True, choices=FIGURES, help="which figure")
     parser.add_argument("--data", required=True, nargs="+", metavar="FILE", help="stored results, see above")

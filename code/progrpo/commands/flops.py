@@ -3,6 +3,8 @@
 import argparse
 import textwrap
 
+from progrpo.commands.options import HelpFormatter
+
 
 def add_parser(commands) -> None:
     """Add the command's parser to `commands`."""
@@ -11,7 +13,7 @@ def add_parser(commands) -> None:
         help="network calls and TFLOP per epoch under every accounting",
         description="Compute the totals of Tables 10 and 11 and the CostRatio of Table 9, and count the atomic costs of"
         " the official architectures without weights (a few seconds, no accelerator).",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
     parser.add_argument("--out", default=None, help="also write the JSON to this file")

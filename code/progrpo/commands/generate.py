@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from progrpo.commands.options import HelpFormatter, add_device
+
 
 def add_parser(commands) -> None:
     """Declare the sub-command's options."""
@@ -11,7 +13,7 @@ def add_parser(commands) -> None:
         help="make the images that a model is evaluated on; an interrupted generation goes on",
         description="Make a model's images for its evaluation prompt sets, one sub-folder of OUT per set, with prompts.jsonl"
         " written last. Images that exist are kept.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--config", required=True, type=Path, help="configuration of a tier, config/<tier>.yaml")
     parser.add_argument("--run", required=True, dest="run_name", help="name of a run, or base_<model> for a base model")
@@ -21,7 +23,7 @@ def add_parser(commands) -> None:
         "--prompts", nargs="+", metavar="SET", help="prompt sets (default: all that the run is evaluated on)"
     )
     parser.add_argument("--out", required=True, type=Path, help="folder of the images")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU when there is one")
+    add_device(parser)
     parser.set_defaults(run=run)
 
 

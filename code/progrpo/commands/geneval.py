@@ -4,12 +4,13 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
+from progrpo.commands.options import HelpFormatter, add_device
 from progrpo.errors import UserError
 
 
 def add_parser(commands) -> None:
     """Add `geneval` and its actions to the command line."""
-    style = argparse.ArgumentDefaultsHelpFormatter
+    style = HelpFormatter
     parser = commands.add_parser("geneval", help="GenEval: prompts, detection, verdicts", formatter_class=style)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
@@ -32,7 +33,7 @@ def add_parser(commands) -> None:
     detect.add_argument(
         "--clip", type=Path, help="CLIP folder for colours (clip-vit-large-patch14); default: as --model"
     )
-    detect.add_argument("--device", default="cpu", help="torch device")
+    add_device(detect)
     detect.add_argument("--batch-size", type=int, default=1, help="images of one size per forward pass")
     detect.set_defaults(run=run_detect)
 
@@ -95,12 +96,14 @@ def _load_models(arguments: argparse.Namespace):
     from progrpo.benchmarks.geneval.detect import vocabulary
     from progrpo.benchmarks.geneval.detector import load_detector
     from progrpo.benchmarks.images import list_images, require_records
+    from progrpo.devices import choose_device
 
     def load(model: Path, clip: Path | None):
-        colors = load_color_classifier(clip, arguments.device) if clip else None
-        return load_detector(model, arguments.device, arguments.config_from), colors
+        colors = load_color_classifier(clip, device) if clip else None
+        return load_detector(model, device, arguments.config_from), colors
 
     silence_libraries()
+    device = choose_device(arguments.device)
     if arguments.model:
         return load(arguments.model, arguments.clip)
     images = list_images(arguments.images)

@@ -4,6 +4,8 @@ import argparse
 import time
 from pathlib import Path
 
+from progrpo.commands.options import HelpFormatter
+
 PARTS = ("prompts", "autoencoder", "sd35m", "sd14")
 
 
@@ -13,7 +15,7 @@ def add_parser(commands) -> None:
         "miniature",
         help="make the miniature world's prompts, autoencoder and base models",
         description="Make one part of the miniature world. The stored parts came from exactly these commands.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("part", choices=PARTS, help="what to make; sd35m and sd14 are the two base models")
     parser.add_argument("--out", required=True, type=Path, help="folder to write")

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from progrpo.commands.options import HelpFormatter, add_device
+
 
 def add_parser(commands) -> None:
     """Declare the sub-command's options."""
@@ -11,12 +13,12 @@ def add_parser(commands) -> None:
         help="sample the groups of an analysis and store their rewards",
         description="Sample unpruned groups under a base model and store terminal rewards, for the pruning pilot also the"
         " preview rewards of every step and a grid of preview images (.npz beside OUT).",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--config", required=True, type=Path, help="configuration of a tier, config/<tier>.yaml")
     parser.add_argument("--analysis", required=True, help="name of an analysis in that configuration")
     parser.add_argument("--out", required=True, type=Path, help="JSON file to write")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU when there is one")
+    add_device(parser)
     parser.set_defaults(run=run)
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 
+from progrpo.commands.options import HelpFormatter, add_device
 from progrpo.errors import UserError
 
 
@@ -32,14 +33,12 @@ def add_parser(commands) -> None:
     throughput.add_argument("--repeats", type=int, default=3, help="measurements, of which the median counts")
     throughput.add_argument("--resolution", type=int, default=512, help="side of the scored images in pixels")
     throughput.add_argument("--precision", default="fp32", help="fp32, fp16 or bf16")
-    throughput.add_argument("--device", default="auto", help="cpu, cuda or auto")
+    add_device(throughput)
     throughput.add_argument("--out", required=True, help="JSON file to write; results of other scorers in it are kept")
 
 
 def _action(actions, name: str, text: str, run) -> argparse.ArgumentParser:
-    action = actions.add_parser(
-        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    action = actions.add_parser(name, help=text, description=text, formatter_class=HelpFormatter)
     action.set_defaults(run=run)
     return action
 

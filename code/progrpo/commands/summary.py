@@ -2,6 +2,8 @@
 
 import argparse
 
+from progrpo.commands.options import HelpFormatter
+
 
 def add_parser(commands) -> None:
     """Add the command's parser to `commands`."""
@@ -10,7 +12,7 @@ def add_parser(commands) -> None:
         help="collect a tier's results into one file",
         description="Collect evaluations, training curves, analyses and stored wall-clock measurements."
         " What was not run is left out; a half-written file is an error.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--config", required=True, help="config/<tier>.yaml")
     parser.add_argument("--out", help="file to write; default: <results>/summary.json of the config")

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from progrpo.commands.options import HelpFormatter
+
 
 def add_parser(commands) -> None:
     """Add the command's parser to `commands`."""
@@ -10,7 +12,7 @@ def add_parser(commands) -> None:
         "tables",
         help="LaTeX fragments of the paper's tables",
         description="Write paper_tables/<tier>/<table>.tex from a tier's summary and paper_tables/expected/.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--tier", default="smoke", help="tier, i.e. the name of a file config/<tier>.yaml")
     parser.add_argument(

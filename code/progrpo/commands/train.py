@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from progrpo.commands.options import HelpFormatter, add_device
+
 
 def add_parser(commands) -> None:
     """Declare the sub-command's options."""
@@ -11,13 +13,13 @@ def add_parser(commands) -> None:
         help="train one run; on an existing folder it goes on or says that it is done",
         description="Train one run of a tier with one seed. OUT/final holds the trained weights, OUT/metrics.jsonl a line per"
         " iteration, OUT/timings.jsonl its seconds, OUT/state the resume state. A killed training goes on bit for bit.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--config", required=True, type=Path, help="configuration of a tier, config/<tier>.yaml")
     parser.add_argument("--run", required=True, dest="run_name", help="name of a run in that configuration")
     parser.add_argument("--seed", type=int, default=0, help="seed of prompts, noise and adapters")
     parser.add_argument("--out", required=True, type=Path, help="folder of the run")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU when there is one")
+    add_device(parser)
     parser.set_defaults(run=run)
 
 
