@@ -165,7 +165,7 @@ def test_a_full_disk_is_one_line_and_spares_the_state_before(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
-        with pytest.raises(UserError, match="cannot write the resume state"):
+        with pytest.raises(UserError, match="cannot be written"):
             store.save(2, {"weights": torch.zeros(1_000_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -191,6 +192,20 @@ def test_a_spoilt_state_falls_back_to_the_one_before(trained, tmp_path, capfd):
     captured = capfd.readouterr()
     assert "truncated or corrupt" in captured.err
     assert "resuming after iteration 2" in captured.out
+    assert_same_training(out, trained / "flow_pro")
+
+
+@pytest.mark.parametrize("bytes_free", [100, 60_000])  # too few for the log, for the state
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(trained, tmp_path, bytes_free):
+    out = tmp_path / "full"
+    arguments = command(trained / "config.yaml", "flow_pro", out)
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_free, bytes_free))  # noqa: E731
+    failed = subprocess.run(arguments, preexec_fn=limit, capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert len(failed.stderr.splitlines()) == 1
+    assert "make room" in failed.stderr
+    assert not (out / "final").exists()
+    assert subprocess.run(arguments).returncode == 0
     assert_same_training(out, trained / "flow_pro")
 
 

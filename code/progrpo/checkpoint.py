@@ -62,15 +62,9 @@ class StateStore:
         written; the states before are then untouched.
         """
         _check_plain(state, "state")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for leftover in self.folder.glob(f"*{INCOMING}*"):
-                leftover.unlink()
-            target = self._write(step, state)
-        except OSError as error:
-            raise UserError(
-                f"{self.folder}: cannot write the resume state ({error.strerror}); make room or choose another folder"
-            ) from None
+        for leftover in self.folder.glob(f"*{INCOMING}*"):
+            leftover.unlink()
+        target = self._write(step, state)
         states = self._states()
         past = [path for path in states if _step(path) < step and path not in self._spoilt]
         for path in set(states) - {target, *past[: self.keep - 1]}:

@@ -10,13 +10,22 @@ from typing import Any, BinaryIO
 
 from progrpo.errors import UserError
 
+CANNOT_WRITE = "cannot be written ({}); make room or choose another folder, then the same command goes on"
+
 
 def write_atomic(path: Path | str, write: Callable[[BinaryIO], object]) -> None:
     """Create or replace `path` by what `write` puts into a binary file: a temporary file, fsync, rename.
 
-    A process killed at any moment leaves either the old file or the whole new one.
+    A process killed at any moment leaves either the old file or the whole new one. UserError when the disk is full or the folder
+    cannot be written; the old file is then untouched.
     """
-    path = Path(path)
+    try:
+        _write_atomic(Path(path), write)
+    except OSError as error:
+        raise UserError(f"{path}: {CANNOT_WRITE.format(error.strerror or error)}") from error
+
+
+def _write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -3,11 +3,13 @@
 import shutil
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from progrpo.backbone import load_backbone
 from progrpo.config import Config, Hardware, Run
 from progrpo.devices import choose_device
 from progrpo.errors import UserError
-from progrpo.files import read_json, write_json
+from progrpo.files import CANNOT_WRITE, read_json, write_json
 from progrpo.loading import prompts_of, scorer_of
 from progrpo.provenance import config_hash, provenance
 from progrpo.rewards.registry import WeightedSum
@@ -31,7 +33,6 @@ def train_run(config: Config, name: str, seed: int, out: Path, device_name: str)
     backbone = load_backbone(model, device, train_all_weights=run.lora is None)
     trainer = Trainer(run, seed, backbone, load_reward(config, run, device), prompts, out)
     if trainer.accelerator.is_main_process:
-        out.mkdir(parents=True, exist_ok=True)
         _check_folder(run, seed, out)
     trainer.accelerator.wait_for_everyone()
     try:
@@ -72,7 +73,12 @@ def _publish(trainer: Trainer, run: Run, seed: int, out: Path) -> None:
     shutil.rmtree(incoming, ignore_errors=True)
     shutil.rmtree(final, ignore_errors=True)
     trainer.load_average()
-    trainer.tuning.save(incoming)
+    try:
+        trainer.tuning.save(incoming)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{incoming}: {CANNOT_WRITE.format(error)}") from error
+    for file in incoming.rglob("*.safetensors"):
+        file.chmod(0o644)  # safetensors writes files that only their owner can read
     write_json(incoming / "provenance.json", provenance(run, seed))
     incoming.rename(final)
     print(f"{out}: trained {run.iterations} iterations; weights in {final}", flush=True)
