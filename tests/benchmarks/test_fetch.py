@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import json
+import resource
 import threading
 
 import pytest
@@ -91,6 +92,19 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server, tmp_path, monk
     assert server.log == [None, f"bytes={kept}-"]
     assert path.read_bytes() == CONTENT
     assert not (tmp_path / "weights.bin.part").exists()
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(server, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written \(File too large\); make room"):
+            fetch("weights", entry(server.url), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not (tmp_path / "weights.bin").exists()
+    (path,) = fetch("weights", entry(server.url), tmp_path)
+    assert path.read_bytes() == CONTENT
 
 
 def test_a_server_without_ranges_starts_over(server, tmp_path):

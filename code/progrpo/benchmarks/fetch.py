@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from progrpo.benchmarks.manifest import CONFIRM_ABOVE, Entry, human_size
 from progrpo.errors import UserError
-from progrpo.files import read_json, sha256, write_json
+from progrpo.files import CANNOT_WRITE, read_json, sha256, write_json
 
 CHUNK, TIMEOUT = 1 << 16, 60  # bytes that an interruption may lose; seconds without an answer
 RECORD = "fetched.json"  # beside the files: what was downloaded, with hashes
@@ -29,21 +29,28 @@ def fetch(
     """Bring the files of a manifest entry into the folder `to` and verify them; files that are there and right stay.
 
     from_folder: take them from this local folder instead of the network. confirmed: do not ask above 1 GB. UserError:
-    not confirmed, unreachable, interrupted (run again to resume), a wrong hash (nothing is kept under the final
-    name).
+    not confirmed, unreachable, interrupted (run again to resume), a full disk, a wrong hash (nothing is kept under the
+    final name).
     """
     print(
         f"{name}: {entry.use}\n  from    {entry.source}\n  licence {entry.licence}\n  size    {human_size(entry.size)}"
     )
-    if from_folder is not None:
-        paths = _from_folder(name, entry, to, Path(from_folder))
-    elif entry.generated:
-        paths = _generate(entry, to)
-    else:
+    if from_folder is None and not entry.generated:
         _confirm(name, entry, to, confirmed, ask)
-        paths = _from_hub(name, entry, to) if entry.hub else _from_url(name, entry, to)
+    try:
+        paths = _bring(name, entry, to, from_folder)
+    except OSError as error:
+        raise UserError(f"{to}: {CANNOT_WRITE.format(error.strerror or error)}") from error
     _record(entry, to, paths)
     return paths
+
+
+def _bring(name: str, entry: Entry, to: Path, from_folder: Path | None) -> list[Path]:
+    if from_folder is not None:
+        return _from_folder(name, entry, to, Path(from_folder))
+    if entry.generated:
+        return _generate(entry, to)
+    return _from_hub(name, entry, to) if entry.hub else _from_url(name, entry, to)
 
 
 def _confirm(name: str, entry: Entry, to: Path, confirmed: bool, ask: Callable[[str], str]) -> None:
