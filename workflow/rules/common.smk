@@ -65,6 +65,11 @@ def digest(*sections):
     return hashlib.sha256(json.dumps(dumped, sort_keys=True).encode()).hexdigest()[:16]
 
 
+# Of benchmarks/, what decides a score: downloads and their manifest do not.
+BENCHMARK_CODE = [
+    f"benchmarks/{name}"
+    for name in ("geneval", "compbench", "images.py", "prompt_sets.py")
+]
 DENOISER_FILES = (
     {  # family -> the file of a base model's folder that its users depend on
         "flow": "transformer/diffusion_pytorch_model.safetensors",

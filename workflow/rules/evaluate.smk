@@ -51,7 +51,7 @@ for job, sets in evaluation_jobs().items():
                     "<results>/images/{{model}}-seed{{seed}}/{prompts}/prompts.jsonl",
                     prompts=scored(sets),
                 ),
-                code=code("evaluation.py", "rewards", "benchmarks"),
+                code=code("evaluation.py", "rewards", *BENCHMARK_CODE),
             output:
                 scores=expand(
                     "<results>/evaluations/{{model}}-seed{{seed}}/{prompts}.json",
