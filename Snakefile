@@ -9,6 +9,7 @@ min_version("9.20")
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/files.smk"
 
 
 pathvars:
