@@ -8,6 +8,7 @@ import yaml
 
 from checkout import ROOT, call
 from progrpo.config import load_config
+from progrpo.summary import collect, rounded
 from progrpo.tables import build, load_summary, table_names
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())
@@ -53,6 +54,21 @@ def test_the_miniatures_come_from_the_remote_inside_the_repository(own_checkout)
     assert result.returncode == 0, result.stdout
     for model in load_config(ROOT / "config" / "smoke.yaml").models.values():
         assert (own_checkout / model.path / "model_index.json").is_file()
+
+
+@pytest.mark.parametrize("tier", ["smoke", "mini"])
+def test_the_stored_evaluations_are_those_of_the_committed_summary(own_checkout, monkeypatch, tier):
+    monkeypatch.chdir(own_checkout)
+    config = load_config(f"config/{tier}.yaml")
+    stored = [f"{config.results}/{name}.dvc" for name in ("evaluations", "analysis")]
+    result = call("dvc", "pull", *stored, cwd=own_checkout)
+    assert result.returncode == 0, result.stdout
+    committed = load_summary(Path(config.results) / "summary.json", tier)
+    collected = rounded(collect(config, Path("results/hardware")))
+    assert collected["evaluations"] == committed["evaluations"]
+    assert collected["analysis"] == committed["analysis"]
+    models = {f"base_{run.model}" for run in config.runs.values()} | set(config.runs)
+    assert set(committed["evaluations"]) == models
 
 
 def test_nothing_large_is_in_git():
