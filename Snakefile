@@ -23,10 +23,18 @@ wildcard_constraints:
 
 
 include: "workflow/rules/data.smk"
-include: "workflow/rules/train.smk"
-include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/analyse.smk"
 include: "workflow/rules/report.smk"
+
+
+if option_of("results") == "stored":
+
+    include: "workflow/rules/stored.smk"
+
+else:
+
+    include: "workflow/rules/train.smk"
+    include: "workflow/rules/evaluate.smk"
+    include: "workflow/rules/analyse.smk"
 
 
 localrules:
@@ -36,6 +44,7 @@ localrules:
 rule all:
     default_target: True
     input:
-        rules.summarise.output,
+        evaluation_files(),
+        analysis_files(),
         rules.show_tables.output,
         figure_files(),

@@ -71,6 +71,23 @@ def test_the_stored_evaluations_are_those_of_the_committed_summary(own_checkout,
     assert set(committed["evaluations"]) == models
 
 
+def test_stored_results_are_adopted_without_training(own_checkout):
+    adopt = ("snakemake", "all", "--profile", "local", "--cores", "1", "--config", "tier=mini", "results=stored")
+    result = call(*adopt, cwd=own_checkout)
+    assert result.returncode == 0, result.stdout[-2000:]
+    assert "Nothing to be done" in call(*adopt, cwd=own_checkout).stdout
+    assert not (own_checkout / "results" / "mini" / "runs").exists()
+    for made in ("figures/ovf_study.pdf", "figures/previews.pdf", "figures/qualitative.pdf", "tables.html"):
+        assert (own_checkout / "results" / "mini" / made).stat().st_size > 10_000
+    assert call("git", "diff", "--exit-code", "--", "results", cwd=own_checkout).returncode == 0
+
+
+def test_a_tier_without_stored_results_is_one_line(own_checkout):
+    result = call("snakemake", "-n", "all", "--config", "tier=paper", "results=stored", cwd=own_checkout)
+    assert result.returncode == 1
+    assert "nothing is stored of tier paper" in result.stdout.splitlines()[-1]
+
+
 def test_nothing_large_is_in_git():
     files = call("git", "ls-files", "-z", cwd=ROOT).stdout.split("\0")
     sizes = {name: (ROOT / name).stat().st_size for name in files if name and (ROOT / name).is_file()}

@@ -11,6 +11,7 @@ from progrpo.errors import UserError
 OPTIONS = {
     "tier": "paper",  # config/<tier>.yaml
     "miniature": "stored",  # "stored": from the DVC remote in this repository; "trained": made anew
+    "results": "made",  # "made": trained and evaluated here; "stored": evaluations and analyses from the DVC remote
 }
 MINIATURE = "results/miniature"
 GRID_MODELS = ("base_sd35m", "flowgrpo_sd35m", "progrpo_sd35m")  # Figs. 4 and 8 to 11
@@ -25,7 +26,11 @@ def option_of(name):
 def load_tier():
     """The tier's validated configuration; one clear line for a wrong option, tier or key."""
     tiers = sorted(path.stem for path in Path("config").glob("*.yaml"))
-    choices = {"tier": tiers, "miniature": ["stored", "trained"]}
+    choices = {
+        "tier": tiers,
+        "miniature": ["stored", "trained"],
+        "results": ["made", "stored"],
+    }
     for option in config:
         if option not in OPTIONS:
             known = ", ".join(OPTIONS)
@@ -36,9 +41,15 @@ def load_tier():
                 f"Snakefile: --config {option}={option_of(option)}: use one of {', '.join(known)}"
             )
     try:
-        return load_config(CONFIG_FILE)
+        tier = load_config(CONFIG_FILE)
     except UserError as error:
         sys.exit(f"Snakefile: {error}")
+    pointer = Path(tier.results, "evaluations.dvc")
+    if option_of("results") == "stored" and not pointer.is_file():
+        sys.exit(
+            f"Snakefile: --config results=stored: nothing is stored of tier {tier.tier} ({pointer} is missing)"
+        )
+    return tier
 
 
 CONFIG_FILE = f"config/{option_of('tier')}.yaml"
@@ -309,20 +320,37 @@ def analyses():
     return [*TIER.analyses, *static]
 
 
+def analysis_files():
+    """Every analysis of the tier, and the cost model."""
+    return [f"{TIER.results}/analysis/{name}.json" for name in ["flops", *analyses()]]
+
+
 def figure_files():
-    """Every figure of the tier."""
-    curves = [name for name, runs in CURVES.items() if set(runs) <= set(TIER.runs)]
-    drawn = [name for name in analyses() if name in ANALYSIS_FIGURES]
-    previews = ["previews"] if PILOT in TIER.analyses else []
-    grid = (
-        ["qualitative"]
-        if QUALITATIVE in TIER.evaluations and set(GRID_MODELS[1:]) <= set(TIER.runs)
-        else []
-    )
-    return [
-        f"{TIER.results}/figures/{name}.pdf"
-        for name in [*curves, *drawn, *previews, *grid]
+    """Every figure of the tier; training curves only where the runs are."""
+    made = option_of("results") == "made"
+    curves = [
+        name for name, runs in CURVES.items() if made and set(runs) <= set(TIER.runs)
     ]
+    drawn = [name for name in analyses() if name in ANALYSIS_FIGURES]
+    return [
+        f"{TIER.results}/figures/{name}.pdf" for name in [*curves, *drawn, *grids()]
+    ]
+
+
+def grids():
+    """Figures made of images: previews over steps, and models side by side."""
+    previews = ["previews"] if PILOT in TIER.analyses else []
+    compared = set(GRID_MODELS[1:]) <= set(TIER.runs)
+    return [
+        *previews,
+        *([QUALITATIVE] if QUALITATIVE in TIER.evaluations and compared else []),
+    ]
+
+
+def stored_samples():
+    """The images that grids are drawn from."""
+    names = {"previews": PILOT, QUALITATIVE: QUALITATIVE}
+    return [f"{TIER.results}/analysis/samples/{names[grid]}.npz" for grid in grids()]
 
 
 def run_folders(weights):

@@ -76,3 +76,53 @@ for job, sets in evaluation_jobs().items():
             shell:
                 "progrpo evaluate --config {params.config} --images {params.images} --prompts {params.sets}"
                 " --out {params.folder} > {log} 2>&1"
+
+
+rule collect_grid:
+    input:
+        images=[
+            f"<results>/images/{model}-seed{seeds_of(model)[0]}/{QUALITATIVE}/prompts.jsonl"
+            for model in GRID_MODELS
+            if model in evaluated_models()
+        ],
+        script="workflow/scripts/collect_grid.py",
+    output:
+        data="<results>/analysis/samples/qualitative.npz",
+    log:
+        "<results>/logs/figures/collect_grid.log",
+    benchmark:
+        "<results>/benchmarks/figures/collect_grid.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    shell:
+        "python {input.script} --out {output.data} {input.images} > {log} 2>&1"
+
+
+rule summarise:
+    input:
+        evaluations=evaluation_files(),
+        weights=run_files(TIER.runs),
+        analyses=analysis_files(),
+        code=code("summary.py"),
+    output:
+        summary=report(
+            "<results>/summary.json",
+            category="Summary",
+            caption="../report/summary.rst",
+        ),
+    log:
+        "<results>/logs/summary.log",
+    benchmark:
+        "<results>/benchmarks/summary.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        config=CONFIG_FILE,
+    shell:
+        "progrpo summary --config {params.config} --out {output.summary} > {log} 2>&1"

@@ -1,4 +1,4 @@
-# What a person reads: figures, image grids, and the one file that the tables are set from.
+# What a person reads: figures, image grids, and the tables on one page.
 
 
 rule draw_training_curves:
@@ -88,32 +88,9 @@ rule draw_previews:
         "progrpo figures --figure fig7 --data {input.data} --out {params.stem} > {log} 2>&1"
 
 
-rule collect_grid:
-    input:
-        images=[
-            f"<results>/images/{model}-seed{seeds_of(model)[0]}/{QUALITATIVE}/prompts.jsonl"
-            for model in GRID_MODELS
-            if model in evaluated_models()
-        ],
-        script="workflow/scripts/collect_grid.py",
-    output:
-        data="<results>/analysis/samples/qualitative.npz",
-    log:
-        "<results>/logs/figures/collect_grid.log",
-    benchmark:
-        "<results>/benchmarks/figures/collect_grid.tsv"
-    conda:
-        "../../environment.yml"
-    resources:
-        mem_mb=4000,
-        runtime=30,
-    shell:
-        "python {input.script} --out {output.data} {input.images} > {log} 2>&1"
-
-
 rule draw_grid:
     input:
-        data=rules.collect_grid.output.data,
+        data="<results>/analysis/samples/qualitative.npz",
         code=code("figures.py"),
     output:
         report(
@@ -137,36 +114,9 @@ rule draw_grid:
         "progrpo figures --figure qualitative --data {input.data} --out {params.stem} > {log} 2>&1"
 
 
-rule summarise:
-    input:
-        evaluations=evaluation_files(),
-        weights=run_files(TIER.runs),
-        analyses=expand("<results>/analysis/{name}.json", name=["flops", *analyses()]),
-        code=code("summary.py"),
-    output:
-        summary=report(
-            "<results>/summary.json",
-            category="Summary",
-            caption="../report/summary.rst",
-        ),
-    log:
-        "<results>/logs/summary.log",
-    benchmark:
-        "<results>/benchmarks/summary.tsv"
-    conda:
-        "../../environment.yml"
-    resources:
-        mem_mb=4000,
-        runtime=30,
-    params:
-        config=CONFIG_FILE,
-    shell:
-        "progrpo summary --config {params.config} --out {output.summary} > {log} 2>&1"
-
-
 rule show_tables:
     input:
-        summary=rules.summarise.output.summary,
+        summary="<results>/summary.json",
         expected=sorted(Path("paper_tables/expected").glob("*.yaml")),
         code=code("tables"),
     output:
