@@ -240,7 +240,8 @@ def test_two_ranks_train_like_one(trained, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"]
     arguments = command(trained / "config.yaml", "flow_pro", out)[3:]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*torchrun, "progrpo.cli", *arguments], env=environment, capture_output=True, text=True)
+    command_line = [*torchrun, "progrpo.cli", *arguments]
+    done = subprocess.run(command_line, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     one, two = metrics(trained / "flow_pro"), metrics(out)
     assert len(two) == 3

@@ -42,6 +42,9 @@ def train_run(config: Config, name: str, seed: int, out: Path, device_name: str)
         return STOPPED_BY_SIGNAL
     if trainer.accelerator.is_main_process:
         _publish(trainer, run, seed, out)
+    # No rank leaves before the weights are there. A rank that took its process group down right after its last gather could also wait
+    # for ever: gloo's thread frees the gathered tensors under a lock and needs the interpreter for it (torch 2.13).
+    trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
     return 0
 
