@@ -1,6 +1,8 @@
 """From a tier's configuration to a trained run on disk: loads the parts, guards the folder, publishes the final weights."""
 
+import os
 import shutil
+import sys
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -39,14 +41,25 @@ def train_run(config: Config, name: str, seed: int, out: Path, device_name: str)
         trainer.train()
     except Stopped:
         print(f"{out}: stopped in iteration {trainer.iteration + 1}; the same command goes on", flush=True)
-        return STOPPED_BY_SIGNAL
+        return _leave(trainer, STOPPED_BY_SIGNAL)
     if trainer.accelerator.is_main_process:
         _publish(trainer, run, seed, out)
-    # No rank leaves before the weights are there. A rank that took its process group down right after its last gather could also wait
-    # for ever: gloo's thread frees the gathered tensors under a lock and needs the interpreter for it (torch 2.13).
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
-    return 0
+    return _leave(trainer, 0)
+
+
+def _leave(trainer: Trainer, status: int) -> int:
+    """The status of a training alone; one of several ranks ends here, without freeing its process group.
+
+    Freeing it can wait for ever: gloo's thread frees gathered tensors under the group's lock and needs the interpreter for it, which
+    the main thread holds while it waits for that lock (torch 2.13).
+    """
+    if trainer.accelerator.num_processes > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def load_reward(config: Config, run: Run, device) -> WeightedSum:
