@@ -40,7 +40,7 @@ def states(*shape, dtype=torch.float64, seed=0):
     return [torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(3)]
 
 
-def close(actual, expected, atol, rtol=0.0):
+def assert_close(actual, expected, atol, rtol=0.0):
     torch.testing.assert_close(actual, expected.to(actual.dtype), atol=atol, rtol=rtol)
 
 
@@ -50,14 +50,14 @@ def close(actual, expected, atol, rtol=0.0):
 @pytest.mark.parametrize("steps", [10, 28, 40])
 def test_flow_schedule_is_the_reference(shared, steps):
     golden = arrays(shared("golden") / "flow_schedule_shift3.npz")
-    close(flow_sigmas(steps), golden[f"T{steps}_sigmas"], atol=6e-8)  # the reference is float32
-    close(flow_sde_table(flow_sigmas(steps), 0.7).timesteps, golden[f"T{steps}_timesteps"], atol=6e-5)
+    assert_close(flow_sigmas(steps), golden[f"T{steps}_sigmas"], atol=6e-8)  # the reference is float32
+    assert_close(flow_sde_table(flow_sigmas(steps), 0.7).timesteps, golden[f"T{steps}_timesteps"], atol=6e-5)
 
 
 def test_flow_steps_are_the_reference(shared):
     golden = arrays(shared("golden") / "flow_sde_step.npz")
     table = flow_sde_table(golden["sigmas"], 0.7)
-    close(table.kl_std, golden["a0.7_std_dev_t"], atol=1e-12)
+    assert_close(table.kl_std, golden["a0.7_std_dev_t"], atol=1e-12)
     for i in range(table.steps):
         x, m, noise = golden["sample"][i], golden["model_output"][i], golden["noise"][i]
         output_new = golden["model_output_new"][i].requires_grad_()
@@ -66,22 +66,24 @@ def test_flow_steps_are_the_reference(shared):
         x_next = step_sample(table, i, mean, noise)
         log_prob_new = log_prob(table, i, x_next, mean_new)
         log_prob_new.sum().backward()
-        close(mean, golden["a0.7_prev_sample_mean"][i], atol=1e-12)
-        close(x_next, golden["a0.7_prev_sample"][i], atol=1e-12)
-        close(log_prob(table, i, x_next, mean), golden["a0.7_log_prob"][i], atol=5e-8)
-        close(log_prob_new, golden["a0.7_log_prob_new"][i], atol=5e-8)
-        close(output_new.grad, golden["a0.7_grad_model_output_new"][i], atol=1e-15, rtol=1e-9)
-        close(step_kl(table, i, mean_new, mean_ref, "code"), golden["a0.7_kl_code"][i], atol=1e-15, rtol=1e-9)
-        close(step_kl(table, i, mean_new, mean_ref, "paper"), golden["a0.7_kl_with_dt"][i], atol=1e-15, rtol=1e-9)
+        assert_close(mean, golden["a0.7_prev_sample_mean"][i], atol=1e-12)
+        assert_close(x_next, golden["a0.7_prev_sample"][i], atol=1e-12)
+        assert_close(log_prob(table, i, x_next, mean), golden["a0.7_log_prob"][i], atol=5e-8)
+        assert_close(log_prob_new, golden["a0.7_log_prob_new"][i], atol=5e-8)
+        assert_close(output_new.grad, golden["a0.7_grad_model_output_new"][i], atol=1e-15, rtol=1e-9)
+        assert_close(step_kl(table, i, mean_new, mean_ref, "code"), golden["a0.7_kl_code"][i], atol=1e-15, rtol=1e-9)
+        assert_close(
+            step_kl(table, i, mean_new, mean_ref, "paper"), golden["a0.7_kl_with_dt"][i], atol=1e-15, rtol=1e-9
+        )
         euler = step_mean(flow_sde_table(golden["sigmas"], 0.0), i, x, m)
-        close(euler, golden["a0_prev_sample"][i], atol=1e-12)
+        assert_close(euler, golden["a0_prev_sample"][i], atol=1e-12)
 
 
 def test_ddim_schedule_is_the_reference(shared):
     golden = arrays(shared("golden") / "ddim_schedule_sd14.npz")
     assert torch.equal(ddim_timesteps(50), golden["timesteps_T50"])
-    close(ALPHAS, golden["alphas_cumprod_f64"], atol=1e-14)
-    close(ALPHAS, golden["alphas_cumprod_f32"], atol=1e-6)
+    assert_close(ALPHAS, golden["alphas_cumprod_f64"], atol=1e-14)
+    assert_close(ALPHAS, golden["alphas_cumprod_f32"], atol=1e-6)
 
 
 @pytest.mark.parametrize("eta", [1.0, 0.0])
@@ -93,14 +95,14 @@ def test_ddim_steps_are_the_reference(shared, eta):
         x, noise = golden["sample"][i], golden["noise"][i]
         mean = step_mean(table, i, x, golden["model_output"][i])
         x_next = step_sample(table, i, mean, noise)
-        close(x_next, golden[f"epsilon_eta{eta}_prev_sample"][i], atol=1e-12)
+        assert_close(x_next, golden[f"epsilon_eta{eta}_prev_sample"][i], atol=1e-12)
         if eta > 0:
             output_new = golden["model_output_new"][i].requires_grad_()
             log_prob_new = log_prob(table, i, x_next, step_mean(table, i, x, output_new))
             log_prob_new.sum().backward()
-            close(log_prob(table, i, x_next, mean), golden["epsilon_eta1.0_log_prob"][i], atol=5e-8)
-            close(log_prob_new, golden["epsilon_eta1.0_log_prob_new"][i], atol=5e-8)
-            close(output_new.grad, golden["epsilon_eta1.0_grad_model_output_new"][i], atol=1e-15, rtol=1e-9)
+            assert_close(log_prob(table, i, x_next, mean), golden["epsilon_eta1.0_log_prob"][i], atol=5e-8)
+            assert_close(log_prob_new, golden["epsilon_eta1.0_log_prob_new"][i], atol=5e-8)
+            assert_close(output_new.grad, golden["epsilon_eta1.0_grad_model_output_new"][i], atol=1e-15, rtol=1e-9)
 
 
 # Numbers of Flow-GRPO's and DDPO's step functions, measured on the public code.
@@ -109,19 +111,19 @@ def test_ddim_steps_are_the_reference(shared, eta):
 def test_standard_deviations_of_the_flow_steps():
     table = TABLES["flow"]
     transition = torch.tensor([0.7, 0.74296, 0.53615, 0.4459, 0.39179, 0.3528, 0.31907, 0.28201, 0.22536, 0.00628])
-    close(table.std, transition, 5e-6)
+    assert_close(table.std, transition, 5e-6)
     published = torch.tensor([3.5057, 3.4351, 2.2726, 1.7185, 1.3592, 1.0881, 0.8612, 0.6524, 0.4344, 0.0664])
-    close(table.kl_std, published, 5e-5)
-    close(table.timesteps[[5, 7]] / 1000, torch.tensor([0.7073, 0.4649]), 5e-5)  # the pruning steps of SD3.5-M
+    assert_close(table.kl_std, published, 5e-5)
+    assert_close(table.timesteps[[5, 7]] / 1000, torch.tensor([0.7073, 0.4649]), 5e-5)  # the pruning steps of SD3.5-M
 
 
 def test_standard_deviations_of_the_ddim_steps():
     table = TABLES["ddim"]
     rows = [table.timesteps.tolist().index(t) for t in (981, 781, 581, 381, 181, 81, 41, 21, 1)]
     published = torch.tensor([0.4545, 0.3908, 0.3229, 0.2518, 0.1771, 0.1323, 0.0999, 0.0395, 0.02065])
-    close(table.std[rows], published, 5e-5)
+    assert_close(table.std[rows], published, 5e-5)
     assert table.timesteps[[30, 40]].tolist() == [381, 181]  # the pruning steps of SD-v1.4
-    close(ALPHAS[[381, 181]], torch.tensor([0.4552, 0.7827]), 5e-5)
+    assert_close(ALPHAS[[381, 181]], torch.tensor([0.4552, 0.7827]), 5e-5)
 
 
 # diffusers, an independent implementation of the deterministic steps and of DDIM's noise.
@@ -135,9 +137,9 @@ def test_flow_without_noise_is_diffusers_euler_step():
     table = TABLES["flow ODE"]
     for i, t in enumerate(scheduler.timesteps):
         x, m, noise = states(2, 3, 4, 4, dtype=torch.float32, seed=i)
-        close(table.timesteps[i], t, atol=6e-5)
+        assert_close(table.timesteps[i], t, atol=6e-5)
         expected = scheduler.step(m, t, x).prev_sample
-        close(step_sample(table, i, step_mean(table, i, x, m), noise), expected, atol=1e-6)
+        assert_close(step_sample(table, i, step_mean(table, i, x, m), noise), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
@@ -159,8 +161,8 @@ def test_ddim_is_diffusers_ddim_step(steps, eta):
     for i, t in enumerate(scheduler.timesteps):
         x, m, noise = states(2, 3, 4, 4, seed=i)
         expected = scheduler.step(m, t, x, eta=eta, variance_noise=noise)
-        close(step_sample(table, i, step_mean(table, i, x, m), noise), expected.prev_sample, atol=1e-5)
-        close(preview(table, i, x, m), expected.pred_original_sample, atol=3e-5)
+        assert_close(step_sample(table, i, step_mean(table, i, x, m), noise), expected.prev_sample, atol=1e-5)
+        assert_close(preview(table, i, x, m), expected.pred_original_sample, atol=3e-5)
 
 
 # What must hold of any such sampler.
@@ -222,17 +224,17 @@ def test_the_preview_inverts_the_noising(family):
         else:
             a = ALPHAS[t.long()]
             x, m = torch.sqrt(a) * data + torch.sqrt(1 - a) * noise, noise
-        close(preview(table, i, x, m), data, atol=1e-12)
+        assert_close(preview(table, i, x, m), data, atol=1e-12)
 
 
 def test_the_last_deterministic_step_is_the_preview():
     x, m, _ = states(2, 3, 4, 4)
     flow = TABLES["flow ODE"]
-    close(step_mean(flow, 9, x, m), preview(flow, 9, x, m), atol=1e-15)
+    assert_close(step_mean(flow, 9, x, m), preview(flow, 9, x, m), atol=1e-15)
     clean_end = ALPHAS.clone()
     clean_end[0] = 1  # the public DDIM steps end at alphas_cumprod[0], short of the clean image
     ddim = ddim_table(clean_end, ddim_timesteps(50), 0.0)
-    close(step_mean(ddim, 49, x, m), preview(ddim, 49, x, m), atol=1e-15)
+    assert_close(step_mean(ddim, 49, x, m), preview(ddim, 49, x, m), atol=1e-15)
 
 
 @pytest.mark.parametrize("family", STOCHASTIC)
@@ -241,7 +243,7 @@ def test_log_prob_is_the_mean_normal_density(family):
     for i in (0, table.steps // 2, table.steps - 1):
         x_next, mean, _ = states(3, 2, 4, 4, seed=i)
         expected = torch.distributions.Normal(mean, table.std[i]).log_prob(x_next).mean(dim=(1, 2, 3))
-        close(log_prob(table, i, x_next, mean), expected, atol=1e-12, rtol=1e-12)
+        assert_close(log_prob(table, i, x_next, mean), expected, atol=1e-12, rtol=1e-12)
 
 
 @pytest.mark.parametrize("family", STOCHASTIC)
@@ -338,6 +340,8 @@ def test_no_step_waits_for_the_device():
     x, m, noise = (state.cuda() for state in states(2, 3, 4, 4, dtype=torch.float32))
     torch.cuda.set_sync_debug_mode("error")
     try:
+        with pytest.raises(RuntimeError):
+            noise.sum().item()  # a wait is an error in this mode
         for i in (4, rows):
             mean = step_mean(table, i, x, m)
             log_prob(table, i, step_sample(table, i, mean, noise), mean)

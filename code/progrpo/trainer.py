@@ -86,9 +86,8 @@ class Trainer:
         self.store = StateStore(out / "state")
         self.stop = GracefulStop()
         self.iteration, self.updates, self.saved_iteration = 0, 0, -1
-        self.rounding = (
-            1e-4 if backbone.dtype == torch.float32 else 1e-2
-        )  # bounds what rounding does to a log-probability
+        # Bounds what rounding does to a log-probability; a larger difference is another policy.
+        self.rounding = 1e-4 if backbone.dtype == torch.float32 else 1e-2
         self.rescoring = False  # whether old log-probabilities are scored again in training's batches
         self.start_of_iteration: dict | None = None  # its state, while the weights are no longer those of its start
         self.metrics: list[str] = []
@@ -185,6 +184,7 @@ class Trainer:
             mean = self._mean(samples, rows, step, denoiser=None)
             old[rows, step] = log_prob(self.table, step, samples.rollout.states[rows, step + 1], mean)
         drift = (old - samples.rollout.log_probs[:, : self.run.trained_steps]).abs().max()
+        drift = self.accelerator.gather(drift[None]).max()  # all ranks refuse, or none: else one waits for the others
         if not drift <= self.rounding:
             self._refuse(drift)
         return old
