@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from progrpo.commands.options import HelpFormatter, add_device
+from progrpo.commands.options import HelpFormatter, add_device, progress_bar
 from progrpo.errors import UserError
 
 SPATIAL = "spatial"
@@ -80,19 +80,6 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
 
 
-def _progress_bar():
-    """(bar, callback(done, total)) of a progress bar in images."""
-    from tqdm import tqdm
-
-    bar = tqdm(unit="image")
-
-    def progress(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    return bar, progress
-
-
 def run_vqa(arguments: argparse.Namespace) -> None:
     """Score the images of a folder by BLIP-VQA."""
     from progrpo.backbone import silence_libraries
@@ -107,7 +94,7 @@ def run_vqa(arguments: argparse.Namespace) -> None:
     silence_libraries()
     chunker = load_chunker(arguments.chunker)
     vqa = load_vqa(arguments.model, choose_device(arguments.device), arguments.tokenizer)
-    bar, progress = _progress_bar()
+    bar, progress = progress_bar()
     with bar:
         lines = vqa_scores(arguments.images, vqa, chunker, arguments.batch_size, progress)
     scores = summary(lines, arguments.category, vqa, chunker)
@@ -127,7 +114,7 @@ def run_detect(arguments: argparse.Namespace) -> None:
     silence_libraries()
     chunker = load_chunker(arguments.chunker)
     detector = load_spatial_detector(arguments.model, choose_device(arguments.device))
-    bar, progress = _progress_bar()
+    bar, progress = progress_bar()
     with bar:
         lines = detect_spatial(arguments.images, detector, chunker, arguments.threshold, progress)
     settings = {"metric": f"spatial_{detector.name}", "chunker": chunker.name, "threshold": arguments.threshold}

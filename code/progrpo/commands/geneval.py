@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from progrpo.commands.options import HelpFormatter, add_device
+from progrpo.commands.options import HelpFormatter, add_device, progress_bar
 from progrpo.errors import UserError
 
 
@@ -71,19 +71,13 @@ def run_prompts(arguments: argparse.Namespace) -> None:
 
 def run_detect(arguments: argparse.Namespace) -> None:
     """Write the detections of a folder of images."""
-    from tqdm import tqdm
-
     from progrpo.benchmarks.geneval.detect import detect_images, vocabulary, write_detections
 
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
     detector, colors = _load_models(arguments)
-    with tqdm(unit="image") as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    bar, progress = progress_bar()
+    with bar:
         lines = detect_images(arguments.images, detector, colors, arguments.batch_size, progress)
     write_detections(arguments.out, lines, vocabulary(detector, colors), asdict(detector.pipeline))
     print(f"{arguments.out}: {len(lines)} images")

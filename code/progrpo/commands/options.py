@@ -1,6 +1,9 @@
-"""What the parsers of all commands share."""
+"""What commands share: help, `--device`, a progress bar."""
 
 import argparse
+from collections.abc import Callable
+
+from tqdm import tqdm
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -17,3 +20,14 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add `--device`."""
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU when there is one")
+
+
+def progress_bar() -> tuple[tqdm, Callable[[int, int], None]]:
+    """A bar that counts images, and the callback (done, total) that moves it."""
+    bar = tqdm(unit="image")
+
+    def progress(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return bar, progress
