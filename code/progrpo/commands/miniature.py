@@ -20,7 +20,7 @@ def add_parser(commands) -> None:
     parser.add_argument("part", choices=PARTS, help="what to make; sd35m and sd14 are the two base models")
     parser.add_argument("--out", required=True, type=Path, help="folder to write")
     parser.add_argument("--autoencoder", type=Path, help="autoencoder folder that the base models are trained on")
-    parser.add_argument("--steps", type=int, help="training steps (default: autoencoder 2500, sd35m 1700, sd14 1600)")
+    parser.add_argument("--steps", type=int, help="training steps (default: autoencoder 3500, sd35m 2600, sd14 2400)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and scenes")
     parser.set_defaults(run=run)
 
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.part == "prompts":
         world.write_prompts(arguments.out)
     elif arguments.part == "autoencoder":
-        world.make_autoencoder(arguments.out, arguments.steps or 2500, arguments.seed, log)
+        world.make_autoencoder(arguments.out, arguments.steps or 3500, arguments.seed, log)
     elif arguments.autoencoder is None:
         raise UserError(
             "--autoencoder FOLDER is needed to train a base model; make it with `progrpo miniature autoencoder`"

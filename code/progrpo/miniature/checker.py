@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from progrpo.miniature.prompts import CLASSES, COLORS, TEXTURES
+from progrpo.miniature.prompts import CLASSES, COLORS, PLACES, TEXTURES
 from progrpo.miniature.scenes import CELL, GRID, JITTERS, SIZE, SceneObject, draw
 
 KINDS = tuple((name, color, texture) for name in CLASSES for color in COLORS for texture in TEXTURES)
-EMPTY = len(KINDS)  # index of "nothing here" behind the 24 kinds of objects
+EMPTY = len(KINDS)  # index of "nothing here" behind the 144 kinds of objects
 TEMPERATURE = (
     0.002  # mean squared error per pixel that lowers a kind's odds e-fold; circle against square is about 0.02
 )
@@ -22,7 +22,7 @@ UNRECOGNISED = (
 
 @functools.cache
 def _templates() -> tuple[Tensor, Tensor]:
-    """(217, 192) template cells in [0, 1] and the (217,) kind of each; the last is the empty cell."""
+    """(1297, 192) template cells in [0, 1] and the (1297,) kind of each; the last is the empty cell."""
     cells, kinds = [], []
     for kind, (name, color, texture) in enumerate(KINDS):
         for jitter in JITTERS:
@@ -38,7 +38,7 @@ def _templates() -> tuple[Tensor, Tensor]:
 class Reading:
     """What the checker sees in a batch of B images.
 
-    probability: (B, 9, 25) of each kind (the last is empty) in each cell; best: (B, 9) index of the nearest template;
+    probability: (B, 9, 145) of each kind (the last is empty) in each cell; best: (B, 9) index of the nearest template;
     error: (B, 9) its mean squared error per pixel.
     """
 
@@ -59,7 +59,8 @@ def read_cells(images: Tensor) -> Reading:
         .permute(0, 2, 4, 1, 3, 5)
         .reshape(batch, GRID * GRID, -1)
     )
-    error = torch.cdist(cells, templates.expand(batch, -1, -1)).square() / templates.shape[1]  # (B, 9, 217)
+    distance = torch.cdist(cells.flatten(0, 1), templates).view(batch, GRID * GRID, -1)
+    error = distance.square() / templates.shape[1]  # (B, 9, 1297)
     odds = torch.exp(-(error - error.amin(-1, keepdim=True)) / TEMPERATURE)
     one_hot = torch.nn.functional.one_hot(kinds, EMPTY + 1).to(odds)
     per_kind = odds @ (one_hot / one_hot.sum(0))
@@ -89,10 +90,14 @@ def _fits(clause: dict, kind: tuple[str, str, str]) -> bool:
     return clause["class"] == name and clause.get("color", color) == color and clause.get("texture", texture) == texture
 
 
+def _in_place(clause: dict, cell: tuple[int, int]) -> bool:
+    return "place" not in clause or cell in PLACES[clause["place"]]
+
+
 def _satisfies(objects: list[SceneObject], record: dict) -> bool:
     groups = []
     for clause in record["include"]:
-        found = [o for o in objects if _fits(clause, (o.name, o.color, o.texture))]
+        found = [o for o in objects if _fits(clause, (o.name, o.color, o.texture)) and _in_place(clause, o.cell)]
         if len(found) != clause["count"]:
             return False
         groups.append(found)
@@ -121,8 +126,9 @@ def _related(relation: str, subject: tuple, reference: tuple) -> bool:
 def soft(images: Tensor, records: list[dict]) -> Tensor:
     """(B,) float32 in [0, 1], continuous in the pixels: the mean of one term per clause, one per relation and one for extra objects.
 
-    A clause's term is 1 - |n - n*| / n* with n the expected number of its objects (at least 0); a relation's is the probability that
-    two cells hold subject and reference as asked; the last compares the expected number of all objects with the number asked for.
+    A clause's term is 1 - |n - n*| / n* with n the expected number of its objects in its place (at least 0); a
+    relation's is the probability that two cells hold subject and reference as asked; the last compares the expected
+    number of all objects with the number asked for.
     Graded like the training reward of Flow-GRPO's GenEval server (1 - |n - n*| / n* per object).
     """
     probability = read_cells(images).probability
@@ -130,11 +136,10 @@ def soft(images: Tensor, records: list[dict]) -> Tensor:
 
 
 def _soft_score(probability: Tensor, record: dict) -> Tensor:
-    """Score () of one image from its (9, 25) cell probabilities."""
+    """Score () of one image from its (9, 145) cell probabilities."""
     groups, terms = [], []
     for clause in record["include"]:
-        fitting = [k for k, kind in enumerate(KINDS) if _fits(clause, kind)]
-        per_cell = probability[:, fitting].sum(-1)  # (9,)
+        per_cell = (probability * _wanted(clause).to(probability)).sum(-1)  # (9,)
         groups.append(per_cell)
         terms.append((1 - (per_cell.sum() - clause["count"]).abs() / clause["count"]).clamp(min=0))
     for clause, subject in zip(record["include"], groups, strict=True):
@@ -146,6 +151,13 @@ def _soft_score(probability: Tensor, record: dict) -> Tensor:
     found = (1 - probability[:, EMPTY]).sum()
     terms.append((1 - (found - wanted).abs() / wanted).clamp(min=0))
     return torch.stack(terms).mean()
+
+
+def _wanted(clause: dict) -> Tensor:
+    """(9, 145) 1 where a kind in a cell is what a clause asks for."""
+    kinds = torch.tensor([float(_fits(clause, kind)) for kind in KINDS] + [0.0])
+    cells = torch.tensor([float(_in_place(clause, divmod(k, GRID))) for k in range(GRID * GRID)])
+    return cells[:, None] * kinds
 
 
 @functools.cache

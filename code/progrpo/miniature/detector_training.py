@@ -1,4 +1,4 @@
-"""The miniature GenEval models: a small Mask2Former that finds circles, squares and triangles, and a small CLIP that
+"""The miniature GenEval models: a small Mask2Former that finds the six shapes, and a small CLIP that
 names colours.
 
 Both learn from rendered scenes of training records, slightly blurred and noisy because generated images are, and are
@@ -7,6 +7,7 @@ saved in the layouts of the real models (`detector/`, `color/`), so that the sam
 
 import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from progrpo.miniature.text import clip_tokenizer
 INPUT, BATCH, QUERIES, WIDTH = 48, 16, 12, 32
 DETECTOR_RATE, COLOR_RATE = 1e-3, 1e-3
 CLIP_SIDE, CLIP_TOKENS = 16, 12
+COLOR_BATCH = 12
 PIPELINE = TestPipeline(shortest=INPUT, longest=INPUT, divisor=INPUT)
 VOCABULARY = Vocabulary(CLASSES, COLORS)
 
@@ -145,10 +147,9 @@ def build_color_classifier(seed: int) -> ColorClassifier:
 def imperfect_crop(scenes: Scenes, name: str, color: str) -> Image.Image:
     """An object of that class and colour as a detector would cut it out: the mask a little too large, too small or
     shifted."""
-    chosen = None
-    while chosen is None:
-        objects = scenes.objects()
-        chosen = next((o for o in objects if (o.name, o.color) == (name, color)), None)
+    objects = scenes.objects()
+    k = scenes.rng.integers(len(objects))
+    objects[k] = chosen = replace(objects[k], name=name, color=color)
     mask = silhouette(chosen)
     change = scenes.rng.integers(4)
     shifted = np.roll(mask, tuple(scenes.rng.integers(-1, 2, 2)), (0, 1))
@@ -158,19 +159,18 @@ def imperfect_crop(scenes: Scenes, name: str, color: str) -> Image.Image:
 
 
 def fit_color_classifier(classifier: ColorClassifier, steps: int, seed: int) -> None:
-    """Train in place by CLIP's symmetric contrastive loss: every batch has each (class, colour) once, under a random
-    template."""
+    """Train in place by CLIP's symmetric contrastive loss: every batch has twelve different (class, colour), each under a
+    random template, and every colour of one class."""
     scenes = Scenes([r for tag in TAGS for r in split_records(tag)[0]], seed)
     kinds = [(name, color) for name in CLASSES for color in COLORS]
     model = classifier.model.train()
     optimizer = torch.optim.AdamW(model.parameters(), COLOR_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, COLOR_RATE, max(steps, 2), pct_start=0.1)
     for step in range(steps):
-        templates = scenes.rng.integers(
-            2, size=len(kinds)
-        )  # the third template names no class: two captions would be equal
-        texts = [TEMPLATES[t].format(color=c, name=n) for t, (n, c) in zip(templates, kinds, strict=True)]
-        loss = _contrastive(classifier, [imperfect_crop(scenes, n, c) for n, c in kinds], texts, range(len(kinds)))
+        chosen = [kinds[k] for k in scenes.rng.choice(len(kinds), COLOR_BATCH, replace=False)]
+        templates = scenes.rng.integers(2, size=COLOR_BATCH)  # the third names no class: two captions would be equal
+        texts = [TEMPLATES[t].format(color=c, name=n) for t, (n, c) in zip(templates, chosen, strict=True)]
+        loss = _contrastive(classifier, [imperfect_crop(scenes, n, c) for n, c in chosen], texts, range(COLOR_BATCH))
         by_color = scenes.rng.integers(len(CLASSES)) * len(COLORS) + np.arange(len(COLORS))
         objects = [TEMPLATES[2].format(color=c) for c in COLORS]
         crops = [imperfect_crop(scenes, *kinds[k]) for k in by_color]

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from progrpo.miniature.prompts import CLASSES, COLORS, TEXTURES
+from progrpo.miniature.prompts import CLASSES, COLORS, PLACES, TEXTURES
 
 SIZE, GRID, CELL, EXTENT = (
     24,
@@ -18,6 +18,8 @@ RGB = {
     "green": (0.15, 0.65, 0.25),
     "blue": (0.16, 0.32, 0.86),
     "yellow": (0.95, 0.80, 0.15),
+    "purple": (0.62, 0.20, 0.78),
+    "black": (0.08, 0.08, 0.08),
 }
 
 
@@ -43,29 +45,43 @@ class SceneObject:
 def shape_mask(name: str, supersampling: int = 8) -> np.ndarray:
     """Coverage of an object's 6 x 6 pixels in [0, 1], antialiased by supersampling."""
     n = EXTENT * supersampling
-    y, x = (np.mgrid[:n, :n] + 0.5) / n
-    if name == "circle":
-        inside = (x - 0.5) ** 2 + (y - 0.5) ** 2 <= 0.25
-    elif name == "square":
-        inside = np.ones_like(x, bool)
-    elif name == "triangle":
-        inside = np.abs(x - 0.5) <= y / 2
-    else:
+    y, x = (np.mgrid[:n, :n] + 0.5) / n - 0.5
+    distance = np.hypot(x, y)
+    shapes = {
+        "circle": distance <= 0.5,
+        "square": np.ones_like(x, bool),
+        "triangle": np.abs(x) <= (y + 0.5) / 2,
+        "diamond": np.abs(x) + np.abs(y) <= 0.5,
+        "cross": np.abs(np.abs(x) - np.abs(y)) <= 1 / 6,
+        "ring": (distance <= 0.5) & (distance >= 0.25),
+    }
+    if name not in shapes:
         raise ValueError(f"unknown class {name!r}; known: {', '.join(CLASSES)}")
-    return inside.reshape(EXTENT, supersampling, EXTENT, supersampling).mean((1, 3))
+    return shapes[name].reshape(EXTENT, supersampling, EXTENT, supersampling).mean((1, 3))
 
 
-_MASKS = {name: shape_mask(name) for name in CLASSES}
+def texture_mask(texture: str) -> np.ndarray:
+    """Bool (6, 6): which pixels of an object its texture colours; all others stay white."""
+    row, column = np.mgrid[:EXTENT, :EXTENT]
+    colored = {
+        "solid": row >= 0,
+        "striped": row % 2 == 0,
+        "barred": column % 2 == 0,
+        "checkered": (row + column) % 2 == 0,
+    }
+    if texture not in colored:
+        raise ValueError(f"unknown texture {texture!r}; known: {', '.join(TEXTURES)}")
+    return colored[texture]
+
+
+_MASKS = {(name, texture): shape_mask(name) * texture_mask(texture) for name in CLASSES for texture in TEXTURES}
 
 
 def object_mask(scene_object: SceneObject) -> np.ndarray:
-    """Coverage (24, 24) of one object in [0, 1]; the stripes of a striped object are its odd rows left white."""
+    """Coverage (24, 24) of one object in [0, 1]: its shape where its texture has colour."""
     mask = np.zeros((SIZE, SIZE))
     x0, y0, x1, y1 = scene_object.box
-    coverage = _MASKS[scene_object.name].copy()
-    if scene_object.texture == "striped":
-        coverage[1::2] = 0
-    mask[y0:y1, x0:x1] = coverage
+    mask[y0:y1, x0:x1] = _MASKS[scene_object.name, scene_object.texture]
     return mask
 
 
@@ -79,14 +95,17 @@ def draw(objects: list[SceneObject]) -> np.ndarray:
 
 
 def sample_objects(record: dict, rng: np.random.Generator) -> list[SceneObject]:
-    """Objects that satisfy a record exactly: what it names, where it says, and nothing else; what it leaves open is random."""
+    """Objects that satisfy a record exactly: what it names, where it says, and nothing else.
+
+    What it leaves open: a random colour, the solid texture, a random free cell.
+    """
     objects = []
     for clause in record["include"]:
         for _ in range(clause["count"]):
             color = clause.get("color") or COLORS[rng.integers(len(COLORS))]
             objects.append(SceneObject(clause["class"], color, clause.get("texture", TEXTURES[0]), (0, 0), (0, 0)))
     relations = [clause["position"][0] for clause in record["include"] if "position" in clause]
-    cells = _related_cells(relations[0], rng) if relations else _free_cells(len(objects), rng)
+    cells = _related_cells(relations[0], rng) if relations else _placed_cells(record, rng)
     jitters = rng.integers(len(JITTERS), size=len(objects))
     return [replace(o, cell=c, jitter=JITTERS[j]) for o, c, j in zip(objects, cells, jitters, strict=True)]
 
@@ -107,6 +126,20 @@ def sample_any(rng: np.random.Generator, most: int = 4) -> list[SceneObject]:
 
 def _free_cells(count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
     return [divmod(int(k), GRID) for k in rng.choice(GRID * GRID, size=count, replace=False)]
+
+
+def _placed_cells(record: dict, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Different cells for the objects of a record, each in its clause's place."""
+    cells: list[tuple[int, int]] = []
+    for clause in record["include"]:
+        for _ in range(clause["count"]):
+            free = [cell for cell in _allowed(clause) if cell not in cells]
+            cells.append(free[rng.integers(len(free))])
+    return cells
+
+
+def _allowed(clause: dict) -> list[tuple[int, int]]:
+    return sorted(PLACES[clause["place"]]) if "place" in clause else [divmod(k, GRID) for k in range(GRID * GRID)]
 
 
 def _related_cells(relation: str, rng: np.random.Generator) -> list[tuple[int, int]]:

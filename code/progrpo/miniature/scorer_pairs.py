@@ -14,7 +14,7 @@ from torch import Tensor
 
 from progrpo.miniature import checker
 from progrpo.miniature.checker import EMPTY, KINDS
-from progrpo.miniature.prompts import CLASSES, COLORS, TEXTURES
+from progrpo.miniature.prompts import CLASSES, COLORS, PLACES, TEXTURES
 from progrpo.miniature.scenes import CELL, GRID, JITTERS, SIZE, SceneObject, draw, sample_objects
 
 Scene = list[SceneObject]
@@ -26,7 +26,7 @@ BLANK = len(KINDS) * len(JITTERS)  # template index of the empty cell
 
 @functools.cache
 def cell_templates() -> Tensor:
-    """(217, 3, 8, 8) every cell that the renderer can draw, in [0, 1]: kind x jitter, then the empty cell."""
+    """(1297, 3, 8, 8) every cell that the renderer can draw, in [0, 1]: kind x jitter, then the empty cell."""
     scenes = [[SceneObject(*kind, (0, 0), jitter)] for kind in KINDS for jitter in JITTERS] + [[]]
     cells = np.stack([draw(scene)[:CELL, :CELL] for scene in scenes])
     return torch.from_numpy(cells).permute(0, 3, 1, 2).float() / 255
@@ -81,17 +81,31 @@ def _wrong_class(record: dict, scene: Scene, rng: np.random.Generator) -> Scene 
 
 
 def _wrong_texture(record: dict, scene: Scene, rng: np.random.Generator) -> Scene | None:
-    if record["tag"] != "texture" or not scene:
+    named = [k for k, clause in enumerate(_clauses(record)) if "texture" in clause and k < len(scene)]
+    if not named:
         return None
-    k = int(rng.integers(len(scene)))
+    k = int(rng.choice(named))
     return _change(scene, k, texture=_other(scene[k].texture, TEXTURES, rng))
 
 
-def _swapped_colors(record: dict, scene: Scene, rng: np.random.Generator) -> Scene | None:
-    if record["tag"] not in ("color_attr", "position") or len(scene) < 2:
+def _wrong_place(record: dict, scene: Scene, rng: np.random.Generator) -> Scene | None:
+    if "place" not in record["include"][0] or len(scene) != 1:
+        return None
+    outside = [cell for cell in _free_cells([]) if cell not in PLACES[record["include"][0]["place"]]]
+    return _change(scene, 0, cell=outside[rng.integers(len(outside))])
+
+
+def _swapped_looks(record: dict, scene: Scene, rng: np.random.Generator) -> Scene | None:
+    """Two objects exchange colour or texture, where the prompt names it of one of them."""
+    if len(record["include"]) < 2 or len(scene) < 2:
         return None
     first, second, *rest = scene
-    return [replace(first, color=second.color), replace(second, color=first.color), *rest]
+    named = [key for key in ("color", "texture") if any(key in clause for clause in record["include"])]
+    if not named:
+        return None
+    key = named[rng.integers(len(named))]
+    one, two = getattr(first, key), getattr(second, key)
+    return None if one == two else [replace(first, **{key: two}), replace(second, **{key: one}), *rest]
 
 
 def _wrong_relation(record: dict, scene: Scene, rng: np.random.Generator) -> Scene | None:
@@ -128,12 +142,13 @@ EDITS: dict[str, Callable[[dict, Scene, np.random.Generator], Scene | None]] = {
     "wrong_color": _wrong_color,
     "wrong_class": _wrong_class,
     "wrong_texture": _wrong_texture,
-    "swapped_colors": _swapped_colors,
+    "wrong_place": _wrong_place,
+    "swapped_looks": _swapped_looks,
     "wrong_relation": _wrong_relation,
     "missing": _missing,
     "extra": _extra,
 }
-RELATIONAL = ("wrong_texture", "swapped_colors", "wrong_relation")  # they apply to few tags
+RELATIONAL = ("wrong_texture", "wrong_place", "swapped_looks", "wrong_relation")  # they apply to few tags
 
 
 def edit(record: dict, scene: Scene, rng: np.random.Generator, exclude: str = "") -> tuple[str, Scene]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from progrpo.errors import UserError
 from progrpo.miniature.checker import EMPTY, KINDS
-from progrpo.miniature.prompts import CLASSES, COLORS, NUMBERS, balanced, training_records
+from progrpo.miniature.prompts import CLASSES, COLORS, TEXTURES, balanced, training_records
 from progrpo.miniature.scenes import GRID, SIZE
 from progrpo.miniature.scorer_blip import BlipReward
 from progrpo.miniature.scorer_degradations import DEGRADATIONS, degrade, severity
@@ -26,8 +26,8 @@ from progrpo.miniature.scorer_models import AestheticClip, HFClip, OpenClip, sav
 from progrpo.miniature.scorer_pairs import CELLS, DEFECTS, RUNGS, Ladders, draw_batch, make_ladders, scene_kinds
 from progrpo.rewards.preprocess import clip_pixels
 
-LADDERS = 5000
-HARD_TAGS = ("position", "color_attr", "counting")
+LADDERS = 8000
+HARD_TAGS = ("position", "color_attr", "counting", "texture")
 TEXT_BATCH, TEXT_RATE = 128, 5e-3
 SHARPNESS = 4.0  # logits of the preference for one defect less
 READOUT_WEIGHT, WORDS_WEIGHT = 10.0, 1.0
@@ -37,45 +37,30 @@ BEST_RATING = 6.5
 LEAST_STEPS = 20
 
 
-def partly_coloured_records() -> list[dict]:
-    """Prompts of no tag ("a red circle and a square", "two circles"): six of two objects would be learned by heart."""
-    mixed = [
-        {"tag": "two_object", "include": include[::order], "prompt": " and ".join(words[::order])}
-        for color, name, other in itertools.product(COLORS, CLASSES, CLASSES)
-        if name != other
-        for order in (1, -1)
-        for include, words in [
-            (
-                [{"class": name, "count": 1, "color": color}, {"class": other, "count": 1}],
-                [f"a {color} {name}", f"a {other}"],
-            )
-        ]
-    ]
-    counts = [
-        {"tag": "counting", "include": [{"class": name, "count": n}], "prompt": f"{word} {name}s"}
-        for name in CLASSES
-        for n, word in NUMBERS.items()
-    ]
-    return mixed + counts
-
-
 def training_ladders(seed: int) -> Ladders:
-    """5,000 ladders: 45 % balanced over the training prompts' tags, 45 % of their hard tags, 10 % partly coloured."""
+    """8,000 ladders: 60 % balanced over the training prompts' tags, 40 % over their hard tags."""
     records = training_records()
     hard = [record for record in records if record["tag"] in HARD_TAGS]
-    shares = zip((records, hard, partly_coloured_records()), (0.45, 0.45, 0.1), strict=True)
-    chosen = [balanced(part, round(share * LADDERS), seed + k) for k, (part, share) in enumerate(shares)]
+    chosen = [
+        balanced(part, round(share * LADDERS), seed + k)
+        for k, (part, share) in enumerate(((records, 0.6), (hard, 0.4)))
+    ]
     return make_ladders(list(itertools.chain(*chosen)), seed)
 
 
+LOOKS = (*itertools.product(CLASSES, COLORS), *itertools.product(CLASSES, TEXTURES))
+
+
 def scene_summary(scenes: Tensor) -> Tensor:
-    """(B, 36) per colour and class: how many, and the sums of their columns and rows counted from the middle."""
-    pairs = [(name, color) for name in CLASSES for color in COLORS]
-    kinds = torch.tensor([[float(pair == kind[:2]) for pair in pairs] for kind in KINDS] + [[0.0] * len(pairs)])
-    assert len(kinds) == EMPTY + 1
+    """(B, 180) of scenes (B, 9): per class and colour, and per class and texture, how many objects there are, and the
+    sums of their columns and rows counted from the middle."""
+    looks = torch.tensor(
+        [[float(look in (kind[:2], kind[::2])) for look in LOOKS] for kind in KINDS] + [[0.0] * len(LOOKS)]
+    )
+    assert len(looks) == EMPTY + 1
     cells = torch.arange(CELLS)
     places = torch.stack([torch.ones(CELLS), cells % GRID - 1.0, cells // GRID - 1.0], 1)
-    return torch.einsum("bck,cp->bkp", kinds[scene_kinds(scenes)], places).flatten(1)
+    return torch.einsum("bck,cp->bkp", looks[scene_kinds(scenes)], places).flatten(1)
 
 
 class Readouts(nn.Module):
@@ -83,19 +68,19 @@ class Readouts(nn.Module):
 
     def __init__(self, image_width: int, text_width: int, tokens: int, vocabulary: int):
         super().__init__()
-        summary = 3 * len(CLASSES) * len(COLORS)
+        summary = 3 * len(LOOKS)
         self.scene = nn.Linear(image_width, summary)
         self.asked = self.scene if image_width == text_width else nn.Linear(text_width, summary)
         self.words = nn.Linear(text_width, tokens * vocabulary)
         self.vocabulary = vocabulary
 
     def text_loss(self, text: Tensor, tokens: Tensor, summary: Tensor) -> Tensor:
-        """From text embeddings (P, D): the expected summary (P, 36) of a faithful scene, and the tokens (P, T)."""
+        """From text embeddings (P, D): the expected summary (P, 180) of a faithful scene, and the tokens (P, T)."""
         words = F.cross_entropy(self.words(text).view(-1, self.vocabulary), tokens.flatten())
         return READOUT_WEIGHT * F.mse_loss(self.asked(text), summary) + WORDS_WEIGHT * words
 
     def image_loss(self, image: Tensor, summary: Tensor) -> Tensor:
-        """From image embeddings (B, D) their scenes' summary (B, 36)."""
+        """From image embeddings (B, D) their scenes' summary (B, 180)."""
         return READOUT_WEIGHT * F.mse_loss(self.scene(image), summary)
 
 
@@ -149,7 +134,7 @@ def _step(loss: Tensor, parameters: list[nn.Parameter], optimiser, schedule) -> 
 
 
 def train_text(model: nn.Module, readouts: Readouts, data: tuple[Tensor, Tensor], steps: int, draw: torch.Generator):
-    """First the text tower alone, on (tokens (N, T), summaries (N, 36)): cheap, and relations need many steps."""
+    """First the text tower alone, on (tokens (N, T), summaries (N, 180)): cheap, and relations need many steps."""
     tokens, summaries = data
     parameters = [*model.text_parameters(), *readouts.parameters()]
     optimiser, schedule = _optimiser(parameters, TEXT_RATE, steps)

@@ -14,7 +14,7 @@ from transformers import (
     T5Tokenizer,
 )
 
-from progrpo.miniature.prompts import TAGS, all_records
+from progrpo.miniature.prompts import records_by_prompt
 
 CLIP_TOKENS = 10  # start, at most eight words, end
 T5_TOKENS = 9  # at most eight words, end
@@ -22,7 +22,7 @@ T5_TOKENS = 9  # at most eight words, end
 
 def vocabulary() -> list[str]:
     """Every word of every prompt, sorted."""
-    return sorted({word for tag in TAGS for record in all_records(tag) for word in record["prompt"].split()})
+    return sorted({word for prompt in records_by_prompt() for word in prompt.split()})
 
 
 def clip_tokenizer(words: list[str] | None = None, length: int = CLIP_TOKENS) -> CLIPTokenizer:

@@ -1,7 +1,7 @@
 """The miniature BLIP-VQA: answers "a red circle?" with yes or no, in the layout of the converted real model.
 
-It learns from scenes of training records: a question about a noun chunk of the scene's own prompt or about something
-else, the answer read off the scene's objects. A bare "a circle?" is yes for a circle of any colour. Held-out records
+It learns from scenes of training records: a question about one of a scene's objects or about something like it, the
+answer read off the scene's objects. A bare "a circle?" is yes for a circle of any colour and texture. Held-out records
 are left for the report.
 """
 
@@ -22,12 +22,22 @@ from progrpo.benchmarks.compbench.blip import BOS, ENC, BlipVqa, load_vqa, save_
 from progrpo.benchmarks.compbench.chunks import TemplateChunker
 from progrpo.benchmarks.compbench.vqa import image_score, pixels, questions, yes_probabilities
 from progrpo.files import write_json
-from progrpo.miniature.prompts import CLASSES, COLORS, NUMBERS, TAGS, held_out_records, split_records
+from progrpo.miniature.prompts import (
+    CLASSES,
+    COLORS,
+    NUMBERS,
+    TAGS,
+    TEXTURES,
+    held_out_records,
+    noun_phrase,
+    plural,
+    split_records,
+)
 from progrpo.miniature.scenes import SceneObject, draw, sample_objects
 
 SIDE, PATCH, WIDTH, BATCH, LEARNING_RATE = 24, 8, 48, 64, 1e-3
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-WORDS = ("yes", "no", "?", "a", "striped", *NUMBERS.values(), *COLORS, *CLASSES, *(f"{name}s" for name in CLASSES))
+WORDS = ("yes", "no", "?", "a", *TEXTURES[1:], *NUMBERS.values(), *COLORS, *CLASSES, *map(plural, CLASSES))
 
 
 def build(seed: int) -> BlipVqa:
@@ -71,29 +81,21 @@ def _initialise(model: BlipForQuestionAnswering) -> None:
         torch.nn.init.normal_(parameter, std=0.5)
 
 
-def holds(chunk: str, objects: list[SceneObject]) -> bool:
-    """Whether a scene shows what a noun chunk says: at least that many objects of that class, colour and texture."""
-    words = chunk.split()
-    count = next((n for n, word in NUMBERS.items() if word == words[0]), 1)
-    name = words[-1].removesuffix("s") if count > 1 else words[-1]
-    color = next((word for word in words if word in COLORS), None)
-    texture = "striped" if "striped" in words else None
-    matching = [o for o in objects if o.name == name and color in (None, o.color) and texture in (None, o.texture)]
-    return len(matching) >= count
+def shows(clause: dict, objects: list[SceneObject]) -> bool:
+    """Whether a scene shows at least `count` objects of a clause's class and, where it has them, colour and texture."""
+    matching = [
+        o
+        for o in objects
+        if o.name == clause["class"]
+        and clause.get("color", o.color) == o.color
+        and clause.get("texture", o.texture) == o.texture
+    ]
+    return len(matching) >= clause["count"]
 
 
-def noun_chunks() -> dict[str, list[str]]:
-    """Every noun chunk that a miniature prompt can have, by kind."""
-    pairs = [(color, name) for color in COLORS for name in CLASSES]
-    return {
-        "bare": [f"a {name}" for name in CLASSES],
-        "colored": [f"a {color} {name}" for color, name in pairs],
-        "striped": [f"a striped {color} {name}" for color, name in pairs],
-        "counted": [f"{word} {color} {name}s" for word in NUMBERS.values() for color, name in pairs],
-    }
-
-
-KIND_WEIGHTS = {"bare": 3, "colored": 5, "striped": 1, "counted": 1}  # about how often prompts of the tags have them
+# how often questions give an object's (colour, texture), about as often as noun phrases of the tags that are asked do
+LOOK_WEIGHTS = {(): 3, ("color",): 5, ("texture",): 4, ("color", "texture"): 2}
+COUNTED_SHARE = 0.1  # of questions that ask for more than one
 
 
 class Sampler:
@@ -102,7 +104,6 @@ class Sampler:
     def __init__(self, records: list[dict], seed: int):
         self.by_tag = [[r for r in records if r["tag"] == tag] for tag in TAGS]
         self.random, self.numpy = random.Random(seed), np.random.default_rng(seed)
-        self.chunks = noun_chunks()
 
     def scene(self) -> tuple[dict, list[SceneObject]]:
         """A record, every tag equally often, and the objects of a faithful scene of it."""
@@ -110,16 +111,26 @@ class Sampler:
         return record, sample_objects(record, self.numpy)
 
     def _question(self, objects: list[SceneObject], wanted: bool) -> str:
-        """A noun chunk that is true or false of a scene.
+        """A noun phrase that is true or false of a scene.
 
-        Half of the false ones come near the truth: they name the class or the colour of an object that is there.
+        A true one describes one of its objects; a false one the same with each attribute redrawn half of the time,
+        so that many of the false ones are wrong in one attribute alone.
         """
-        fitting: list[str] = []
-        while not fitting:
-            (kind,) = self.random.choices(list(KIND_WEIGHTS), list(KIND_WEIGHTS.values()))
-            fitting = [chunk for chunk in self.chunks[kind] if holds(chunk, objects) == wanted]
-        near = [c for c in fitting if any(o.name in c or o.color in c for o in objects)]
-        return self.random.choice(near if near and self.random.random() < 0.5 else fitting)
+        looks = list(LOOK_WEIGHTS)
+        while True:
+            shown, (keys,) = self.random.choice(objects), self.random.choices(looks, LOOK_WEIGHTS.values())
+            values = {"class": shown.name, "color": shown.color, "texture": shown.texture}
+            if not wanted:
+                choices = {"class": CLASSES, "color": COLORS, "texture": TEXTURES}
+                values = {
+                    k: v if self.random.random() < 0.5 else self.random.choice(choices[k]) for k, v in values.items()
+                }
+            if "texture" in keys and values["texture"] == TEXTURES[0]:
+                continue  # prompts name no solid object
+            count = self.random.choice(list(NUMBERS)) if self.random.random() < COUNTED_SHARE else 1
+            clause = {"count": count, **{k: v for k, v in values.items() if k in ("class", *keys)}}
+            if shows(clause, objects) == wanted:
+                return noun_phrase(clause)
 
     def batch(self, size: int) -> tuple[list[np.ndarray], list[str], Tensor]:
         """(images (24, 24, 3) uint8, questions, answers (size,) bool)."""

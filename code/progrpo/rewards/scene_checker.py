@@ -1,6 +1,5 @@
 """The miniature world's exact checker as a scorer: what the pixels show against what the prompt asks for."""
 
-import functools
 from pathlib import Path
 
 import torch
@@ -8,17 +7,11 @@ from torch import Tensor
 
 from progrpo.errors import UserError
 from progrpo.miniature import checker
-from progrpo.miniature.prompts import TAGS, all_records
+from progrpo.miniature.prompts import records_by_prompt
 from progrpo.miniature.scenes import SIZE
 from progrpo.rewards.base import BatchedScorer
 
 MODES = {"soft": checker.soft, "strict": checker.strict}
-
-
-@functools.cache
-def records_by_prompt() -> dict[str, dict]:
-    """The record of every prompt of the miniature world."""
-    return {record["prompt"]: record for tag in TAGS for record in all_records(tag)}
 
 
 class SceneChecker(BatchedScorer):
