@@ -10,7 +10,8 @@ from progrpo.benchmarks.compbench.spatial import find_objects
 from progrpo.benchmarks.compbench.vqa import questions
 from progrpo.benchmarks.prompt_sets import load_prompts
 from progrpo.errors import UserError
-from progrpo.miniature.prompts import TAGS, all_records
+from progrpo.miniature.prompts import all_records
+from progrpo.miniature.world import COMPBENCH_TAGS
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_the_objects_of_every_spatial_prompt_are_the_same_by_rules_and_by_spacy(
 
 
 def test_every_object_of_a_miniature_prompt_is_one_chunk():
-    for record in (r for tag in TAGS for r in all_records(tag)):
+    for record in (r for tag in COMPBENCH_TAGS.values() for r in all_records(tag)):
         found = TemplateChunker().chunks(record["prompt"])
         assert len(found) == len(record["include"]), record["prompt"]
 

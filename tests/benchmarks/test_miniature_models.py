@@ -9,40 +9,67 @@ import torch
 
 from progrpo.benchmarks.compbench.blip import load_vqa
 from progrpo.benchmarks.compbench.chunks import TemplateChunker
+from progrpo.benchmarks.compbench.spatial import SHORT_FORMS, find_locality, find_objects
 from progrpo.benchmarks.geneval.color import load_color_classifier
 from progrpo.benchmarks.geneval.detector import load_detector
+from progrpo.benchmarks.prompt_sets import validate_record
 from progrpo.miniature import detector_training, vqa_training
-from progrpo.miniature.prompts import CLASSES, COLORS, TAGS, all_records, held_out_records, training_records
+from progrpo.miniature.prompts import (
+    CLASSES,
+    COLORS,
+    TAGS,
+    all_records,
+    held_out_records,
+    meaning,
+    noun_phrase,
+    training_records,
+)
 from progrpo.miniature.scenes import SceneObject, sample_objects
+from progrpo.miniature.world import COMPBENCH_TAGS
 
 RESULTS = Path(__file__).parents[2] / "results" / "miniature"
 
 
-def test_every_chunk_of_a_prompt_holds_in_a_faithful_scene():
+@pytest.mark.parametrize("tag", COMPBENCH_TAGS.values())
+def test_the_chunks_of_a_prompt_are_its_clauses(tag):
+    for record in all_records(tag):
+        phrases = [noun_phrase(clause) for clause in record["include"]]
+        assert sorted(TemplateChunker().chunks(record["prompt"])) == sorted(phrases)
+
+
+def test_spatial_prompts_name_subject_and_reference():
+    for record in all_records("position"):
+        reference, subject = record["include"]
+        assert find_objects(record["prompt"], TemplateChunker()) == (subject["class"], reference["class"])
+        assert find_locality(record["prompt"]) == SHORT_FORMS[subject["position"][0]]
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_every_record_is_valid_by_geneval_and_what_it_asks_for_is_shown(tag):
     rng = np.random.default_rng(0)
-    for record in (r for tag in TAGS for r in all_records(tag)):
+    for record in all_records(tag):
+        validate_record(record, "here", detector_training.VOCABULARY)
         objects = sample_objects(record, rng)
-        for chunk in TemplateChunker().chunks(record["prompt"]):
-            assert vqa_training.holds(chunk, objects), (record["prompt"], objects)
+        assert all(vqa_training.shows(clause, objects) for clause in record["include"])
 
 
 @pytest.mark.parametrize(
-    ("chunk", "true"),
+    ("clause", "true"),
     [
-        ("a circle", True),
-        ("a red circle", True),
-        ("a blue circle", False),
-        ("a striped red circle", False),
-        ("a striped blue square", True),
-        ("two red circles", True),
-        ("three red circles", False),
-        ("a triangle", False),
+        ({"class": "circle"}, True),
+        ({"class": "circle", "color": "red"}, True),
+        ({"class": "circle", "color": "blue"}, False),
+        ({"class": "circle", "color": "red", "texture": "striped"}, False),
+        ({"class": "square", "color": "blue", "texture": "striped"}, True),
+        ({"class": "circle", "color": "red", "count": 2}, True),
+        ({"class": "circle", "color": "red", "count": 3}, False),
+        ({"class": "triangle"}, False),
     ],
 )
-def test_answers_are_read_off_the_scene(chunk, true):
+def test_answers_are_read_off_the_scene(clause, true):
     red = [SceneObject("circle", "red", "solid", (0, k), (0, 0)) for k in range(2)]
     scene = [*red, SceneObject("square", "blue", "striped", (2, 2), (0, 0))]
-    assert vqa_training.holds(chunk, scene) is true
+    assert vqa_training.shows({"count": 1, **clause}, scene) is true
 
 
 def test_half_of_the_questions_are_true_and_all_words_are_tokens():
@@ -125,5 +152,5 @@ def test_the_trained_vqa_tells_faithful_from_mismatched_scenes():
 
 
 def test_held_out_records_are_in_no_training():
-    trained = {r["prompt"] for r in training_records()}
-    assert not trained & {r["prompt"] for r in held_out_records()}
+    trained = {meaning(r) for r in training_records()}
+    assert not trained & {meaning(r) for r in held_out_records()}

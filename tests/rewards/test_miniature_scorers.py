@@ -10,12 +10,12 @@ import torch
 from progrpo.cli import main
 from progrpo.errors import UserError
 from progrpo.miniature import checker, scorer_training
-from progrpo.miniature.prompts import balanced, training_records
+from progrpo.miniature.prompts import balanced, meaning, training_records
 from progrpo.miniature.scenes import draw, sample_objects
 from progrpo.miniature.scorer_degradations import DEGRADATIONS, degrade, severity
-from progrpo.miniature.scorer_pairs import CELLS, draw_batch, encode, make_ladders, scene_kinds
+from progrpo.miniature.scorer_pairs import BLANK, CELLS, EDITS, draw_batch, encode, make_ladders, scene_kinds
 from progrpo.miniature.scorer_report import accuracies, held_out_images, score_all, within_prompt_correlation
-from progrpo.miniature.scorer_training import RECIPES, partly_coloured_records, preference_loss, scene_summary
+from progrpo.miniature.scorer_training import LOOKS, RECIPES, preference_loss, scene_summary
 from progrpo.rewards import load_scorer
 
 TRAINED = Path(__file__).parents[2] / "results/miniature/scorers"
@@ -53,9 +53,8 @@ def test_ladders_and_images_are_functions_of_the_seed(ladders):
 
 
 def test_training_prompts_are_not_held_out():
-    held_out = {record["prompt"] for record in held_out_images(140, 1)[0].records}
-    used = {record["prompt"] for record in training_records() + partly_coloured_records()}
-    assert not held_out & used
+    held_out = {meaning(record) for record in held_out_images(140, 1)[0].records}
+    assert not held_out & {meaning(record) for record in training_records()}
 
 
 @pytest.mark.parametrize("kind", range(len(DEGRADATIONS)))
@@ -87,11 +86,23 @@ def test_the_preference_loss_vanishes_at_the_defects_alone():
 
 
 def test_the_scene_summary_counts_and_places():
-    """A red circle at the top left: one of the first kind, column -1, row -1."""
-    scene = torch.full((1, CELLS), 216)
+    """A solid red circle at the top left: one of two looks, red circles and solid circles, column -1, row -1."""
+    scene = torch.full((1, CELLS), BLANK)
     scene[0, 0] = 0
-    assert scene_summary(scene)[0, :3].tolist() == [1, -1, -1]
-    assert scene_summary(scene)[0, 3:].abs().sum() == 0
+    looks = dict(zip(LOOKS, scene_summary(scene)[0].view(-1, 3).tolist(), strict=True))
+    assert looks.pop(("circle", "red")) == looks.pop(("circle", "solid")) == [1, -1, -1]
+    assert set(map(tuple, looks.values())) == {(0, 0, 0)}
+
+
+def test_swapped_looks_and_wrong_places_are_wrong():
+    rng = np.random.default_rng(0)
+    for name, tags in (("swapped_looks", ("color_attr", "texture")), ("wrong_place", ("single_object", "colors"))):
+        records = [r for r in training_records() if r["tag"] in tags][::7]
+        edited = [(r, EDITS[name](r, sample_objects(r, rng), rng)) for r in records]
+        changed = [(r, scene) for r, scene in edited if scene is not None]
+        images = draw_batch(torch.tensor([encode(scene) for _, scene in changed]))
+        assert len(changed) > 50
+        assert checker.strict(images, [r for r, _ in changed]).max() == 0
 
 
 def test_a_tie_is_half_a_win_and_a_perfect_scorer_wins_all(ladders):
@@ -114,7 +125,7 @@ def test_a_miniature_trains_and_loads_as_the_real_scorer_does(name, tmp_path, mo
     prompts = ["a red circle"] * 9
     expected = _network_scores(name, networks[0][0].float(), images[0], prompts)
     assert torch.allclose(scorer.score(images[0], prompts), expected, rtol=1e-4, atol=1e-4)
-    assert sum(file.stat().st_size for file in (tmp_path / name).iterdir()) < 600_000
+    assert sum(file.stat().st_size for file in (tmp_path / name).iterdir()) < 700_000
 
 
 _save = scorer_training.save_folder

@@ -1,6 +1,7 @@
 """Exact checker of miniature images: every grid cell against every template the renderer can draw there."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +13,9 @@ from progrpo.miniature.scenes import CELL, GRID, JITTERS, SIZE, SceneObject, dra
 
 KINDS = tuple((name, color, texture) for name in CLASSES for color in COLORS for texture in TEXTURES)
 EMPTY = len(KINDS)  # index of "nothing here" behind the 144 kinds of objects
-TEMPERATURE = (
-    0.002  # mean squared error per pixel that lowers a kind's odds e-fold; circle against square is about 0.02
-)
-UNRECOGNISED = (
-    0.03  # mean squared error above which the best template is no match (calibrated on autoencoder round trips)
-)
+# mean squared errors per pixel: what lowers a kind's odds e-fold (the nearest two kinds are 0.007 apart), and above which
+# the best template is no match (calibrated on autoencoder round trips)
+TEMPERATURE, UNRECOGNISED = 0.0015, 0.03
 
 
 @functools.cache
@@ -72,13 +70,16 @@ def strict(images: Tensor, records: list[dict]) -> Tensor:
     """(B,) float32 in {0, 1}: the image shows exactly what the record asks for, every object recognisable, and nothing else."""
     reading = read_cells(images)
     best, recognised = reading.best.cpu(), (reading.error <= UNRECOGNISED).all(1).cpu()
-    verdicts = [bool(recognised[k]) and _satisfies(_objects(best[k]), record) for k, record in enumerate(records)]
+    verdicts = [
+        bool(recognised[k]) and satisfies(_objects(best[k].tolist()), record) for k, record in enumerate(records)
+    ]
     return torch.tensor(verdicts, dtype=torch.float32, device=images.device)
 
 
-def _objects(best: Tensor) -> list[SceneObject]:
+def _objects(templates: Sequence[int]) -> list[SceneObject]:
+    """The objects of a scene of nine template indices: kind x jitter, the last index for an empty cell."""
     objects = []
-    for cell, template in enumerate(best.tolist()):
+    for cell, template in enumerate(templates):
         kind, jitter = divmod(template, len(JITTERS))
         if kind < EMPTY:
             objects.append(SceneObject(*KINDS[kind], divmod(cell, GRID), JITTERS[jitter]))
@@ -94,7 +95,8 @@ def _in_place(clause: dict, cell: tuple[int, int]) -> bool:
     return "place" not in clause or cell in PLACES[clause["place"]]
 
 
-def _satisfies(objects: list[SceneObject], record: dict) -> bool:
+def satisfies(objects: list[SceneObject], record: dict) -> bool:
+    """Whether a scene is exactly what a record asks for: the strict verdict on the scene's clean image."""
     groups = []
     for clause in record["include"]:
         found = [o for o in objects if _fits(clause, (o.name, o.color, o.texture)) and _in_place(clause, o.cell)]

@@ -27,8 +27,8 @@ from progrpo.rewards.linear_head import linear_head
 from progrpo.rewards.open_clip_model import CONFIG as OPEN_CLIP_CONFIG
 
 WIDTH, LAYERS, HEADS = 64, 3, 4  # of a vision tower; one patch is one grid cell
-TEXT_WIDTH, TEXT_LAYERS = 48, 2
-EMBEDDING = 64
+TEXT_WIDTH, TEXT_LAYERS = 64, 2
+EMBEDDING = 96
 SCALE = 20.0  # initial exp(logit_scale)
 
 

@@ -101,7 +101,7 @@ def _swapped_looks(record: dict, scene: Scene, rng: np.random.Generator) -> Scen
         return None
     first, second, *rest = scene
     named = [key for key in ("color", "texture") if any(key in clause for clause in record["include"])]
-    if not named:
+    if not named or first.name == second.name:
         return None
     key = named[rng.integers(len(named))]
     one, two = getattr(first, key), getattr(second, key)
@@ -171,31 +171,19 @@ class Ladders:
 
 
 def make_ladders(records: list[dict], seed: int) -> Ladders:
-    """One ladder per record, verified: to the strict checker the first scene is faithful, the other three are not."""
+    """One ladder per record, verified: by the checker's rules the first scene is faithful, the other three are not."""
     rng = np.random.default_rng(seed)
-    rows: list[list[list[int]] | None] = [None] * len(records)
-    names: list[tuple[str, str]] = [("", "")] * len(records)
-    open_ladders = list(range(len(records)))
-    while open_ladders:
-        for k in open_ladders:
-            record = records[k]
+    rows: list[list[list[int]]] = []
+    names: list[tuple[str, str]] = []
+    for record in records:
+        verdicts: list[bool] = []
+        while verdicts != [True, False, False, False]:
             faithful = sample_objects(record, rng)
             first, once = edit(record, faithful, rng)
             second, other = edit(record, faithful, rng, exclude=first)
             twice = edit(record, once, rng, exclude=first)[1]
-            rows[k], names[k] = [encode(s) for s in (faithful, once, other, twice)], (first, second)
-        verdicts = torch.cat([_verdicts(rows, records, part) for part in _parts(open_ladders)])
-        good = (verdicts == torch.tensor([1.0, 0, 0, 0])).all(1).tolist()
-        open_ladders = [k for k, verified in zip(open_ladders, good, strict=True) if not verified]
+            scenes = (faithful, once, other, twice)
+            verdicts = [checker.satisfies(scene, record) for scene in scenes]
+        rows.append([encode(scene) for scene in scenes])
+        names.append((first, second))
     return Ladders(torch.tensor(rows), records, names)
-
-
-def _parts(items: list[int], size: int = 512) -> list[list[int]]:
-    return [items[i : i + size] for i in range(0, len(items), size)]
-
-
-def _verdicts(rows: list[list[list[int]]], records: list[dict], which: list[int]) -> Tensor:
-    """(n, 4) strict verdicts of the scenes of n ladders."""
-    scenes = torch.tensor([rows[k] for k in which]).view(-1, CELLS)
-    asked = [records[k] for k in which for _ in range(RUNGS)]
-    return checker.strict(draw_batch(scenes), asked).view(-1, RUNGS)

@@ -1,4 +1,4 @@
-"""Training of the miniature scorers on ladders of rendered scenes; two CPU minutes each.
+"""Training of the miniature scorers on ladders of rendered scenes; three CPU minutes each.
 
 The preference scorers (PickScore, HPS, ImageReward) learn graded preferences between images of one prompt. Two
 auxiliary readouts, thrown away after training, make them learn what a contrastive loss alone finds slowly
@@ -27,10 +27,10 @@ from progrpo.miniature.scorer_pairs import CELLS, DEFECTS, RUNGS, Ladders, draw_
 from progrpo.rewards.preprocess import clip_pixels
 
 LADDERS = 8000
-HARD_TAGS = ("position", "color_attr", "counting", "texture")
+HARD_TAGS = ("position", "counting", "texture")
 TEXT_BATCH, TEXT_RATE = 128, 5e-3
 SHARPNESS = 4.0  # logits of the preference for one defect less
-READOUT_WEIGHT, WORDS_WEIGHT = 10.0, 1.0
+READOUT_WEIGHT, WORDS_WEIGHT = 50.0, 1.0
 IMAGES = RUNGS + 3  # per prompt: the ladder, a degraded copy, a cross-fade, another prompt's image
 FOREIGN_DEFECTS = 2.5
 BEST_RATING = 6.5
@@ -235,7 +235,7 @@ class Recipe:
     build: Callable[[], nn.Module]
     train: Callable[["Recipe", Ladders, int, Callable[[str], None]], nn.Module]
     degradation_cost: float
-    steps: int = 1000
+    steps: int = 1500
     prompts: int = 32
     rate: float = 3e-3
 
