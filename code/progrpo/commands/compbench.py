@@ -65,7 +65,7 @@ def _add_preparation(actions, style: type) -> None:
 
     train = actions.add_parser("train-miniature", help="train the miniature BLIP-VQA", formatter_class=style)
     train.add_argument("--out", type=Path, required=True, help="folder for the model and report.json")
-    train.add_argument("--steps", type=int, default=2800, help="training steps")
+    train.add_argument("--steps", type=int, default=4000, help="training steps")
     train.add_argument("--seed", type=int, default=0, help="seed of weights and scenes")
     train.set_defaults(run=run_train_miniature)
 

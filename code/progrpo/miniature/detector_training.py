@@ -233,7 +233,7 @@ def report(detector: Detector, classifier: ColorClassifier, scenes: int, seed: i
 
 
 def train(
-    out: Path | str, detector_steps: int = 5000, color_steps: int = 1500, seed: int = 0, scenes: int = 350
+    out: Path | str, detector_steps: int = 7000, color_steps: int = 2500, seed: int = 0, scenes: int = 350
 ) -> dict:
     """Train both miniatures, save them under `out`, and report what the saved ones see (also in out/report.json)."""
     out, started = Path(out), time.process_time()

@@ -35,7 +35,7 @@ from progrpo.miniature.prompts import (
 )
 from progrpo.miniature.scenes import SceneObject, draw, sample_objects
 
-SIDE, PATCH, WIDTH, BATCH, LEARNING_RATE = 24, 8, 48, 64, 1e-3
+SIDE, PATCH, WIDTH, BATCH, LEARNING_RATE = 24, 8, 64, 64, 1e-3
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = ("yes", "no", "?", "a", *TEXTURES[1:], *NUMBERS.values(), *COLORS, *CLASSES, *map(plural, CLASSES))
 
@@ -198,7 +198,7 @@ def report(vqa: BlipVqa, scenes: int, seed: int) -> dict:
     }
 
 
-def train(out: Path | str, steps: int = 2800, seed: int = 0, scenes: int = 500) -> dict:
+def train(out: Path | str, steps: int = 4000, seed: int = 0, scenes: int = 500) -> dict:
     """Train the miniature BLIP-VQA, save it under `out`, and report what the saved model sees (also in
     out/report.json)."""
     started = time.process_time()
