@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, compute, print."""
     import json
 
-    from progrpo.analysis import atomic_costs, flops
+    from progrpo.cost import atomic_costs, flops
     from progrpo.files import write_json
 
     report = flops.report(atomic_costs.measure())
