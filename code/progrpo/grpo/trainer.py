@@ -224,9 +224,9 @@ class Trainer:
             self._keep_start()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-            self.updates += 1
             if self.average:
                 self.average.update(self.tuning.parameters, self.updates)
+            self.updates += 1
         return statistics
 
     def _accumulate(self, samples: Samples, start: int, size: int, statistics: UpdateStatistics) -> None:
