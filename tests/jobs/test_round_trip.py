@@ -16,6 +16,7 @@ from progrpo.cli import main
 from progrpo.config import Config, load_config
 from progrpo.errors import UserError
 from progrpo.files import write_json, write_jsonl
+from progrpo.grpo.backbone import load_backbone
 from progrpo.grpo.rollout import TrajectoryNoise
 from progrpo.jobs.evaluate import score_images
 from progrpo.jobs.images import save_image
@@ -45,7 +46,7 @@ else:
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
 if kind == "unet_full":
     pipeline.unet = UNet2DConditionModel.from_pretrained(final + "/unet")
-elif final:
+else:
     pipeline.load_lora_weights(final)
 images = pipeline(
     list(given["prompts"]), latents=torch.from_numpy(given["noise"]), num_inference_steps=int(given["steps"]),
@@ -69,12 +70,12 @@ def world(tmp_path_factory) -> Path:
     return path
 
 
-def plain_images(config: Config, run: str, final: Path | str, folder: Path) -> np.ndarray:
+def plain_images(config: Config, run: str, final: Path, folder: Path) -> np.ndarray:
     """(6, 24, 24, 3) in [0, 1] by diffusers in a process of its own, from the noise that `progrpo generate` uses."""
     prompts = [record.prompt for record in prompts_of(config.prompt_sets["test"])]
     model = config.models[config.runs[run].model]
-    channels = {"flow": 32, "diffusion": 32}[model.family]
-    noise = TrajectoryNoise(0, 0, list(range(len(prompts))), (channels, 3, 3))
+    shape = load_backbone(model, torch.device("cpu")).latent_shape
+    noise = TrajectoryNoise(0, 0, list(range(len(prompts))), shape)
     noise = noise.initial(torch.arange(len(prompts)), torch.zeros(len(prompts), dtype=torch.long))
     np.savez(folder / "given.npz", prompts=prompts, noise=noise.numpy(), steps=STEPS, guidance=GUIDANCE)
     arguments = [run, model.path, str(final), str(folder / "given.npz"), str(folder / "images.npy")]
@@ -95,11 +96,15 @@ def test_plain_diffusers_makes_the_images_of_a_trained_run(world, tmp_path, run)
     assert main(["train", *arguments, "--out", str(tmp_path / "run")]) == 0
     final = tmp_path / "run" / "final"
     assert main(["generate", *arguments, "--weights", str(final), "--out", str(tmp_path / "images")]) == 0
-    generated = np.stack([pixels(tmp_path / "images" / "test" / f"{k:05d}.png") for k in range(6)])
-    plain = plain_images(load_config(world), run, final, tmp_path)
+    config = load_config(world)
+    base = f"base_{config.runs[run].model}"
+    assert main(["generate", "--config", str(world), "--run", base, "--out", str(tmp_path / "base")]) == 0
+    generated, untrained = (
+        np.stack([pixels(tmp_path / kind / "test" / f"{k:05d}.png") for k in range(6)]) for kind in ("images", "base")
+    )
+    plain = plain_images(config, run, final, tmp_path)
     assert np.abs(generated - plain).max() < 1 / 510 + 1e-4
-    if run != "unet_full":  # and the adapter shows, at more than twice that
-        assert np.abs(plain_images(load_config(world), run, "", tmp_path) - plain).max() > 2 / 255
+    assert np.abs(untrained - plain).max() > 2 / 255  # the training shows
 
 
 class Recorder:
