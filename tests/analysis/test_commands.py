@@ -76,7 +76,7 @@ def test_flops_prints_a_table_and_json(tmp_path, monkeypatch, capsys):
     costs = ("denoiser", "decoder", "taesd", "reward", "trained_step")
     names = [*costs, *(f"{cost}_without_attention" for cost in costs)]
     measured = {backbone: dict.fromkeys(names, 1.0) for backbone in ("sd35m", "sd14")}
-    monkeypatch.setattr("progrpo.analysis.atomic_costs.measure", lambda: measured)
+    monkeypatch.setattr("progrpo.cost.atomic_costs.measure", lambda: measured)
     assert run(flops, "flops", "--out", tmp_path / "flops.json") == 0
     page = capsys.readouterr().out
     for text in ("335626.83", "360 / 396", "equation_22_as_written", "(5, 7)"):

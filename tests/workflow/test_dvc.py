@@ -8,8 +8,8 @@ import yaml
 
 from checkout import ROOT, call
 from progrpo.config import load_config
-from progrpo.summary import collect, rounded
-from progrpo.tables import build, load_summary, table_names
+from progrpo.report.summary import collect, rounded
+from progrpo.report.tables import build, load_summary, table_names
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 TIERS, TABLES = (next(entry[name] for entry in STAGES["vars"] if name in entry) for name in ("tiers", "tables"))

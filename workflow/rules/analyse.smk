@@ -4,7 +4,7 @@
 rule sample_rewards:
     input:
         analysis_inputs,
-        code=code("backbone.py", "samplers.py"),
+        code=code("grpo/backbone.py", "grpo/samplers.py"),
     output:
         rewards="<results>/analysis/samples/{analysis}.json",
     log:
@@ -109,9 +109,9 @@ rule analyse_ovf_study:
 rule count_flops:
     input:
         code=code(
-            "analysis/flops.py",
-            "analysis/atomic_costs.py",
-            "analysis/architectures.py",
+            "cost/flops.py",
+            "cost/atomic_costs.py",
+            "cost/architectures.py",
         ),
     output:
         "<results>/analysis/flops.json",

@@ -9,7 +9,12 @@ for job, sets in evaluation_jobs().items():
         input:
             generate_inputs(sets),
             weights=model_weights,
-            code=code("backbone.py", "generation.py", "samplers.py", "tuning.py"),
+            code=code(
+                "grpo/backbone.py",
+                "jobs/images.py",
+                "grpo/samplers.py",
+                "grpo/tuning.py",
+            ),
         output:
             images=expand(
                 "<results>/images/{{model}}-seed{{seed}}/{prompts}/prompts.jsonl",
@@ -51,7 +56,7 @@ for job, sets in evaluation_jobs().items():
                     "<results>/images/{{model}}-seed{{seed}}/{prompts}/prompts.jsonl",
                     prompts=scored(sets),
                 ),
-                code=code("evaluation.py", "rewards", *BENCHMARK_CODE),
+                code=code("jobs/evaluate.py", "rewards", *BENCHMARK_CODE),
             output:
                 scores=expand(
                     "<results>/evaluations/{{model}}-seed{{seed}}/{prompts}.json",
@@ -106,7 +111,7 @@ rule summarise:
         evaluations=evaluation_files(),
         weights=run_files(TIER.runs),
         analyses=analysis_files(),
-        code=code("summary.py"),
+        code=code("report/summary.py"),
     output:
         summary=report(
             "<results>/summary.json",

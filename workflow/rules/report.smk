@@ -4,7 +4,7 @@
 rule draw_training_curves:
     input:
         weights=lambda wildcards: run_files(CURVES[wildcards.curves]),
-        code=code("figures.py"),
+        code=code("report/figures.py"),
     output:
         report(
             "<results>/figures/{curves}.png",
@@ -35,7 +35,7 @@ rule draw_training_curves:
 rule draw_analysis:
     input:
         data="<results>/analysis/{analysis}.json",
-        code=code("figures.py"),
+        code=code("report/figures.py"),
     output:
         report(
             "<results>/figures/{analysis}.png",
@@ -65,7 +65,7 @@ rule draw_analysis:
 rule draw_previews:
     input:
         data=f"<results>/analysis/samples/{PILOT}.npz",
-        code=code("figures.py"),
+        code=code("report/figures.py"),
     output:
         report(
             "<results>/figures/previews.png",
@@ -91,7 +91,7 @@ rule draw_previews:
 rule draw_grid:
     input:
         data="<results>/analysis/samples/qualitative.npz",
-        code=code("figures.py"),
+        code=code("report/figures.py"),
     output:
         report(
             "<results>/figures/qualitative.png",
@@ -118,7 +118,7 @@ rule show_tables:
     input:
         summary="<results>/summary.json",
         expected=sorted(Path("paper_tables/expected").glob("*.yaml")),
-        code=code("tables"),
+        code=code("report/tables"),
     output:
         report(
             "<results>/tables.html",

@@ -8,13 +8,13 @@ rule train:
     input:
         run_inputs,
         code=code(
-            "backbone.py",
-            "objective.py",
-            "ovf.py",
-            "progress.py",
-            "rollout.py",
-            "samplers.py",
-            "trainer.py",
+            "grpo/backbone.py",
+            "grpo/objective.py",
+            "grpo/ovf.py",
+            "grpo/progress.py",
+            "grpo/rollout.py",
+            "grpo/samplers.py",
+            "grpo/trainer.py",
         ),
     output:
         provenance=ensure(

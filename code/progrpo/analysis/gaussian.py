@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from progrpo.ovf import optimal_variance_filter
+from progrpo.grpo.ovf import optimal_variance_filter
 
 # The published pilot, Table 9: completed steps -> Spearman correlation; pair -> variance of the survivors' rewards.
 TABLE9_SPEARMAN = {2: 0.3354, 4: 0.6954, 5: 0.7922, 6: 0.8579, 7: 0.8957, 9: 0.9984}

@@ -17,8 +17,8 @@ import numpy as np
 from scipy import stats
 
 from progrpo.analysis import gaussian
-from progrpo.analysis.flops import Schedule, cost_ratio
 from progrpo.analysis.statistics import bootstrap_interval, finite_array
+from progrpo.cost.flops import Schedule, cost_ratio
 
 TOLERANCE = 0.15
 CANDIDATE_FRACTIONS = ((0.2, 0.4), (0.4, 0.6), (0.5, 0.7), (0.7, 0.9))  # Table 9's four pairs, of T

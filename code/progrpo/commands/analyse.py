@@ -163,8 +163,9 @@ def run_ovf_study(arguments: argparse.Namespace) -> int:
 
 def run_discrepancies(arguments: argparse.Namespace) -> int:
     """Compute every claim and write the page."""
-    from progrpo.analysis import atomic_costs, claims
+    from progrpo.cost import atomic_costs
     from progrpo.files import write_json, write_text
+    from progrpo.report import discrepancies as claims
 
     found, agreed = claims.discrepancies(atomic_costs.measure()), claims.agreements()
     write_text(arguments.out, claims.render(found, agreed))

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _repeats(arguments: argparse.Namespace):
-    from progrpo.analysis.wall_clock import Repeats
+    from progrpo.cost.wall_clock import Repeats
 
     return Repeats(arguments.warmup, arguments.repeats)
 
@@ -84,7 +84,7 @@ def _time_official(name: str, arguments: argparse.Namespace, device) -> dict:
     """One method with a fresh model, which is gone when this returns."""
     from pydantic import ValidationError
 
-    from progrpo.analysis import architectures, atomic_costs, random_models, wall_clock
+    from progrpo.cost import architectures, atomic_costs, random_models, wall_clock
 
     try:
         settings = wall_clock.table_run(name, arguments.prompts or 2, arguments.micro_batch, arguments.sampling_batch)
@@ -100,11 +100,11 @@ def _time_official(name: str, arguments: argparse.Namespace, device) -> dict:
 
 def _tier(arguments: argparse.Namespace, device):
     """(run, result) of runs of a tier with its own models, prompts and rewards."""
-    from progrpo.analysis import wall_clock
-    from progrpo.backbone import load_backbone
     from progrpo.benchmarks.prompt_sets import load_prompts
     from progrpo.config import load_config
-    from progrpo.training import load_reward
+    from progrpo.cost import wall_clock
+    from progrpo.grpo.backbone import load_backbone
+    from progrpo.jobs.train import load_reward
 
     config = load_config(arguments.config)
     names = arguments.runs or [name for known in OFFICIAL.values() for name in known if name in config.runs]

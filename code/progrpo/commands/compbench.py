@@ -82,12 +82,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def run_vqa(arguments: argparse.Namespace) -> None:
     """Score the images of a folder by BLIP-VQA."""
-    from progrpo.backbone import silence_libraries
     from progrpo.benchmarks.compbench.blip import load_vqa
     from progrpo.benchmarks.compbench.chunks import load_chunker
     from progrpo.benchmarks.compbench.vqa import summary, vqa_scores
     from progrpo.devices import choose_device
     from progrpo.files import write_json, write_jsonl
+    from progrpo.grpo.backbone import silence_libraries
 
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
@@ -105,11 +105,11 @@ def run_vqa(arguments: argparse.Namespace) -> None:
 
 def run_detect(arguments: argparse.Namespace) -> None:
     """Detect the objects of spatial prompts."""
-    from progrpo.backbone import silence_libraries
     from progrpo.benchmarks.compbench.chunks import load_chunker
     from progrpo.benchmarks.compbench.spatial_detect import detect_spatial, load_spatial_detector
     from progrpo.devices import choose_device
     from progrpo.files import write_json, write_jsonl
+    from progrpo.grpo.backbone import silence_libraries
 
     silence_libraries()
     chunker = load_chunker(arguments.chunker)

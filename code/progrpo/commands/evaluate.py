@@ -28,7 +28,7 @@ def add_parser(commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Score every prompt set."""
     from progrpo.config import load_config
-    from progrpo.evaluation import evaluate_images
+    from progrpo.jobs.evaluate import evaluate_images
 
     config = load_config(arguments.config)
     evaluate_images(config, arguments.images, arguments.prompts, arguments.out, arguments.device)

@@ -25,8 +25,8 @@ def add_parser(commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """List the manifest or fetch one of its entries."""
-    from progrpo.benchmarks.fetch import fetch
-    from progrpo.benchmarks.manifest import find_entry, human_size, packaged_manifest, read_manifest
+    from progrpo.weights.fetch import fetch
+    from progrpo.weights.manifest import find_entry, human_size, packaged_manifest, read_manifest
 
     if arguments.manifest and not arguments.manifest.is_file():
         raise UserError(f"{arguments.manifest}: no such manifest")

@@ -39,7 +39,7 @@ def add_parser(commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw and write both files."""
-    from progrpo import figures
+    from progrpo.report import figures
 
     if arguments.figure != "fig5" and len(arguments.data) != 1:
         raise UserError(f"--data: {arguments.figure} is drawn from one file, not {len(arguments.data)}")
@@ -54,8 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _draw(arguments: argparse.Namespace, path: str):
-    from progrpo import figures
     from progrpo.files import read_json
+    from progrpo.report import figures
 
     if arguments.figure == "fig5":
         return figures.draw_training_curves(

@@ -30,7 +30,7 @@ def add_parser(commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Make what is missing."""
     from progrpo.config import load_config
-    from progrpo.evaluation import generate_images
+    from progrpo.jobs.evaluate import generate_images
 
     config = load_config(arguments.config)
     generate_images(

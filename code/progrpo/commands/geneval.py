@@ -85,12 +85,12 @@ def run_detect(arguments: argparse.Namespace) -> None:
 
 def _load_models(arguments: argparse.Namespace):
     """The detector and the colour classifier (or None) that were named, or else the first fitting ones of the tiers."""
-    from progrpo.backbone import silence_libraries
     from progrpo.benchmarks.geneval.color import load_color_classifier
     from progrpo.benchmarks.geneval.detect import vocabulary
     from progrpo.benchmarks.geneval.detector import load_detector
     from progrpo.benchmarks.images import list_images, require_records
     from progrpo.devices import choose_device
+    from progrpo.grpo.backbone import silence_libraries
 
     def load(model: Path, clip: Path | None):
         colors = load_color_classifier(clip, device) if clip else None

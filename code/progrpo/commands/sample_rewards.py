@@ -25,7 +25,7 @@ def add_parser(commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Sample and store."""
     from progrpo.config import load_config
-    from progrpo.reward_sampling import sample_analysis
+    from progrpo.jobs.sample_rewards import sample_analysis
 
     sample_analysis(load_config(arguments.config), arguments.analysis, arguments.out, arguments.device)
     return 0

@@ -82,11 +82,11 @@ def run_throughput(arguments: argparse.Namespace) -> int:
 
     import torch
 
+    from progrpo.cost.throughput import FULL_SIZE, Load, measure
     from progrpo.devices import choose_device
     from progrpo.files import read_json, write_json
     from progrpo.provenance import device_name
     from progrpo.rewards import load_scorer
-    from progrpo.rewards.throughput import FULL_SIZE, Load, measure
 
     if arguments.full_size == (arguments.path is not None):
         raise UserError("give either --full-size (random weights) or --path (a folder of weights)")

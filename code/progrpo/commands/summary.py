@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from progrpo.config import load_config
     from progrpo.files import write_json
-    from progrpo.summary import collect
+    from progrpo.report.summary import collect
 
     config = load_config(arguments.config)
     out = Path(arguments.out or Path(config.results) / "summary.json")

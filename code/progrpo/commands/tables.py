@@ -33,9 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the fragments that were asked for."""
     from progrpo.config import load_config
     from progrpo.files import write_text
-    from progrpo.tables import build, load_summary, table_names
-    from progrpo.tables.document import document
-    from progrpo.tables.page import page
+    from progrpo.report.tables import build, load_summary, table_names
+    from progrpo.report.tables.document import document
+    from progrpo.report.tables.page import page
 
     config = load_config(arguments.config or f"config/{arguments.tier}.yaml")
     folder = Path("paper_tables") / config.tier

@@ -26,7 +26,7 @@ def add_parser(commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train; 0 when the run is complete, 143 when a signal stopped it (the same command goes on)."""
     from progrpo.config import load_config
-    from progrpo.training import train_run
+    from progrpo.jobs.train import train_run
 
     config = load_config(arguments.config)
     return train_run(config, arguments.run_name, arguments.seed, arguments.out, arguments.device)

@@ -16,7 +16,7 @@ KINDS = {
     "pickscore": ("progrpo.rewards.pickscore", "PickScore"),
     "aesthetic": ("progrpo.rewards.aesthetic", "Aesthetic"),
     "clip_score": ("progrpo.rewards.clip_score", "ClipScore"),
-    "scene_checker": ("progrpo.rewards.scene_checker", "SceneChecker"),
+    "scene_checker": ("progrpo.miniature.scene_checker", "SceneChecker"),
 }
 
 

@@ -1,0 +1,1 @@
+"""What computation costs: counted FLOPs, the paper's cost model, wall clock and scorer throughput."""

@@ -1,0 +1,222 @@
+"""Prompts to embeddings, latents to model outputs (with guidance), latents to images: both model families behind one interface.
+
+Shape letters: B rows of a batch, L text tokens, D text width, C x H x W a latent, P prompts.
+"""
+
+import progrpo.torchvision_schemas  # noqa: F401, I001  (before diffusers)
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import diffusers
+import torch
+import transformers
+from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusion3Pipeline, StableDiffusionPipeline
+from torch import Tensor, nn
+
+from progrpo.config import Model, Sampling
+from progrpo.errors import UserError
+from progrpo.grpo.samplers import StepTable, ddim_table, flow_sde_table
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Text:
+    """Encoded prompts: embeddings (P, L, D) and, in the flow family, pooled (P, D')."""
+
+    embeddings: Tensor
+    pooled: Tensor | None
+
+    def rows(self, index: Tensor | slice) -> "Text":
+        """The prompts `index` ((B,) or a slice) as a batch."""
+        return Text(self.embeddings[index], None if self.pooled is None else self.pooled[index])
+
+
+class Backbone(ABC):
+    """One text-to-image pipeline, taken apart: text encoders, denoiser, decoder, schedule."""
+
+    denoiser_name: str
+
+    def __init__(self, pipeline: DiffusionPipeline, model: Model, device: torch.device):
+        self.pipeline, self.model, self.device = pipeline, model, device
+        self.dtype = DTYPES[model.precision]
+        for module in (pipeline.vae, self.denoiser, *self._text_encoders()):
+            module.requires_grad_(False).eval()
+        for module in (self.denoiser, *self._text_encoders()):
+            module.to(device)
+        pipeline.vae.to(device, torch.float32)
+        self._unconditional: Text | None = None
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The UNet or the transformer."""
+        return getattr(self.pipeline, self.denoiser_name)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a latent at the configured resolution."""
+        side = self.model.resolution // self.pipeline.vae_scale_factor
+        return self.denoiser.config.in_channels, side, side
+
+    def _text_encoders(self) -> Iterable[nn.Module]:
+        names = ("text_encoder", "text_encoder_2", "text_encoder_3")
+        return [m for m in (getattr(self.pipeline, name, None) for name in names) if m is not None]
+
+    @torch.no_grad()
+    def encode(self, prompts: list[str]) -> Text:
+        """Text of P prompts, on the device in the model's precision. Each distinct prompt is encoded once per call."""
+        distinct = list(dict.fromkeys(prompts))
+        text = self._encode(distinct)
+        position = {prompt: k for k, prompt in enumerate(distinct)}
+        return text.rows(torch.tensor([position[prompt] for prompt in prompts], device=self.device))
+
+    def unconditional(self) -> Text:
+        """Text (1, ...) of the empty prompt, encoded once."""
+        if self._unconditional is None:
+            self._unconditional = self.encode([""])
+        return self._unconditional
+
+    def predict(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        text: Text,
+        guidance_scale: float,
+        denoiser: nn.Module | None = None,
+        unconditional_gradient: bool = False,
+    ) -> Tensor:
+        """Model output (B, C, H, W) float32 with classifier-free guidance: uncond + scale (cond - uncond).
+
+        x: (B, C, H, W) float32; timestep: () or (B,). `denoiser` may be the same model wrapped for distributed training. The two
+        branches are separate calls of the same shape, so that detaching one changes no bit of the value.
+        """
+        denoiser = denoiser or self.denoiser
+        timestep = timestep.expand(len(x))
+        with self._autocast():
+            conditional = self._call(denoiser, x, timestep, text).float()
+            if guidance_scale == 1:
+                return conditional
+            empty = self.unconditional().rows(torch.zeros(len(x), dtype=torch.long, device=self.device))
+            with nullcontext() if unconditional_gradient else torch.no_grad():
+                unconditional = self._call(denoiser, x, timestep, empty).float()
+        return unconditional + guidance_scale * (conditional - unconditional)
+
+    def _autocast(self):
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (B, 3, H', W') float32 in [0, 1] of latents (B, C, H, W), decoded in float32."""
+        config = self.pipeline.vae.config
+        unscaled = latents.float() / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
+        return (self.pipeline.vae.decode(unscaled).sample / 2 + 0.5).clamp(0, 1)
+
+    @abstractmethod
+    def _encode(self, prompts: list[str]) -> Text: ...
+
+    @abstractmethod
+    def _call(self, denoiser: nn.Module, x: Tensor, timestep: Tensor, text: Text) -> Tensor: ...
+
+    @abstractmethod
+    def table(self, sampling: Sampling) -> StepTable:
+        """Coefficients of every denoising step on the device, float32, from the pipeline's own schedule."""
+
+
+class FlowBackbone(Backbone):
+    """SD3 family: a rectified-flow transformer that predicts velocities."""
+
+    denoiser_name = "transformer"
+
+    def _encode(self, prompts: list[str]) -> Text:
+        embeddings, _, pooled, _ = self.pipeline.encode_prompt(
+            prompts,
+            None,
+            None,
+            device=self.device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.model.max_sequence_length,
+        )
+        return Text(embeddings, pooled)
+
+    def _call(self, denoiser: nn.Module, x: Tensor, timestep: Tensor, text: Text) -> Tensor:
+        return denoiser(
+            hidden_states=x.to(self.dtype),
+            timestep=timestep,
+            encoder_hidden_states=text.embeddings,
+            pooled_projections=text.pooled,
+            return_dict=False,
+        )[0]
+
+    def table(self, sampling: Sampling) -> StepTable:
+        scheduler = self.pipeline.scheduler
+        scheduler.set_timesteps(sampling.steps)
+        return flow_sde_table(scheduler.sigmas.double(), sampling.noise).to(device=self.device, dtype=torch.float32)
+
+
+class DiffusionBackbone(Backbone):
+    """Stable Diffusion 1 family: a UNet that predicts epsilon, sampled by DDIM with eta."""
+
+    denoiser_name = "unet"
+
+    def __init__(self, pipeline: DiffusionPipeline, model: Model, device: torch.device):
+        super().__init__(pipeline, model, device)
+        prediction = pipeline.scheduler.config.prediction_type
+        if prediction != "epsilon":
+            raise UserError(f"{model.path}: predicts {prediction!r}; the DDIM policy is written for 'epsilon' models")
+
+    def _encode(self, prompts: list[str]) -> Text:
+        embeddings, _ = self.pipeline.encode_prompt(prompts, self.device, 1, do_classifier_free_guidance=False)
+        return Text(embeddings, None)
+
+    def _call(self, denoiser: nn.Module, x: Tensor, timestep: Tensor, text: Text) -> Tensor:
+        return denoiser(x.to(self.dtype), timestep, text.embeddings, return_dict=False)[0]
+
+    def table(self, sampling: Sampling) -> StepTable:
+        # The official checkpoints name PNDM; DDIM reads the same betas, offset and spacing from that configuration.
+        scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
+        scheduler.set_timesteps(sampling.steps)
+        table = ddim_table(scheduler.alphas_cumprod.double(), scheduler.timesteps, sampling.noise)
+        return table.to(device=self.device, dtype=torch.float32)
+
+
+FAMILIES: dict[str, tuple[type[Backbone], type[DiffusionPipeline]]] = {
+    "flow": (FlowBackbone, StableDiffusion3Pipeline),
+    "diffusion": (DiffusionBackbone, StableDiffusionPipeline),
+}
+
+
+def load_backbone(model: Model, device: torch.device, train_all_weights: bool = False) -> Backbone:
+    """Load a pipeline folder of the official layout; UserError when it is missing or its weights are corrupt.
+
+    Frozen weights are held in the model's precision; a denoiser that is trained in full stays in float32 under autocast, and the
+    decoder is float32 always.
+    """
+    if not Path(model.path, "model_index.json").is_file():
+        raise UserError(
+            f"{model.path}: no model folder (model_index.json is missing); fetch it or make it with `make reproduce`"
+        )
+    backbone_class, pipeline_class = FAMILIES[model.family]
+    silence_libraries()
+    dtype = {"default": DTYPES[model.precision], "vae": torch.float32}
+    if train_all_weights:
+        dtype[backbone_class.denoiser_name] = torch.float32
+    extra = {"safety_checker": None, "requires_safety_checker": False} if model.family == "diffusion" else {}
+    try:
+        pipeline = pipeline_class.from_pretrained(model.path, dtype=dtype, local_files_only=True, **extra)
+    except Exception as error:  # safetensors, json, diffusers and transformers each raise their own kinds
+        raise UserError(
+            f"{model.path}: cannot load the {model.family} model: {' '.join(str(error).split())}"
+        ) from error
+    return backbone_class(pipeline, model, device)
+
+
+def silence_libraries() -> None:
+    """Progress bars and notices of loading would bury this project's own lines; errors still show."""
+    for logging in (diffusers.utils.logging, transformers.utils.logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()

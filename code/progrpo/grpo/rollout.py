@@ -1,0 +1,243 @@
+"""Expand and prune: sample a group of trajectories per prompt, preview, select, go on with the survivors.
+
+Shape letters: P prompts, G trajectories started per prompt, K survivors per prompt, N rows active at a step (P times the current
+group), T denoising steps, C x H x W a latent, B rows of one model call (the last batch is padded, so that every call has one shape
+and no bit of a trajectory depends on which others are still alive).
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from progrpo.grpo.ovf import SELECTION_RULES, check_finite
+from progrpo.grpo.samplers import StepTable, log_prob, preview, step_mean, step_sample
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a rollout needs of a model; every function takes and returns B rows.
+
+    predict(x (B, C, H, W), step, prompt (B,)) -> guided model output (B, C, H, W); decode(latents) -> images (B, 3, H', W') in
+    [0, 1]; score(images, prompt (B,)) -> rewards (B,). `prompt` holds indices 0..P-1 of the rollout's prompts.
+    """
+
+    predict: Callable[[Tensor, int, Tensor], Tensor]
+    decode: Callable[[Tensor], Tensor]
+    score: Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Group size G_max, stages (completed denoising steps, trajectories kept) in order, selection rule, and preview mode.
+
+    A stage at step T selects on terminal rewards. preview "reuse": a survivor's next step uses the model output that made its
+    preview, so that every active trajectory costs one call per step. "recompute": the paper's equation (22) as written, one
+    additional call for every active trajectory at a pruning step.
+    """
+
+    size: int
+    stages: tuple[tuple[int, int], ...] = ()
+    rule: str = "ovf"
+    preview: str = "reuse"
+
+
+@dataclass
+class Counters:
+    """Trajectories sent through each network (padding not counted)."""
+
+    denoiser: int = 0
+    decoder: int = 0
+    reward: int = 0
+
+
+@dataclass
+class Stage:
+    """What one selection saw: the step, the rewards (P, n) of the candidates, and which of them (P, k) were kept."""
+
+    step: int
+    rewards: Tensor
+    kept: Tensor
+
+
+@dataclass
+class Rollout:
+    """The survivors of P groups, prompt by prompt.
+
+    states: (P K, T + 1, C, H, W) float32, from the initial noise to the final latent; log_probs: (P K, T) float32; rewards: (P, K)
+    terminal rewards; trajectories: (P, K) their indices among the G started; stages: one per selection; seconds: by part.
+    """
+
+    states: Tensor
+    log_probs: Tensor
+    rewards: Tensor
+    trajectories: Tensor
+    stages: list[Stage]
+    counters: Counters
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class TrajectoryNoise:
+    """Standard normal noise that belongs to its trajectory: (seed, iteration, prompt, trajectory) alone decides it.
+
+    `prompts` are the prompts' positions in the iteration over all ranks; `shape` is that of one latent. With `shared_initial` all
+    trajectories of an iteration start from one noise, as in DanceGRPO.
+    """
+
+    def __init__(self, seed: int, iteration: int, prompts: list[int], shape: tuple, shared_initial: bool = False):
+        self.key, self.prompts, self.shape, self.shared_initial = (seed, iteration), prompts, shape, shared_initial
+        self._generators: dict[tuple[int, int], torch.Generator] = {}
+
+    def seed_of(self, *path: int) -> int:
+        """A 63-bit seed that depends on the whole path of numbers."""
+        words = np.random.SeedSequence((*self.key, *path)).generate_state(1, np.uint64)
+        return int(words[0] >> np.uint64(1))
+
+    def draw(self, prompt: Tensor, trajectory: Tensor) -> Tensor:
+        """The next noise (N, C, H, W) of each of N trajectories, on the CPU."""
+        return torch.stack([self._next(p, g) for p, g in zip(prompt.tolist(), trajectory.tolist(), strict=True)])
+
+    def initial(self, prompt: Tensor, trajectory: Tensor) -> Tensor:
+        """The initial noise (N, C, H, W) of each of N trajectories, on the CPU."""
+        if not self.shared_initial:
+            return self.draw(prompt, trajectory)
+        generator = torch.Generator().manual_seed(self.seed_of(2**31))
+        return torch.randn(self.shape, generator=generator).expand(len(prompt), *self.shape).clone()
+
+    def _next(self, prompt: int, trajectory: int) -> Tensor:
+        key = (self.prompts[prompt], trajectory)
+        if key not in self._generators:
+            self._generators[key] = torch.Generator().manual_seed(self.seed_of(*key))
+        return torch.randn(self.shape, generator=self._generators[key])
+
+
+class Clock:
+    """Seconds by part, with the device synchronised at both ends of a part."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.seconds = device, {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Add the seconds of the enclosed work to `name`."""
+        self._synchronise()
+        start = time.perf_counter()
+        yield
+        self._synchronise()
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def in_batches(size: int, *tensors: Tensor) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
+    """(rows, tensors of exactly `size` rows) over all rows; the last batch repeats its first row to fill up."""
+    count = len(tensors[0])
+    for start in range(0, count, size):
+        rows = slice(start, min(start + size, count))
+        index = torch.arange(start, rows.stop)
+        index = torch.cat([index, index[:1].expand(size - len(index))]).to(tensors[0].device)
+        yield rows, tuple(tensor[index] for tensor in tensors)
+
+
+class _Sampling:
+    """The state of one rollout between two steps."""
+
+    def __init__(self, policy: Policy, table: StepTable, schedule: Schedule, noise: TrajectoryNoise, batch: int):
+        self.policy, self.table, self.schedule, self.noise, self.batch = policy, table, schedule, noise, batch
+        device = table.std.device
+        self.prompts = len(noise.prompts)
+        self.prompt = torch.arange(self.prompts).repeat_interleave(schedule.size)  # (N,) on the CPU, as is trajectory
+        self.trajectory = torch.arange(schedule.size).repeat(self.prompts)
+        self.states = torch.empty(len(self.prompt), table.steps + 1, *noise.shape, device=device)
+        self.states[:, 0] = noise.initial(self.prompt, self.trajectory).to(device)
+        self.log_probs = torch.zeros(len(self.prompt), table.steps, device=device)
+        self.counters, self.stages, self.clock = Counters(), [], Clock(device)
+
+    def outputs(self, step: int) -> Tensor:
+        """Model outputs (N, C, H, W) at the states that enter `step`."""
+        x = self.states[:, step]
+        self.counters.denoiser += len(x)
+        prompt = self.prompt.to(x.device)
+        with self.clock.part("denoiser"):
+            parts = [
+                self.policy.predict(rows_x, step, rows_prompt)[: rows.stop - rows.start]
+                for rows, (rows_x, rows_prompt) in in_batches(self.batch, x, prompt)
+            ]
+            return torch.cat(parts)
+
+    def rewards_of(self, latents: Tensor) -> Tensor:
+        """Rewards (P, n) of the decoded latents (N, C, H, W); ValueError names entries that are not finite."""
+        self.counters.decoder += len(latents)
+        self.counters.reward += len(latents)
+        prompt, scores = self.prompt.to(latents.device), []
+        for rows, (rows_latents, rows_prompt) in in_batches(self.batch, latents, prompt):
+            with self.clock.part("decoder"):
+                images = self.policy.decode(rows_latents)
+            with self.clock.part("reward"):
+                count = rows.stop - rows.start
+                scores.append(self.policy.score(images[:count], rows_prompt[:count]).float())
+        rewards = torch.cat(scores).view(self.prompts, -1)
+        check_finite(rewards)
+        return rewards
+
+    def select(self, step: int, keep: int, rewards: Tensor) -> Tensor:
+        """Keep `keep` candidates of each prompt by the schedule's rule; returns the kept rows (N',) on the device."""
+        seeds = [self.noise.seed_of(p, 2**31 + step) for p in self.noise.prompts]
+        kept = SELECTION_RULES[self.schedule.rule](rewards, keep, seeds).cpu()  # (P, keep)
+        self.stages.append(Stage(step, rewards.cpu(), kept))
+        rows = (kept + torch.arange(self.prompts)[:, None] * rewards.shape[1]).flatten()
+        self.prompt, self.trajectory = self.prompt[rows], self.trajectory[rows]
+        rows = rows.to(self.states.device)
+        self.states, self.log_probs = self.states[rows], self.log_probs[rows]
+        return rows
+
+    def advance(self, step: int, outputs: Tensor) -> None:
+        """Take one denoising step with the model outputs (N, C, H, W) and record states and log-probabilities."""
+        x = self.states[:, step]
+        noise = self.noise.draw(self.prompt, self.trajectory).to(x.device)
+        for rows, (rows_x, rows_m, rows_noise) in in_batches(self.batch, x, outputs, noise):
+            count = rows.stop - rows.start
+            mean = step_mean(self.table, step, rows_x, rows_m)
+            sample = step_sample(self.table, step, mean, rows_noise)
+            self.states[rows, step + 1] = sample[:count]
+            if self.table.stochastic:
+                self.log_probs[rows, step] = log_prob(self.table, step, sample, mean)[:count]
+
+
+@torch.no_grad()
+def expand_and_prune(
+    policy: Policy, table: StepTable, schedule: Schedule, noise: TrajectoryNoise, batch: int
+) -> Rollout:
+    """Sample G trajectories for each prompt of `noise` and prune them stage by stage; paper, section 4.3.
+
+    t_i is the number of completed denoising steps: the preview is taken from the model output at x_{t_i}. `batch` is the number of
+    rows of every model call. ValueError names (prompt, trajectory) of a reward that is not finite.
+    """
+    sampling = _Sampling(policy, table, schedule, noise, batch)
+    keep_at = dict(schedule.stages)
+    for step in range(table.steps):
+        outputs = sampling.outputs(step)
+        if step in keep_at:
+            rewards = sampling.rewards_of(preview(table, step, sampling.states[:, step], outputs))
+            kept = sampling.select(step, keep_at[step], rewards)
+            outputs = sampling.outputs(step) if schedule.preview == "recompute" else outputs[kept]
+        sampling.advance(step, outputs)
+    rewards = sampling.rewards_of(sampling.states[:, table.steps])
+    if table.steps in keep_at:
+        rows = sampling.select(table.steps, keep_at[table.steps], rewards)
+        rewards = rewards.flatten()[rows].view(len(noise.prompts), -1)
+    return Rollout(
+        states=sampling.states,
+        log_probs=sampling.log_probs,
+        rewards=rewards,
+        trajectories=sampling.trajectory.view(len(noise.prompts), -1),
+        stages=sampling.stages,
+        counters=sampling.counters,
+        seconds=sampling.clock.seconds,
+    )

@@ -1,0 +1,375 @@
+"""The GRPO loop for both model families and every method: sample groups, select, score, update; on accelerate.
+
+Shape letters: P prompts of this rank, K survivors per prompt, N = P K samples, T denoising steps of which the first S are trained,
+B rows of a micro-batch.
+"""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from progrpo.config import Run
+from progrpo.errors import UserError
+from progrpo.files import to_json, write_text
+from progrpo.grpo.backbone import Backbone, Text
+from progrpo.grpo.checkpoint import GracefulStop, StateStore
+from progrpo.grpo.objective import advantages, clipped_surrogate, step_kl
+from progrpo.grpo.progress import UpdateStatistics, measure, metrics_text, progress_line
+from progrpo.grpo.prompt_stream import PromptStream
+from progrpo.grpo.rollout import Clock, Policy, Rollout, Schedule, TrajectoryNoise, expand_and_prune
+from progrpo.grpo.samplers import log_prob, step_mean
+from progrpo.grpo.tuning import MovingAverage, Tuning, require_finite
+from progrpo.rewards.base import Scorer
+
+
+class Stopped(Exception):
+    """A signal asked the training to stop; its state is saved as far as it can be."""
+
+
+@dataclass
+class Samples:
+    """What an iteration trains on: survivors' rollout, their text rows, advantages (N,) and old log-probabilities (N, S)."""
+
+    rollout: Rollout
+    text: Text
+    advantages: Tensor
+    old_log_probs: Tensor
+
+
+class Trainer:
+    """One run: `train()` goes from the last saved state to the last iteration.
+
+    Everything an iteration does follows from (seed, iteration) and the weights, so a resumed run repeats an uninterrupted one bit for
+    bit. Rank r of W owns the prompts r, r + W, ... of an iteration, and an update takes consecutive prompts of every rank: the
+    samples of an update do not depend on W.
+    """
+
+    def __init__(self, run: Run, seed: int, backbone: Backbone, reward: Scorer, prompts: list[str], out: Path):
+        self.run, self.seed, self.backbone, self.reward, self.prompts, self.out = (
+            run,
+            seed,
+            backbone,
+            reward,
+            prompts,
+            out,
+        )
+        self.accelerator = Accelerator(
+            mixed_precision={"fp32": "no"}.get(backbone.model.precision, backbone.model.precision),
+            cpu=backbone.device.type == "cpu",
+        )
+        check_batches(run, self.accelerator.num_processes)
+        # Every rank draws the same adapter initialisation, whatever its number.
+        torch.manual_seed(seed)
+        self.tuning = Tuning(backbone, run.lora, keep_reference=run.objective.kl_beta > 0)
+        if run.gradient_checkpointing:
+            backbone.denoiser.enable_gradient_checkpointing()
+        settings = run.optimizer
+        optimizer = torch.optim.AdamW(
+            self.tuning.parameters,
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            eps=settings.epsilon,
+            weight_decay=settings.weight_decay,
+        )
+        self.model, self.optimizer = self.accelerator.prepare(backbone.denoiser, optimizer)
+        self.average = MovingAverage(self.tuning.parameters, run.ema) if run.ema else None
+        self.table = backbone.table(run.sampling)
+        self.stream = PromptStream(len(prompts), run.prompts_per_iteration, seed)
+        self.store = StateStore(out / "state")
+        self.stop = GracefulStop()
+        self.iteration, self.updates, self.saved_iteration = 0, 0, -1
+        # Bounds what rounding does to a log-probability; a larger difference is another policy.
+        self.rounding = 1e-4 if backbone.dtype == torch.float32 else 1e-2
+        self.rescoring = False  # whether old log-probabilities are scored again in training's batches
+        self.start_of_iteration: dict | None = None  # its state, while the weights are no longer those of its start
+        self.metrics: list[str] = []
+        self.timings: list[str] = []
+
+    # ---------------------------------------------------------------- the loop
+
+    def train(self) -> None:
+        """Run all iterations; Stopped after a signal, UserError for a reward that is no number or a ratio that is not 1."""
+        self._restore()
+        with self.stop:
+            while self.iteration < self.run.iterations:
+                self._train_iteration()
+                if self.iteration % self.run.save_every == 0 or self.iteration == self.run.iterations:
+                    self._save()
+                self._stop_if_asked()
+
+    def _train_iteration(self) -> None:
+        clock = Clock(self.backbone.device)
+        with clock.part("rollout"):
+            samples = self._sample()
+        with clock.part("update"):
+            statistics = self._update(samples)
+        line = {"iteration": self.iteration + 1, **measure(samples.rollout, statistics, self.accelerator.gather)}
+        metrics = metrics_text(line)
+        averaged = self.average.values if self.average else []
+        require_finite([*self.tuning.parameters, *averaged], f"iteration {self.iteration + 1}: the trained weights")
+        seconds = {**samples.rollout.seconds, **clock.seconds}
+        self.iteration += 1
+        self.start_of_iteration = None
+        self.metrics.append(metrics)
+        self.timings.append(to_json({"iteration": self.iteration, **seconds}, "the timings"))
+        if self.accelerator.is_main_process:
+            self._write_logs()
+            print(progress_line(line, seconds, self.run.iterations), flush=True)
+
+    # ---------------------------------------------------------------- sampling
+
+    def _sample(self) -> Samples:
+        run, backbone = self.run, self.backbone
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        owned = range(rank, run.prompts_per_iteration, world)
+        stream = self.stream.iteration(self.iteration)
+        prompts = [self.prompts[stream[position]] for position in owned]
+        text = backbone.encode(prompts)
+        noise = TrajectoryNoise(
+            self.seed, self.iteration, list(owned), backbone.latent_shape, run.sampling.shared_initial_noise
+        )
+        schedule = Schedule(
+            run.group.size, tuple((s.step, s.keep) for s in run.group.pruning), run.group.rule, run.group.preview
+        )
+        batch = run.sampling_batch or run.micro_batch
+        try:
+            rollout = expand_and_prune(self._policy(text, prompts), self.table, schedule, noise, batch)
+        except ValueError as error:
+            raise UserError(
+                f"iteration {self.iteration + 1}: scorer {self.reward.name}: {error};"
+                f" first prompt {prompts[0]!r}; check the scorer's weights and the learning rate"
+            ) from error
+        rows = torch.arange(len(prompts), device=backbone.device).repeat_interleave(run.group.survivors)
+        samples = Samples(rollout, text.rows(rows), self._advantages(rollout.rewards).flatten(), rollout.log_probs)
+        if batch != run.micro_batch or self.rescoring:  # another batch shape may round differently
+            samples.old_log_probs = self._rescore(samples)
+        return samples
+
+    def _policy(self, text: Text, prompts: list[str]) -> Policy:
+        scale = self.run.sampling.guidance_scale
+
+        def predict(x: Tensor, step: int, prompt: Tensor) -> Tensor:
+            self._stop_if_asked()
+            return self.backbone.predict(x, self.table.timesteps[step], text.rows(prompt), scale)
+
+        def score(images: Tensor, prompt: Tensor) -> Tensor:
+            return self.reward.score(images, [prompts[k] for k in prompt.tolist()])
+
+        return Policy(predict, self.backbone.decode, score)
+
+    def _advantages(self, rewards: Tensor) -> Tensor:
+        settings = self.run.objective
+        return advantages(
+            rewards,
+            std=settings.advantage_std,
+            unbiased=settings.advantage_unbiased,
+            eps=settings.advantage_epsilon,
+            clamp=settings.advantage_clamp,
+            population=self.accelerator.gather(rewards),
+        )
+
+    @torch.no_grad()
+    def _rescore(self, samples: Samples) -> Tensor:
+        """Old log-probabilities (N, S) of the survivors under the weights that sampled them, in micro-batches of training.
+
+        UserError when they differ from those of sampling by more than rounding.
+        """
+        old = torch.empty(len(samples.advantages), self.run.trained_steps, device=self.backbone.device)
+        for rows, step, _ in self._micro_batches(0, len(old)):
+            mean = self._mean(samples, rows, step, denoiser=None)
+            old[rows, step] = log_prob(self.table, step, samples.rollout.states[rows, step + 1], mean)
+        drift = (old - samples.rollout.log_probs[:, : self.run.trained_steps]).abs().max()
+        drift = self.accelerator.gather(drift[None]).max()  # all ranks refuse, or none: else one waits for the others
+        if not drift <= self.rounding:
+            self._refuse(drift)
+        return old
+
+    # ---------------------------------------------------------------- update
+
+    def _mean(
+        self, samples: Samples, rows: slice, step: int, denoiser: nn.Module | None, both_gradients: bool = False
+    ) -> Tensor:
+        """Mean (B, C, H, W) of the step's transition from the recorded states under a denoiser (None: the trained one)."""
+        x = samples.rollout.states[rows, step]
+        output = self.backbone.predict(
+            x,
+            self.table.timesteps[step],
+            samples.text.rows(rows),
+            self.run.sampling.guidance_scale,
+            denoiser=denoiser,
+            unconditional_gradient=both_gradients,
+        )
+        return step_mean(self.table, step, x, output)
+
+    def _update(self, samples: Samples) -> UpdateStatistics:
+        """All optimizer updates of an iteration; the first is on-policy, and its likelihood ratio must be 1."""
+        statistics = UpdateStatistics()
+        size = len(samples.advantages) // self.run.updates_per_iteration
+        for update in range(self.run.updates_per_iteration):
+            self._accumulate(samples, update * size, size, statistics)
+            if update == 0 and not self._on_policy(statistics):
+                self.rescoring = True
+                samples.old_log_probs = self._rescore(samples)
+                self.optimizer.zero_grad(set_to_none=True)
+                statistics = UpdateStatistics()
+                self._accumulate(samples, 0, size, statistics)
+                self._on_policy(statistics)
+            norm = self.accelerator.clip_grad_norm_(self.tuning.parameters, self.run.optimizer.max_grad_norm)
+            self._keep_start()
+            self.optimizer.step()
+            if not self.accelerator.optimizer_step_was_skipped:  # fp16: the scaler skips a gradient that overflowed
+                statistics.grad_norm.append(torch.as_tensor(norm).detach())
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.average:
+                self.average.update(self.tuning.parameters, self.updates)
+            self.updates += 1
+        return statistics
+
+    def _accumulate(self, samples: Samples, start: int, size: int, statistics: UpdateStatistics) -> None:
+        """Gradient of one update: all its micro-batches and trained steps."""
+        for rows, step, last in self._micro_batches(start, size):
+            self._stop_if_asked()
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                self._backward(samples, rows, step, size, statistics)
+
+    def _micro_batches(self, start: int, size: int) -> Iterator[tuple[slice, int, bool]]:
+        """(rows, step, whether it is the update's last) of every backward pass of an update."""
+        steps = self.run.trained_steps
+        starts = range(start, start + size, self.run.micro_batch)
+        for first in starts:
+            for step in range(steps):
+                yield slice(first, first + self.run.micro_batch), step, first == starts[-1] and step == steps - 1
+
+    def _backward(self, samples: Samples, rows: slice, step: int, size: int, statistics: UpdateStatistics) -> None:
+        settings = self.run.objective
+        mean = self._mean(samples, rows, step, self.model, settings.unconditional_gradient)
+        new = log_prob(self.table, step, samples.rollout.states[rows, step + 1], mean)
+        surrogate = clipped_surrogate(
+            new, samples.old_log_probs[rows, step], samples.advantages[rows], settings.clip_range
+        )
+        loss = surrogate.loss.mean()
+        if settings.kl_beta > 0:
+            with torch.no_grad(), self.tuning.reference() as reference:
+                mean_ref = self._mean(samples, rows, step, reference)
+            kl = step_kl(self.table, step, mean, mean_ref, settings.kl_form).mean()
+            loss = loss + settings.kl_beta * kl
+            statistics.kl.append(kl.detach())
+        statistics.ratio.append(surrogate.ratio)
+        statistics.clipped.append(surrogate.clip_fraction)
+        statistics.loss.append(loss.detach())
+        passes = size // self.run.micro_batch * self.run.trained_steps
+        self.accelerator.backward(loss / passes)
+
+    def _on_policy(self, statistics: UpdateStatistics) -> bool:
+        """Whether the first update's likelihood ratio is 1.
+
+        False asks for scoring the old log-probabilities again: the deviation has the size of rounding, because this machine's kernels
+        round a row otherwise at another place of the batch. UserError: it is larger, or it stays.
+        """
+        error = self.accelerator.gather((torch.cat(statistics.ratio) - 1).abs().max()[None]).max()
+        statistics.first_ratio_error = error
+        # Same weights, same batches: equal bits in float32; autocast kernels get a tenth of the clip range.
+        if error <= (0.0 if self.backbone.dtype == torch.float32 else self.run.objective.clip_range / 10):
+            return True
+        if self.rescoring or not error <= self.rounding:
+            self._refuse(error)
+        return False
+
+    def _refuse(self, error: Tensor) -> NoReturn:
+        raise UserError(
+            f"iteration {self.iteration + 1}: the likelihood ratio of the first, on-policy update is 1 +- {error.item():.3g}, not 1:"
+            " training does not evaluate the policy that sampled (dropout, another precision, or a kernel that is not deterministic);"
+            " use precision fp32"
+        )
+
+    # ---------------------------------------------------------------- records
+
+    def _write_logs(self) -> None:
+        write_text(self.out / "metrics.jsonl", "".join(line + "\n" for line in self.metrics))
+        write_text(self.out / "timings.jsonl", "".join(line + "\n" for line in self.timings))
+
+    # ---------------------------------------------------------------- resume
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            self.store.save(self.iteration, self.start_of_iteration or self._state())
+        self.saved_iteration = self.iteration
+
+    def _state(self) -> dict:
+        scaler = getattr(self.accelerator, "scaler", None)
+        return {
+            "parameters": [p.detach() for p in self.tuning.parameters],
+            "average": self.average.values if self.average else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,
+            "updates": self.updates,
+            "rescoring": self.rescoring,
+            "metrics": self.metrics,
+            "timings": self.timings,
+        }
+
+    @torch.no_grad()
+    def _restore(self) -> None:
+        found = self.store.load_latest()
+        if found is None:
+            return
+        self.iteration, state = found
+        self.saved_iteration, self.updates = self.iteration, state["updates"]
+        self.rescoring = state["rescoring"]
+        self.metrics, self.timings = state["metrics"], state["timings"]
+        for parameter, value in zip(self.tuning.parameters, state["parameters"], strict=True):
+            parameter.copy_(value)
+        if self.average:
+            for current, value in zip(self.average.values, state["average"], strict=True):
+                current.copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.accelerator.is_main_process:
+            self._write_logs()
+            print(f"resuming after iteration {self.iteration} of {self.run.iterations}", flush=True)
+
+    def _keep_start(self) -> None:
+        """Before the first update of an iteration whose start is not on disk: copy that state, for a signal may come."""
+        needed = self.start_of_iteration is None and self.saved_iteration < self.iteration
+        if needed and self.accelerator.is_main_process:
+            state = self._state()
+            state |= {"metrics": list(self.metrics), "timings": list(self.timings)}
+            self.start_of_iteration = tree_map_only(Tensor, lambda tensor: tensor.to("cpu", copy=True), state)
+
+    def _stop_if_asked(self) -> None:
+        """After a signal: save the state at the start of this iteration, unless it is on disk already, and leave."""
+        if self.stop.requested:
+            if self.saved_iteration < self.iteration:
+                self._save()
+            raise Stopped
+
+    @torch.no_grad()
+    def load_average(self) -> None:
+        """Put the averaged weights, which are evaluated and published, in the place of the last ones."""
+        if self.average:
+            for parameter, value in zip(self.tuning.parameters, self.average.values, strict=True):
+                parameter.copy_(value)
+
+
+def check_batches(run: Run, ranks: int) -> None:
+    """UserError when prompts, updates and micro-batches do not divide evenly over the ranks."""
+    prompts, updates = run.prompts_per_iteration, run.updates_per_iteration
+    if prompts % (ranks * updates):
+        raise UserError(
+            f"prompts_per_iteration ({prompts}) must be a multiple of ranks x updates_per_iteration ({ranks} x {updates});"
+            " use fewer GPUs or another number of prompts"
+        )
+    samples = prompts // (ranks * updates) * run.group.survivors
+    if samples % run.micro_batch:
+        raise UserError(
+            f"micro_batch ({run.micro_batch}) must divide the {samples} samples of an update on each of {ranks} ranks;"
+            " choose a divisor"
+        )

@@ -1,0 +1,154 @@
+"""What is trained of a denoiser: low-rank adapters or all weights; the reference policy; the moving average; weights on disk."""
+
+import progrpo.torchvision_schemas  # noqa: F401, I001  (before diffusers)
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+from diffusers.training_utils import _collate_lora_metadata, cast_training_params
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from progrpo.grpo.backbone import Backbone
+from progrpo.config import Ema, Lora
+from progrpo.errors import UserError
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+TRAINED_ADAPTER = "trained"
+
+
+class Tuning:
+    """The trained parameters of a backbone's denoiser, float32, and its reference: the same model before training."""
+
+    def __init__(self, backbone: Backbone, lora: Lora | None, keep_reference: bool):
+        self.backbone, self.lora = backbone, lora
+        denoiser = backbone.denoiser
+        self._frozen_copy: nn.Module | None = None
+        if lora is None:
+            denoiser.requires_grad_(True)
+            self._frozen_copy = deepcopy(denoiser).requires_grad_(False) if keep_reference else None
+        else:
+            denoiser.add_adapter(
+                LoraConfig(
+                    r=lora.rank, lora_alpha=lora.alpha, init_lora_weights="gaussian", target_modules=list(lora.targets)
+                )
+            )
+            cast_training_params(denoiser, torch.float32)
+        self.parameters = [p for p in denoiser.parameters() if p.requires_grad]
+
+    @contextmanager
+    def reference(self) -> Iterator[nn.Module]:
+        """The untrained denoiser: adapters switched off, or the frozen copy."""
+        if self._frozen_copy is not None:
+            yield self._frozen_copy
+            return
+        if self.lora is None:
+            raise ValueError("no reference was kept: keep_reference was False")
+        self.backbone.denoiser.disable_adapters()
+        try:
+            yield self.backbone.denoiser
+        finally:
+            self.backbone.denoiser.enable_adapters()
+
+    def save(self, folder: Path) -> None:
+        """Write the trained weights, float32, as safetensors in diffusers' layout: a LoRA file, or the denoiser's folder.
+
+        The LoRA file carries rank and alpha, so that plain `load_lora_weights` gives the trained strength. UserError for weights that
+        are not finite; nothing is written then.
+        """
+        denoiser, name = self.backbone.denoiser, self.backbone.denoiser_name
+        require_finite(self.parameters, f"{folder}: the trained weights")
+        if self.lora is None:
+            denoiser.save_pretrained(folder / name)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            layers = get_peft_model_state_dict(denoiser)
+            layers = {f"{name}.{key}": value.contiguous() for key, value in layers.items()}
+            save_file(layers, folder / LORA_FILE, metadata=_adapter_metadata(denoiser, name))
+
+
+def _adapter_metadata(denoiser: nn.Module, name: str) -> dict[str, str]:
+    """The adapter's configuration, rank and alpha among it, where diffusers looks for it.
+
+    Not by `save_lora_weights`: it adds a second entry, and safetensors writes several entries in a random order, as sets are; equal
+    trainings shall give equal bytes.
+    """
+    stored = _collate_lora_metadata({name: denoiser})[f"{name}_lora_adapter_metadata"]
+    plain = {f"{name}.{key}": sorted(value) if isinstance(value, set) else value for key, value in stored.items()}
+    return {LORA_ADAPTER_METADATA_KEY: json.dumps(plain, sort_keys=True, allow_nan=False)}
+
+
+def require_finite(tensors: Iterable[Tensor], what: str) -> None:
+    """UserError when a tensor holds NaN or infinity; `what` names the tensors in its line."""
+    if not torch.stack([tensor.detach().isfinite().all() for tensor in tensors]).all():
+        raise UserError(f"{what} are not finite; nothing is written; use a smaller learning rate or precision fp32")
+
+
+def load_trained(backbone: Backbone, folder: Path) -> None:
+    """Put the weights of a run's `final/` folder into the backbone; UserError when there are none or they do not fit.
+
+    The denoiser then computes what the trained one did: trained weights stay float32 under the backbone's autocast, and adapters stay
+    beside the weights they adapt, because a sum rounded to bf16 loses 5 to 41 % of an adapter.
+    """
+    name, device = backbone.denoiser_name, backbone.device
+    try:
+        if (folder / LORA_FILE).is_file():
+            _require_alpha(folder / LORA_FILE)
+            _load_adapter(backbone, folder)
+        elif (folder / name).is_dir():
+            trained = type(backbone.denoiser).from_pretrained(folder / name, dtype=torch.float32)
+            setattr(backbone.pipeline, name, trained.to(device).requires_grad_(False).eval())
+        else:
+            raise UserError(f"{folder}: holds neither {LORA_FILE} nor {name}/; train the run first")
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise UserError(f"{folder}: cannot load the trained weights: {' '.join(str(error).split())}") from error
+
+
+def _load_adapter(backbone: Backbone, folder: Path) -> None:
+    backbone.pipeline.load_lora_weights(
+        folder, weight_name=LORA_FILE, adapter_name=TRAINED_ADAPTER, local_files_only=True
+    )
+    # diffusers has rounded the adapter to the denoiser's precision.
+    for parameter_name, parameter in backbone.denoiser.named_parameters():
+        if "lora_" in parameter_name:
+            parameter.data = parameter.data.float()
+    layers = load_file(folder / LORA_FILE, device=str(backbone.device))
+    layers = {key.removeprefix(f"{backbone.denoiser_name}."): value for key, value in layers.items()}
+    set_peft_model_state_dict(backbone.denoiser, layers, adapter_name=TRAINED_ADAPTER)
+    backbone.denoiser.requires_grad_(False).eval()
+
+
+def _require_alpha(file: Path) -> None:
+    with safe_open(file, "pt") as stored:
+        if LORA_ADAPTER_METADATA_KEY not in (stored.metadata() or {}):
+            raise UserError(
+                f"{file}: holds an adapter without its alpha, as older versions wrote it, so that its strength is unknown;"
+                " delete the run's folder and train anew"
+            )
+
+
+class MovingAverage:
+    """Average of the trained parameters: after the update at global step s, where (s + 1) % every == 0, it moves by 1 - decay_s.
+
+    decay_s = min((1 + s)/(10 + s), decay); s counts the updates before this one, from 0. Source: flow_grpo/ema.py:33-56. Called once
+    per optimizer update; the public script calls it once per micro-batch and so applies each eighth update twice, a defect that is
+    not reproduced. diffusers' EMAModel is another average: it has no interval, and its first step copies the parameters.
+    """
+
+    def __init__(self, parameters: list[Tensor], config: Ema):
+        self.config = config
+        self.values = [p.detach().clone() for p in parameters]
+
+    @torch.no_grad()
+    def update(self, parameters: list[Tensor], step: int) -> None:
+        """Take in the parameters after the update at global step `step`, the number of updates before it."""
+        if (step + 1) % self.config.every == 0:
+            decay = min((1 + step) / (10 + step), self.config.decay)
+            torch._foreach_lerp_(self.values, [p.detach() for p in parameters], 1 - decay)

@@ -1,0 +1,215 @@
+"""From a tier's configuration to images on disk, and from images to scores and benchmark results."""
+
+import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from progrpo.grpo.backbone import load_backbone, silence_libraries
+from progrpo.benchmarks.images import BenchmarkImage, list_images, open_image
+from progrpo.config import Config
+from progrpo.devices import choose_device
+from progrpo.errors import UserError
+from progrpo.files import write_json, write_jsonl
+from progrpo.jobs.images import generate_set, image_tasks
+from progrpo.jobs.loading import prompts_of, scorer_of
+from progrpo.provenance import provenance
+from progrpo.rewards.base import Scorer
+from progrpo.grpo.tuning import load_trained
+
+BASE = "base_"
+
+
+def model_of(config: Config, name: str) -> str:
+    """Name of the model of a run or of `base_<model>`; UserError for neither."""
+    if name.startswith(BASE) and name.removeprefix(BASE) in config.models:
+        return name.removeprefix(BASE)
+    return config.get_run(name).model
+
+
+def prompt_sets_of(config: Config, name: str) -> list[str]:
+    """Prompt sets that a run is evaluated on; a base model's are those of the runs that start from it."""
+    if name in config.runs:
+        chosen = config.runs[name].evaluations
+        return list(config.evaluations if chosen is None else chosen)
+    wanted = {
+        s
+        for run in config.runs
+        if config.runs[run].model == model_of(config, name)
+        for s in prompt_sets_of(config, run)
+    }
+    return [prompts for prompts in config.evaluations if prompts in wanted]
+
+
+def generate_images(
+    config: Config, name: str, sets: list[str] | None, seed: int, weights: Path | None, out: Path, device_name: str
+) -> None:
+    """Make the missing images of a run (with `weights`) or of a base model (without) in `out/<prompt set>/`."""
+    model = config.models[model_of(config, name)]
+    if (weights is None) != name.startswith(BASE):
+        raise UserError(
+            f"--run {name}: " + ("give --weights RUN/final" if weights is None else "a base model takes no --weights")
+        )
+    chosen = sets or prompt_sets_of(config, name)
+    _require_sets(config, chosen)
+    backbone = load_backbone(model, choose_device(device_name))
+    if weights is not None:
+        load_trained(backbone, weights)
+    for prompts in chosen:
+        settings = config.prompt_sets[prompts]
+        tasks = image_tasks(prompts_of(settings), settings)
+        evaluation = config.evaluations[prompts]
+        sampling = evaluation.sampling[model.family]
+        generate_set(
+            backbone, tasks, sampling, seed, evaluation.batch, out / prompts, lambda line: print(line, flush=True)
+        )
+
+
+def _require_sets(config: Config, sets: list[str]) -> None:
+    for name in sets:
+        if name not in config.evaluations:
+            raise UserError(
+                f"--prompts {name}: not an evaluation of tier {config.tier}; known: {', '.join(config.evaluations)}"
+            )
+
+
+def evaluate_images(config: Config, images: Path, sets: list[str] | None, out: Path, device_name: str) -> None:
+    """Score `images/<prompt set>/` into `out/<prompt set>.json` (means, benchmarks) and `.scores.jsonl` (each image)."""
+    if not images.is_dir():
+        raise UserError(f"{images}: no such folder; make the images with `progrpo generate`")
+    chosen = sets or [name for name in config.evaluations if (images / name).is_dir()]
+    if not chosen:
+        raise UserError(f"{images}: holds no prompt set of tier {config.tier} ({', '.join(config.evaluations)})")
+    _require_sets(config, chosen)
+    tools = Tools(config, choose_device(device_name))
+    for name in chosen:
+        evaluation = config.evaluations[name]
+        listed = list_images(images / name)
+        result: dict[str, Any] = {"provenance": provenance(evaluation, 0), "scores": {}}
+        columns = {
+            scorer: score_images(tools.scorer(scorer), listed, evaluation.batch) for scorer in evaluation.scorers
+        }
+        for scorer, values in columns.items():
+            result["scores"][scorer] = {"mean": fmean(values), "std": pstdev(values), "n": len(values)}
+        for benchmark in evaluation.benchmarks:
+            result[benchmark] = BENCHMARKS[benchmark](tools, images / name, name, out / name)
+        rows = [{"image": item.name, **{s: v[k] for s, v in columns.items()}} for k, item in enumerate(listed)]
+        write_jsonl(out / f"{name}.scores.jsonl", rows)
+        write_json(out / f"{name}.json", result)
+        print(f"{out / name}.json: {len(listed)} images " + summary_line(result), flush=True)
+
+
+def summary_line(result: dict) -> str:
+    """The means of an evaluation in one line."""
+    parts = [f"{name} {values['mean']:.4f}" for name, values in result["scores"].items()]
+    parts += [
+        f"{name} {result[name].get('overall', result[name].get('score')):.4f}" for name in BENCHMARKS if name in result
+    ]
+    return ", ".join(parts)
+
+
+def score_images(scorer: Scorer, images: list[BenchmarkImage], batch: int) -> list[float]:
+    """One score per image, read from disk in batches of images of one size; UserError names an image whose score is not finite."""
+    scores: list[float] = []
+    for part, pixels in _batches(images, batch):
+        values = scorer.score(pixels, [item.prompt for item in part]).tolist()
+        bad = [item.path for item, value in zip(part, values, strict=True) if not math.isfinite(value)]
+        if bad:
+            raise UserError(f"{bad[0]}: the score of {scorer.name} is not finite; check the scorer's weights")
+        scores += values
+    return scores
+
+
+def _batches(images: list[BenchmarkImage], size: int) -> Iterator[tuple[list[BenchmarkImage], Tensor]]:
+    part: list[BenchmarkImage] = []
+    tensors: list[Tensor] = []
+    for item in images:
+        tensor = torch.from_numpy(np.array(open_image(item.path))).permute(2, 0, 1).float() / 255
+        if tensors and (len(tensors) == size or tensor.shape != tensors[0].shape):
+            yield part, torch.stack(tensors)
+            part, tensors = [], []
+        part.append(item)
+        tensors.append(tensor)
+    if tensors:
+        yield part, torch.stack(tensors)
+
+
+class Tools:
+    """Scorers and benchmark models of a tier, each loaded once, when it is first needed."""
+
+    def __init__(self, config: Config, device: torch.device):
+        silence_libraries()
+        self.config, self.device = config, device
+        self._loaded: dict[str, Any] = {}
+
+    def once(self, key: str, load) -> Any:
+        """What `load()` returns, remembered under `key`."""
+        if key not in self._loaded:
+            self._loaded[key] = load()
+        return self._loaded[key]
+
+    def scorer(self, name: str) -> Scorer:
+        """The scorer of that name."""
+        return self.once(f"scorer {name}", lambda: scorer_of(self.config.scorers[name], self.device))
+
+    def setting(self, benchmark: str, key: str) -> str:
+        """A setting of `benchmarks.<benchmark>`; UserError when the configuration lacks it."""
+        try:
+            return self.config.benchmarks[benchmark][key]
+        except KeyError:
+            raise UserError(
+                f"benchmarks.{benchmark}.{key}: missing in the configuration of tier {self.config.tier}"
+            ) from None
+
+
+def run_geneval(tools: Tools, folder: Path, name: str, out: Path) -> dict:
+    """GenEval of a folder: detections beside the result, verdicts from them; {"overall", "tags": {tag: score}, ...}."""
+    from progrpo.benchmarks.geneval.color import load_color_classifier
+    from progrpo.benchmarks.geneval.detect import detect_images, vocabulary
+    from progrpo.benchmarks.geneval.detector import load_detector
+    from progrpo.benchmarks.geneval.verdict import summary, verdicts
+
+    detector = tools.once("detector", lambda: load_detector(tools.setting("geneval", "detector"), tools.device))
+    colors = tools.once(
+        "colors", lambda: load_color_classifier(tools.setting("geneval", "color_classifier"), tools.device)
+    )
+    lines = detect_images(folder, detector, colors, batch_size=8)
+    path = out.with_name(f"{name}.detections.jsonl")
+    write_jsonl(path, lines)
+    results = verdicts([(f"{path}:{k}", line) for k, line in enumerate(lines, 1)], vocabulary(detector, colors))
+    write_jsonl(out.with_name(f"{name}.verdicts.jsonl"), results)
+    scores = summary([line["metadata"] for line in lines], results)
+    return {**scores, "tags": {tag: entry["score"] for tag, entry in scores["tags"].items()}}
+
+
+def run_compbench(tools: Tools, folder: Path, name: str, out: Path) -> dict:
+    """T2I-CompBench++ of a folder whose prompt set is named `..._<category>`: BLIP-VQA, or detections and the spatial rule."""
+    from progrpo.benchmarks.compbench import spatial, vqa
+    from progrpo.benchmarks.compbench.blip import load_vqa
+    from progrpo.benchmarks.compbench.chunks import load_chunker
+    from progrpo.benchmarks.compbench.spatial_detect import detect_spatial, load_spatial_detector
+
+    chunker = tools.once("chunker", lambda: load_chunker(tools.setting("compbench", "chunker")))
+    category = name.rsplit("_", 1)[-1]
+    if category == "spatial":
+        path = tools.setting("compbench", "spatial_detector")
+        detector = tools.once("spatial", lambda: load_spatial_detector(path, tools.device))
+        lines = detect_spatial(folder, detector, chunker)
+        stored = out.with_name(f"{name}.detections.jsonl")
+        write_jsonl(stored, lines)
+        results = spatial.verdicts([(f"{stored}:{k}", line) for k, line in enumerate(lines, 1)])
+        return spatial.summary(results, f"spatial_{detector.name}")
+    tokenizer = tools.config.benchmarks["compbench"].get("tokenizer")  # only an original .pth needs one beside it
+    model = tools.once("vqa", lambda: load_vqa(tools.setting("compbench", "vqa"), tools.device, tokenizer))
+    lines = vqa.vqa_scores(folder, model, chunker)
+    write_jsonl(out.with_name(f"{name}.answers.jsonl"), lines)
+    return vqa.summary(lines, category, model, chunker)
+
+
+BENCHMARKS = {"geneval": run_geneval, "compbench": run_compbench}

@@ -1,0 +1,116 @@
+"""Images of a model for its prompt sets: seeds per image, resumable, atomic, named as the original evaluators expect."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from progrpo.benchmarks.prompt_sets import PromptRecord
+from progrpo.config import PromptSet, Sampling
+from progrpo.errors import UserError
+from progrpo.files import write_atomic, write_jsonl
+from progrpo.grpo.backbone import Backbone
+from progrpo.grpo.rollout import TrajectoryNoise, in_batches
+from progrpo.grpo.samplers import StepTable, step_mean, step_sample
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """One image to make: its name relative to the set's folder, its prompt, and its place among prompts and images."""
+
+    name: str
+    record: PromptRecord
+    prompt: int
+    image: int
+
+
+def image_tasks(records: list[PromptRecord], prompts: PromptSet) -> list[ImageTask]:
+    """Every image of a prompt set in order, named by its layout.
+
+    geneval: 00000/samples/0000.png; compbench: samples/<prompt>_000000.png; hpsv2: <style>/00000.jpg, counted within the style that
+    the prompt's metadata names; plain: 00000.png, or 00000_00.png where a prompt has several images.
+    """
+    tasks, in_style = [], {}
+    for p, record in enumerate(records):
+        for k in range(prompts.images_per_prompt):
+            if prompts.layout == "geneval":
+                name = f"{p:05d}/samples/{k:04d}.png"
+            elif prompts.layout == "compbench":
+                name = f"samples/{record.prompt}_{p * prompts.images_per_prompt + k:06d}.png"
+            elif prompts.layout == "hpsv2":
+                style = (record.metadata or {}).get("style", "all")
+                in_style[style] = in_style.get(style, -1) + 1
+                name = f"{style}/{in_style[style]:05d}.jpg"
+            else:
+                name = f"{p:05d}.png" if prompts.images_per_prompt == 1 else f"{p:05d}_{k:02d}.png"
+            tasks.append(ImageTask(name, record, p, k))
+    return tasks
+
+
+def generate_set(
+    backbone: Backbone,
+    tasks: list[ImageTask],
+    sampling: Sampling,
+    seed: int,
+    batch: int,
+    folder: Path,
+    log: Callable[[str], None],
+) -> int:
+    """Make the images of `tasks` that `folder` lacks, then write `prompts.jsonl`, the sign that the set is complete.
+
+    The noise of an image follows from (seed, prompt, image) alone and every model call has `batch` rows, so an interrupted
+    generation ends with the same images. Returns how many images were made.
+    """
+    missing = [task for task in tasks if not (folder / task.name).is_file()]
+    table = backbone.table(sampling)
+    for start in range(0, len(missing), batch):
+        part = missing[start : start + batch]
+        images = sample_images(backbone, table, part, sampling, seed, batch)
+        for task, image in zip(part, images, strict=True):
+            save_image(folder / task.name, image)
+        log(f"{folder}: {min(start + batch, len(missing))}/{len(missing)} images")
+    for task in tasks:
+        if task.image == 0 and "/samples/" in task.name and task.record.metadata:
+            write_jsonl(folder / task.name.split("/")[0] / "metadata.jsonl", [task.record.metadata])
+    lines = [{"image": t.name, "prompt": t.record.prompt, "metadata": t.record.metadata} for t in tasks]
+    write_jsonl(folder / "prompts.jsonl", lines)
+    return len(missing)
+
+
+@torch.no_grad()
+def sample_images(
+    backbone: Backbone, table: StepTable, tasks: list[ImageTask], sampling: Sampling, seed: int, batch: int
+) -> Tensor:
+    """Images (B, 3, H, W) float32 in [0, 1] of B <= batch tasks, sampled without policy noise unless `sampling.noise` asks for it."""
+    prompts = sorted({task.prompt for task in tasks})
+    noise = TrajectoryNoise(seed, 0, prompts, backbone.latent_shape)
+    row = torch.tensor([prompts.index(task.prompt) for task in tasks])
+    image = torch.tensor([task.image for task in tasks])
+    text = backbone.encode([task.record.prompt for task in tasks])
+    x = noise.initial(row, image).to(backbone.device)
+    index = torch.arange(len(tasks), device=backbone.device)
+    for step in range(table.steps):
+        (_, (rows_x, rows)), *_ = in_batches(batch, x, index)
+        output = backbone.predict(rows_x, table.timesteps[step], text.rows(rows), sampling.guidance_scale)[: len(x)]
+        x = step_mean(table, step, x, output)
+        if table.stochastic:
+            x = step_sample(table, step, x, noise.draw(row, image).to(x.device))
+    (_, (rows_x,)), *_ = in_batches(batch, x)
+    return backbone.decode(rows_x)[: len(x)]
+
+
+def save_image(path: Path, image: Tensor) -> None:
+    """Write an image (3, H, W) in [0, 1] atomically, as PNG or JPEG by its suffix; UserError for pixels that are not finite.
+
+    What a scorer reads back from a PNG differs by 1/510 at most, rounding to 8 bits; from a JPEG by 4/255 on average for colour noise,
+    the worst of pictures, and by 1/255 where the picture is smooth.
+    """
+    if not image.isfinite().all():
+        raise UserError(f"{path}: the image is not finite; check the model's weights or use precision fp32")
+    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    options = {"format": "JPEG", "quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {"format": "PNG"}
+    write_atomic(path, lambda file: Image.fromarray(np.ascontiguousarray(pixels)).save(file, **options))

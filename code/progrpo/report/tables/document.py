@@ -1,0 +1,39 @@
+"""A document that sets all tables of a tier, for reading them on paper."""
+
+from pathlib import Path
+
+from progrpo.config import Config
+from progrpo.report.tables.latex import LEGEND, escape
+from progrpo.report.tables.layout import EXPECTED, load_layout, table_names
+
+HEAD = r"""\documentclass[10pt]{article}
+\usepackage[a4paper,landscape,margin=18mm]{geometry}
+\usepackage[T1]{fontenc}
+\usepackage{booktabs,graphicx,textcomp}
+\setlength{\parindent}{0pt}
+\newsavebox{\tablebox}
+\newcommand{\settable}[1]{\sbox{\tablebox}{\small\input{#1}\unskip}%
+  \ifdim\wd\tablebox>\linewidth\resizebox{\linewidth}{!}{\usebox{\tablebox}}\else\usebox{\tablebox}\fi}
+\input{numbers.tex}
+\begin{document}
+"""
+
+
+def document(config: Config, expected: Path = EXPECTED) -> str:
+    """LaTeX that inputs every fragment of its own folder, in the paper's order; needs texlive-latex-recommended."""
+    layouts = {name: load_layout(name, expected) for name in table_names(expected)}
+    ordered = sorted((int(layout.number), name) for name, layout in layouts.items() if layout.number)
+    parts = [
+        HEAD,
+        f"{{\\Large\\bfseries Pro-GRPO: the paper's tables, tier {escape(config.tier)}}}\\par\\medskip\n",
+        f"{LEGEND}\\par\n",
+    ]
+    for number, name in ordered:
+        layout = layouts[name]
+        parts.append(
+            "\\bigskip\\begin{minipage}{\\linewidth}\n"
+            f"\\textbf{{Table {number}.}} {layout.caption}\\par\\smallskip\n\\settable{{{name}.tex}}\n"
+            "\\end{minipage}\\par\n"
+        )
+    parts.append("\\end{document}\n")
+    return "".join(parts)

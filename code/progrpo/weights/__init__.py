@@ -1,0 +1,1 @@
+"""Public weights and prompts: the manifest, and fetching by it."""

@@ -1,0 +1,161 @@
+"""Expand and prune on a fake model: what is called how often, who survives, and that a trajectory's noise is its own."""
+
+import pytest
+import torch
+
+from progrpo.grpo.rollout import Policy, Schedule, TrajectoryNoise, expand_and_prune, in_batches
+from progrpo.grpo.samplers import ddim_alphas_cumprod, ddim_table, ddim_timesteps, flow_sde_table, flow_sigmas
+
+SHAPE = (1, 2, 2)
+FLOW = flow_sde_table(flow_sigmas(10), 0.7).to(dtype=torch.float32)
+DIFFUSION = ddim_table(ddim_alphas_cumprod(), ddim_timesteps(50), 1.0).to(dtype=torch.float32)
+PRO = Schedule(48, ((5, 24), (7, 12)))
+FLASH = Schedule(24, ((5, 16), (7, 12)))
+PRO_SD14 = Schedule(48, ((30, 32), (40, 8)))
+
+
+class CountingModel:
+    """A smooth model of x; the reward is the mean pixel. Counts the rows it is given, padding included."""
+
+    def __init__(self):
+        self.rows = 0
+
+    def predict(self, x, step, prompt):
+        self.rows += len(x)
+        return 0.3 * torch.tanh(x) + 0.01 * prompt.view(-1, 1, 1, 1)
+
+    def policy(self) -> Policy:
+        return Policy(self.predict, lambda latents: latents, lambda images, prompt: images.flatten(1).mean(1))
+
+
+def roll(table, schedule, prompts=2, batch=8, seed=0):
+    model = CountingModel()
+    rollout = expand_and_prune(
+        model.policy(), table, schedule, TrajectoryNoise(seed, 0, list(range(prompts)), SHAPE), batch
+    )
+    return rollout, model
+
+
+@pytest.mark.parametrize(
+    ("table", "schedule", "calls", "decodes"),
+    [
+        (FLOW, PRO, 840, 84),
+        (FLOW, FLASH, 680, 52),
+        (DIFFUSION, PRO_SD14, 3480, 88),
+        (FLOW, Schedule(24), 1200, 24),
+        (DIFFUSION, Schedule(16), 4000, 16),
+    ],
+)
+def test_calls_per_prompt_are_the_published_accounting(table, schedule, calls, decodes):
+    rollout, model = roll(table, schedule)
+    training = 4 * table.steps * rollout.rewards.shape[1]  # the paper's four equivalents per trained step
+    assert rollout.counters.denoiser / 2 + training == calls
+    assert rollout.counters.decoder / 2 == rollout.counters.reward / 2 == decodes
+    assert model.rows == rollout.counters.denoiser  # the group sizes divide by the batch: nothing was padded
+
+
+@pytest.mark.parametrize(
+    ("table", "schedule", "sampling"),
+    [(FLOW, PRO, 396), (FLOW, FLASH, 228), (DIFFUSION, PRO_SD14, 1920)],
+)
+def test_recomputing_previews_costs_equation_22_as_written(table, schedule, sampling):
+    (n0, n1, n2), (t1, t2) = (schedule.size, *[k for _, k in schedule.stages]), [t for t, _ in schedule.stages]
+    literal = n0 * t1 + n1 * (t2 - t1) + n2 * (table.steps - t2) + n0 + n1
+    rollout, _ = roll(table, Schedule(schedule.size, schedule.stages, preview="recompute"))
+    assert rollout.counters.denoiser / 2 == literal == sampling
+
+
+def test_three_accountings_of_one_schedule():
+    stages = ((4, 18), (6, 12))
+    reuse, _ = roll(FLOW, Schedule(24, stages), prompts=1, batch=6)
+    recompute, _ = roll(FLOW, Schedule(24, stages, preview="recompute"), prompts=1, batch=6)
+    assert (reuse.counters.denoiser, recompute.counters.denoiser) == (192, 222)
+
+
+@pytest.mark.parametrize(("table", "schedule"), [(FLOW, PRO), (DIFFUSION, PRO_SD14)])
+def test_reuse_and_recompute_keep_the_same_survivors_bit_for_bit(table, schedule):
+    reuse, _ = roll(table, schedule)
+    recompute, _ = roll(table, Schedule(schedule.size, schedule.stages, preview="recompute"))
+    assert torch.equal(reuse.trajectories, recompute.trajectories)
+    assert torch.equal(reuse.states, recompute.states)
+    assert torch.equal(reuse.log_probs, recompute.log_probs)
+
+
+def test_a_survivor_is_unchanged_when_others_are_removed():
+    pruned, _ = roll(FLOW, PRO)
+    full, _ = roll(FLOW, Schedule(48))
+    all_states = full.states.view(2, 48, *full.states.shape[1:])
+    kept = torch.stack([all_states[p, pruned.trajectories[p]] for p in range(2)]).flatten(0, 1)
+    assert torch.equal(pruned.states, kept)
+
+
+def test_a_prompt_does_not_depend_on_the_prompts_beside_it():
+    both, _ = roll(FLOW, PRO, prompts=2)
+    model = CountingModel()
+    shifted = Policy(
+        lambda x, step, prompt: model.predict(x, step, prompt + 1), *list(vars(model.policy()).values())[1:]
+    )
+    alone = expand_and_prune(shifted, FLOW, PRO, TrajectoryNoise(0, 0, [1], SHAPE), 8)
+    assert torch.equal(alone.states, both.states[12:])
+
+
+def test_selection_maximises_the_variance_of_previews_and_stages_record_it():
+    rollout, _ = roll(FLOW, PRO)
+    first = rollout.stages[0]
+    assert first.rewards.shape == (2, 48)
+    assert first.kept.shape == (2, 24)
+    kept = first.rewards.gather(1, first.kept).var(1)
+    others = first.rewards[:, :24].var(1)
+    assert (kept >= others).all()
+    assert [stage.step for stage in rollout.stages] == [5, 7]
+
+
+def test_a_stage_at_the_last_step_selects_on_terminal_rewards():
+    static, model = roll(FLOW, Schedule(24, ((10, 12),)))
+    full, _ = roll(FLOW, Schedule(24))
+    assert static.counters.denoiser == 2 * 240
+    assert model.rows == 2 * 240
+    assert torch.equal(static.rewards, full.rewards.gather(1, static.stages[0].kept))
+    assert torch.equal(static.trajectories, static.stages[0].kept)
+
+
+@pytest.mark.parametrize("rule", ["uniform", "best_of_n"])
+def test_other_rules_keep_as_many_and_are_repeatable(rule):
+    schedule = Schedule(24, ((5, 16), (7, 12)), rule=rule)
+    first, second = roll(FLOW, schedule)[0], roll(FLOW, schedule)[0]
+    assert torch.equal(first.trajectories, second.trajectories)
+    assert first.rewards.shape == (2, 12)
+
+
+def test_shared_initial_noise_is_one_noise_for_all():
+    noise = TrajectoryNoise(0, 3, [0, 1], SHAPE, shared_initial=True)
+    initial = noise.initial(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 0]))
+    assert torch.equal(initial[0], initial[1])
+    assert torch.equal(initial[0], initial[2])
+    later = noise.draw(torch.tensor([0, 0]), torch.tensor([0, 1]))
+    assert not torch.equal(later[0], later[1])
+    other = TrajectoryNoise(0, 4, [0, 1], SHAPE, shared_initial=True).initial(torch.tensor([0]), torch.tensor([0]))
+    assert not torch.equal(initial[:1], other)
+
+
+def test_the_batch_size_pads_the_last_call_and_counts_no_padding():
+    rollout, model = roll(FLOW, Schedule(6, ((5, 4),)), prompts=1, batch=4)
+    assert rollout.counters.denoiser == 6 * 6 + 4 * 4
+    assert model.rows == 8 * 6 + 4 * 4
+    assert torch.equal(rollout.states, roll(FLOW, Schedule(6, ((5, 4),)), prompts=1, batch=2)[0].states)
+
+
+def test_batches_cover_every_row_once():
+    rows = [r for r, (part,) in in_batches(4, torch.arange(10)) if len(part) == 4]
+    assert [(r.start, r.stop) for r in rows] == [(0, 4), (4, 8), (8, 10)]
+
+
+def test_a_reward_that_is_no_number_names_its_trajectory():
+    def score(images, prompt):
+        rewards = images.flatten(1).mean(1)
+        rewards[3] = float("nan")
+        return rewards
+
+    policy = Policy(CountingModel().predict, lambda latents: latents, score)
+    with pytest.raises(ValueError, match=r"\(0, 3\)"):
+        expand_and_prune(policy, FLOW, Schedule(8), TrajectoryNoise(0, 0, [0], SHAPE), 8)

@@ -1,0 +1,44 @@
+"""The generated page says what the computations show."""
+
+import json
+
+import pytest
+
+from progrpo.report import discrepancies as claims
+
+MEASURED = {
+    "sd35m": {"denoiser": 4.494, "denoiser_without_attention": 3.881},
+    "sd14": {"denoiser": 1.607, "denoiser_without_attention": 1.354},
+}
+
+
+@pytest.fixture(scope="module")
+def found():
+    return {claim["id"]: claim for claim in claims.discrepancies(MEASURED)}
+
+
+def test_the_saving_of_sd14_changes_sign_without_a_reference(found):
+    values = found["reference_model"]["values"]
+    assert values["passes_4"] == pytest.approx(-0.0914, abs=1e-4)
+    assert values["passes_3"] == pytest.approx(0.0097, abs=1e-4)
+
+
+def test_flow_wall_clock_fits_no_schedule_against_24(found):
+    values = found["wall_clock_flow"]["values"]
+    assert values["total"] == pytest.approx(2.408, abs=1e-3)
+    assert values["denoiser"] < values["progrpo_flash_sd35m_against_24"] < values["progrpo_sd35m_against_24"]
+
+
+def test_prompts_per_epoch(found):
+    values = found["epoch_definition"]["values"]
+    assert values["flowgrpo_sd35m"] == pytest.approx(96, abs=0.01)
+    assert values["dancegrpo_sd14"] == pytest.approx(4, abs=1e-6)
+
+
+def test_the_page_holds_every_claim_and_its_computation(found):
+    agreed = claims.agreements()
+    page = claims.render(list(found.values()), agreed)
+    for claim in [*found.values(), *agreed]:
+        assert f"## {claim['title']}\n" in page
+        assert all(f"- {line}\n" in page for line in claim["computation"])
+    json.dumps([*found.values(), *agreed], allow_nan=False)

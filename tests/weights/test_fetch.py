@@ -1,0 +1,274 @@
+"""The manifest, and downloads from a local web server: resumed, verified, refused."""
+
+import hashlib
+import http.server
+import json
+import resource
+import threading
+
+import pytest
+import yaml
+
+from progrpo.cli import main
+from progrpo.errors import UserError
+from progrpo.files import sha256
+from progrpo.weights import fetch as fetching
+from progrpo.weights.fetch import fetch
+from progrpo.weights.manifest import Entry, find_entry, human_size, packaged_manifest
+
+CONTENT = bytes(range(256)) * 40
+HASH = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT with ranges; `limit` cuts an answer short, `ranges` False ignores ranges."""
+
+    limit, ranges, log = None, True, []
+
+    def do_GET(self):
+        """Answer with what is left from the asked offset."""
+        asked = self.headers.get("Range")
+        type(self).log.append(asked)
+        if self.path != "/weights.bin":
+            self.send_error(404)
+            return
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.ranges else 0
+        if start >= len(CONTENT):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+            self.end_headers()
+            return
+        body = CONTENT[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: self.limit])
+
+    def log_message(self, *_):
+        """Stay quiet."""
+
+
+@pytest.fixture
+def server():
+    handler = type("Handler", (Handler,), {"log": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        handler.url = f"http://127.0.0.1:{web.server_port}/{{file}}"
+        yield handler
+        web.shutdown()
+
+
+def entry(url=None, files=None, **fields):
+    fields = {"kind": "models", "revision": "1", "bytes": len(CONTENT), "licence": "MIT", "use": "a test", **fields}
+    return Entry(url=url, files=files or {"weights.bin": HASH}, **fields)
+
+
+def test_a_download_is_verified_and_recorded(server, tmp_path, capsys):
+    (path,) = fetch("weights", entry(server.url), tmp_path)
+    assert path.read_bytes() == CONTENT
+    record = json.loads((tmp_path / "fetched.json").read_text())
+    assert record["files"]["weights.bin"] == {"sha256": HASH, "bytes": len(CONTENT)}
+    out = capsys.readouterr().out
+    assert "licence MIT" in out
+    assert "10.2 kB" in out
+
+
+def test_what_is_there_and_right_is_not_downloaded_again(server, tmp_path):
+    fetch("weights", entry(server.url), tmp_path)
+    fetch("weights", entry(server.url), tmp_path)
+    assert server.log == [None]
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetching, "CHUNK", 1000)
+    server.limit = 3000
+    with pytest.raises(UserError, match="run the command again to go on"):
+        fetch("weights", entry(server.url), tmp_path)
+    assert not (tmp_path / "weights.bin").exists()
+    kept = (tmp_path / "weights.bin.part").stat().st_size
+    assert 0 < kept <= 3000
+    server.limit = None
+    (path,) = fetch("weights", entry(server.url), tmp_path)
+    assert server.log == [None, f"bytes={kept}-"]
+    assert path.read_bytes() == CONTENT
+    assert not (tmp_path / "weights.bin.part").exists()
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(server, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written \(File too large\); make room"):
+            fetch("weights", entry(server.url), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not (tmp_path / "weights.bin").exists()
+    (path,) = fetch("weights", entry(server.url), tmp_path)
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_server_without_ranges_starts_over(server, tmp_path):
+    (tmp_path / "weights.bin.part").write_bytes(b"x" * 100)
+    server.ranges = False
+    (path,) = fetch("weights", entry(server.url), tmp_path)
+    assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("part", [CONTENT, CONTENT + b"too long"])
+def test_a_part_that_is_complete_or_too_long(server, tmp_path, part):
+    (tmp_path / "weights.bin.part").write_bytes(part)
+    (path,) = fetch("weights", entry(server.url), tmp_path)
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_wrong_hash_leaves_nothing_under_the_final_name(server, tmp_path):
+    with pytest.raises(UserError, match=f"sha256 is {HASH}, expected 0000"):
+        fetch("weights", entry(server.url, {"weights.bin": "0000"}), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_hash_does_not_replace_a_good_file(server, tmp_path):
+    (tmp_path / "weights.bin").write_bytes(b"good")
+    with pytest.raises(UserError, match="refused"):
+        fetch("weights", entry(server.url, {"weights.bin": "0000"}), tmp_path)
+    assert (tmp_path / "weights.bin").read_bytes() == b"good"
+
+
+def test_the_beginning_of_a_hash_is_enough(server, tmp_path):
+    fetch("weights", entry(server.url, {"weights.bin": f"begins {HASH[:8]}"}), tmp_path)
+    with pytest.raises(UserError, match="expected abcd"):
+        fetch("weights", entry(server.url, {"weights.bin": "begins abcd"}), tmp_path)
+
+
+def test_a_file_without_a_published_hash_must_stay_the_same(server, tmp_path):
+    unknown = entry(server.url, {"weights.bin": None})
+    fetch("weights", unknown, tmp_path)
+    (tmp_path / "weights.bin").unlink()
+    record = json.loads((tmp_path / "fetched.json").read_text())
+    record["files"]["weights.bin"]["sha256"] = "f" * 64
+    (tmp_path / "fetched.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="expected ffff"):
+        fetch("weights", unknown, tmp_path)
+
+
+def test_an_unreachable_or_missing_address_is_one_line(server, tmp_path):
+    with pytest.raises(UserError, match="answered 404"):
+        fetch("weights", entry(server.url, {"other.bin": None}), tmp_path)
+    with pytest.raises(UserError, match="the download failed"):
+        fetch("weights", entry("http://127.0.0.1:9/{file}"), tmp_path)
+
+
+def test_more_than_a_gigabyte_is_asked_for(server, tmp_path):
+    large = entry(server.url, bytes="about 4300000000")
+    with pytest.raises(UserError, match="confirm or give --yes"):
+        fetch("weights", large, tmp_path, ask=lambda question: "n")
+    assert server.log == []
+    asked = []
+    fetch("weights", large, tmp_path, ask=lambda question: asked.append(question) or "y")
+    assert asked == [f"download 4.3 GB into {tmp_path}? [y/N] "]
+    fetch("again", large, tmp_path / "other", confirmed=True, ask=lambda question: pytest.fail("asked"))
+
+
+def test_no_terminal_means_no(server, tmp_path):
+    def closed(question):
+        raise EOFError
+
+    with pytest.raises(UserError, match="--yes"):
+        fetch("weights", entry(server.url, bytes=2 * 10**9), tmp_path, ask=closed)
+
+
+def test_a_local_folder_serves_without_a_network_and_is_verified_too(tmp_path):
+    source, to = tmp_path / "source", tmp_path / "to"
+    (source / "weights" / "sub").mkdir(parents=True)
+    (source / "weights" / "sub" / "a.json").write_text("{}")
+    (source / "weights" / "weights.bin").write_bytes(CONTENT)
+    hub = entry(hub="someone/something", files={"weights.bin": HASH, "sub/*": None})
+    paths = fetch("weights", hub, to, from_folder=source)
+    assert [str(p.relative_to(to)) for p in paths] == ["weights.bin", "sub/a.json"]
+    (source / "weights" / "weights.bin").write_bytes(b"tampered")
+    (to / "weights.bin").unlink()
+    with pytest.raises(UserError, match="refused"):
+        fetch("weights", hub, to, from_folder=source)
+    assert not (to / "weights.bin").exists()
+    (source / "weights" / "weights.bin").unlink()
+    with pytest.raises(UserError, match="weights.bin is not there"):
+        fetch("weights", hub, to, from_folder=source)
+
+
+def test_a_hub_repository_is_asked_for_at_its_pinned_revision(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked = {}
+
+    def snapshot(repository, *, local_dir, **options):
+        asked.update(options, repository=repository)
+        (local_dir / "weights.bin").write_bytes(CONTENT)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    hub = entry(hub="someone/something", revision="abc123", files={"weights.bin": HASH, "*.txt": None})
+    assert fetch("weights", hub, tmp_path) == [tmp_path / "weights.bin"]
+    assert asked == {
+        "repository": "someone/something",
+        "repo_type": "model",
+        "revision": "abc123",
+        "allow_patterns": ["weights.bin", "*.txt"],
+    }
+
+
+def test_an_offline_hub_is_one_line(tmp_path, monkeypatch):
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="--from-folder"):
+        fetch("weights", entry(hub="someone/something"), tmp_path)
+
+
+def test_genevals_prompts_are_generated_and_verified(tmp_path):
+    (path,) = fetch("geneval", packaged_manifest()["geneval"], tmp_path)
+    assert sha256(path) == packaged_manifest()["geneval"].files["evaluation_metadata.jsonl"]
+
+
+def test_the_shared_copies_have_the_manifests_hashes(shared):
+    data = shared("data")
+    for file, digest in packaged_manifest()["t2i-compbench"].files.items():
+        assert sha256(data / "t2i_compbench" / file) == digest
+
+
+def test_the_manifest_covers_what_the_paper_needs():
+    names = {"geneval", "t2i-compbench", "drawbench", "pickscore", "hpdv2-train", "hpsv2", "sd14", "sd15", "sd35m"}
+    names |= {"hpsv2.1", "imagereward", "pickscore-v1", "aesthetic", "clip-vit-l14", "mask2former", "blip-vqa", "owlv2"}
+    manifest = packaged_manifest()
+    assert names | {"bert-base-uncased"} <= set(manifest)
+    assert all(e.size > 0 and e.licence and e.use for e in manifest.values())
+    assert manifest["geneval"].count == 553
+
+
+def test_the_command_lists_and_names_near_names(capsys):
+    assert main(["fetch", "--list"]) == 0
+    assert "clip-vit-l14" in capsys.readouterr().out
+    assert main(["fetch", "sd-14"]) == 2
+    assert "did you mean sd14" in capsys.readouterr().err
+    assert main(["fetch"]) == 2
+    with pytest.raises(UserError, match="--list"):
+        find_entry("zzzzzz", packaged_manifest())
+
+
+def test_the_command_fetches_by_a_given_manifest(server, tmp_path, capsys):
+    fields = {
+        "url": server.url,
+        "revision": "1",
+        "files": {"weights.bin": HASH},
+        "bytes": 10,
+        "licence": "MIT",
+        "use": "x",
+    }
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump({"models": {"tiny": fields}}))
+    assert main(["fetch", "tiny", "--manifest", str(tmp_path / "m.yaml"), "--to", str(tmp_path / "to")]) == 0
+    assert (tmp_path / "to" / "weights.bin").read_bytes() == CONTENT
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump({"models": {"tiny": {**fields, "hub": "a/b"}}}))
+    assert main(["fetch", "tiny", "--manifest", str(tmp_path / "m.yaml")]) == 2
+    assert "m.yaml: tiny: entry: Value error, needs exactly one of url, hub, generated" in capsys.readouterr().err
+
+
+def test_sizes_for_people():
+    assert [human_size(n) for n in (85, 85209, 3714759, 4300000000)] == ["85 bytes", "85.2 kB", "3.7 MB", "4.3 GB"]
