@@ -56,7 +56,7 @@ def add_parser(commands) -> None:
 
     train = actions.add_parser("train-miniature", help="train the miniature detector", formatter_class=style)
     train.add_argument("--out", type=Path, required=True, help="folder for detector/, color/ and report.json")
-    train.add_argument("--detector-steps", type=int, default=7000, help="training steps of the detector")
+    train.add_argument("--detector-steps", type=int, default=12000, help="training steps of the detector")
     train.add_argument("--color-steps", type=int, default=2500, help="training steps of the colour classifier")
     train.add_argument("--seed", type=int, default=0, help="seed of weights and scenes")
     train.set_defaults(run=run_train_miniature)

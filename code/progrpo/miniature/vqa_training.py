@@ -34,8 +34,10 @@ from progrpo.miniature.prompts import (
     split_records,
 )
 from progrpo.miniature.scenes import SceneObject, draw, sample_objects
+from progrpo.miniature.world import COMPBENCH_TAGS
 
 SIDE, PATCH, WIDTH, BATCH, LEARNING_RATE = 24, 8, 64, 64, 1e-3
+JUDGED_TAGS = tuple(tag for category, tag in COMPBENCH_TAGS.items() if category != "spatial")  # a detector judges that
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = ("yes", "no", "?", "a", *TEXTURES[1:], *NUMBERS.values(), *COLORS, *CLASSES, *map(plural, CLASSES))
 
@@ -102,7 +104,7 @@ class Sampler:
     """Draws (image, question, answer) triples, half of the answers yes."""
 
     def __init__(self, records: list[dict], seed: int):
-        self.by_tag = [[r for r in records if r["tag"] == tag] for tag in TAGS]
+        self.by_tag = [group for tag in TAGS if (group := [r for r in records if r["tag"] == tag])]
         self.random, self.numpy = random.Random(seed), np.random.default_rng(seed)
 
     def scene(self) -> tuple[dict, list[SceneObject]]:
@@ -177,8 +179,9 @@ def fit(vqa: BlipVqa, steps: int, seed: int) -> float:
 
 
 def report(vqa: BlipVqa, scenes: int, seed: int) -> dict:
-    """How well it sees held-out records: answers right, and the mean score of faithful and of mismatched scenes."""
-    sampler = Sampler(held_out_records(), seed)
+    """How well it sees held-out records of the tags that it judges: answers right, and the mean score of faithful and of
+    mismatched scenes."""
+    sampler = Sampler([r for r in held_out_records() if r["tag"] in JUDGED_TAGS], seed)
     images, asked, answers = sampler.batch(scenes)
     batch = torch.stack([pixels(Image.fromarray(image), SIDE) for image in images])
     found = torch.tensor([p[0] for p in yes_probabilities(vqa, batch, [[q] for q in asked])])
