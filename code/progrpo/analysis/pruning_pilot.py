@@ -93,7 +93,7 @@ def reference_variances(terminal: np.ndarray, keep: int) -> dict[str, float]:
 def decide(candidates: list[Candidate], tolerance: float = TOLERANCE) -> dict[tuple[int, int], str]:
     """The decision for each pair of steps under the rule in this module's head; the dearest is always eligible."""
     ordered = sorted(candidates, key=lambda c: (c.cost, c.steps))
-    decisions = {}
+    decisions: dict[tuple[int, int], str] = {}
     for position, candidate in enumerate(ordered):
         if "selected" in decisions.values():
             decisions[candidate.steps] = "inefficient"

@@ -36,7 +36,7 @@ def goodness_of_fit(standardised: np.ndarray, simulations: int = 499, seed: int 
     generator = np.random.default_rng(seed)
     tests = {"kolmogorov_smirnov": kolmogorov_smirnov, "anderson_darling": anderson_darling}
     observed = {name: float(test(standardised.ravel())) for name, test in tests.items()}
-    null = {name: [] for name in tests}
+    null: dict[str, list[float]] = {name: [] for name in tests}
     for _ in range(simulations):
         sample = gaussian.standardise(generator.standard_normal(standardised.shape)).ravel()
         for name, test in tests.items():

@@ -60,11 +60,11 @@ def paired_test(first, second, confidence: float = 0.95) -> dict[str, float | in
     difference = first - second
     interval = mean_interval(difference, confidence)
     p_value = None
-    if interval["std"] == 0.0:
-        p_value = 1.0 if interval["mean"] == 0.0 else 0.0
-    elif interval["std"] is not None:
-        t = interval["mean"] / (interval["std"] / np.sqrt(interval["n"]))
-        p_value = float(2 * stats.t.sf(abs(t), interval["n"] - 1))
+    mean, std = float(difference.mean()), interval["std"]
+    if std == 0.0:
+        p_value = 1.0 if mean == 0.0 else 0.0
+    elif std is not None:
+        p_value = float(2 * stats.t.sf(abs(mean / (std / np.sqrt(len(difference)))), len(difference) - 1))
     return {
         "difference": interval["mean"],
         "low": interval["low"],

@@ -7,6 +7,7 @@ saved in the layouts of the real models (`detector/`, `color/`), so that the sam
 
 import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -197,7 +198,7 @@ def _contrastive(classifier: ColorClassifier, crops: list[Image.Image], texts: l
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 
 
-def box_overlap(a: list[float], b: list[float]) -> float:
+def box_overlap(a: Sequence[float], b: Sequence[float]) -> float:
     """Intersection over union of two boxes with exclusive corners."""
     width, height = (min(a[k + 2], b[k + 2]) - max(a[k], b[k]) for k in (0, 1))
     shared = max(width, 0) * max(height, 0)
@@ -212,7 +213,8 @@ def report(detector: Detector, classifier: ColorClassifier, scenes: int, seed: i
     rng = np.random.default_rng(seed)
     drawn = [sample_objects(record, rng) for record in records]
     hits = objects = 0
-    faithful, mismatched = [], []
+    faithful: list[tuple[str, dict]] = []
+    mismatched: list[tuple[str, dict]] = []
     for k, record in enumerate(records):
         for shown, lines in ((drawn[k], faithful), (drawn[k - 1], mismatched)):
             image = Image.fromarray(draw(shown))

@@ -78,7 +78,7 @@ def _colors() -> list[dict]:
 
 def _two_objects(rng: random.Random) -> list[dict]:
     """Two objects of different classes; each has a colour, a texture or neither, and not both the same of these."""
-    looks = [{}, *({"color": k} for k in COLORS), *({"texture": t} for t in TEXTURES[1:])]
+    looks: list[dict] = [{}, *({"color": k} for k in COLORS), *({"texture": t} for t in TEXTURES[1:])]
     pairs = [(a, b) for a, b in itertools.product(looks, looks) if not (a and a.keys() == b.keys())]
     return [
         _record("two_object", *_shuffled([_clause(c, **a), _clause(d, **b)], rng))

@@ -5,8 +5,9 @@ import json
 import logging
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,10 @@ SCALE = 20.0  # initial exp(logit_scale)
 
 class DualEncoder(nn.Module):
     """Two towers that meet in a cosine; a sub-class defines `image`, `text`, `text_parameters`, `scale` and `save`."""
+
+    image: Callable[[Tensor], Tensor]
+    text: Callable[[Tensor], Tensor]
+    scale: Callable[[], Tensor]
 
     def __init__(self):
         super().__init__()
@@ -197,7 +202,7 @@ def initialise(module: nn.Module) -> None:
             nn.init.xavier_uniform_(parameter)
 
 
-def save_folder(model: nn.Module, folder: Path) -> None:
+def save_folder(model: Any, folder: Path) -> None:
     """Save a model by its `save` into a temporary folder that then takes the place of `folder`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:

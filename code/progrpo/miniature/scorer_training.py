@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -133,7 +134,7 @@ def _step(loss: Tensor, parameters: list[nn.Parameter], optimiser, schedule) -> 
     schedule.step()
 
 
-def train_text(model: nn.Module, readouts: Readouts, data: tuple[Tensor, Tensor], steps: int, draw: torch.Generator):
+def train_text(model: Any, readouts: Readouts, data: tuple[Tensor, Tensor], steps: int, draw: torch.Generator):
     """First the text tower alone, on (tokens (N, T), summaries (N, 180)): cheap, and relations need many steps."""
     tokens, summaries = data
     parameters = [*model.text_parameters(), *readouts.parameters()]
@@ -143,7 +144,7 @@ def train_text(model: nn.Module, readouts: Readouts, data: tuple[Tensor, Tensor]
         _step(readouts.text_loss(model.text(tokens[k]), tokens[k], summaries[k]), parameters, optimiser, schedule)
 
 
-def train_preference(recipe: "Recipe", ladders: Ladders, seed: int, log: Callable[[str], None]) -> nn.Module:
+def train_preference(recipe: "Recipe", ladders: Ladders, seed: int, log: Callable[[str], None]) -> Any:
     """A trained preference scorer."""
     torch.manual_seed(seed)
     draw = torch.Generator().manual_seed(seed)
@@ -174,7 +175,7 @@ def _pixels(images: Tensor) -> Tensor:
     return clip_pixels(images.flatten(0, -4), images.shape[-1]).view_as(images)
 
 
-def train_contrastive(recipe: "Recipe", ladders: Ladders, seed: int, log: Callable[[str], None]) -> nn.Module:
+def train_contrastive(recipe: "Recipe", ladders: Ladders, seed: int, log: Callable[[str], None]) -> Any:
     """A CLIP: images of prompts against the prompts of a batch, both ways, without hard negatives.
 
     Half of the images are degraded, so quality hardly matters to it. Images of one prompt are positives of each
@@ -201,7 +202,7 @@ def train_contrastive(recipe: "Recipe", ladders: Ladders, seed: int, log: Callab
     return model.eval()
 
 
-def train_rating(recipe: "Recipe", ladders: Ladders, seed: int, log: Callable[[str], None]) -> nn.Module:
+def train_rating(recipe: "Recipe", ladders: Ladders, seed: int, log: Callable[[str], None]) -> Any:
     """An aesthetic predictor: regression on ratings 6.5 for a crisp image down to 1.7 for the worst degradation."""
     torch.manual_seed(seed)
     draw = torch.Generator().manual_seed(seed)
@@ -232,8 +233,8 @@ def _progress(step: int, recipe: "Recipe", log: Callable[[str], None], losses: s
 class Recipe:
     """How one scorer is trained; `degradation_cost` is that of severity 1, in wrong edits or in rating points."""
 
-    build: Callable[[], nn.Module]
-    train: Callable[["Recipe", Ladders, int, Callable[[str], None]], nn.Module]
+    build: Callable[[], Any]  # one of the models of scorer_models and scorer_blip; `train` knows which interface it has
+    train: Callable[["Recipe", Ladders, int, Callable[[str], None]], Any]
     degradation_cost: float
     steps: int = 1500
     prompts: int = 32

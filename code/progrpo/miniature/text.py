@@ -51,7 +51,7 @@ def byte_pairs(words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]
 
 
 def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
-    merged = []
+    merged: list[str] = []
     for symbol in word:
         if merged and (merged[-1], symbol) == pair:
             merged[-1] += symbol

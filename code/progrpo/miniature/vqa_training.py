@@ -120,7 +120,7 @@ class Sampler:
         """
         looks = list(LOOK_WEIGHTS)
         while True:
-            shown, (keys,) = self.random.choice(objects), self.random.choices(looks, LOOK_WEIGHTS.values())
+            shown, (keys,) = self.random.choice(objects), self.random.choices(looks, list(LOOK_WEIGHTS.values()))
             values = {"class": shown.name, "color": shown.color, "texture": shown.texture}
             if not wanted:
                 choices = {"class": CLASSES, "color": COLORS, "texture": TEXTURES}
@@ -186,7 +186,9 @@ def report(vqa: BlipVqa, scenes: int, seed: int) -> dict:
     batch = torch.stack([pixels(Image.fromarray(image), SIDE) for image in images])
     found = torch.tensor([p[0] for p in yes_probabilities(vqa, batch, [[q] for q in asked])])
     right = ((found > 0.5) == answers).float().mean().item()
-    chunker, faithful, mismatched = TemplateChunker(), [], []
+    chunker = TemplateChunker()
+    faithful: list[float] = []
+    mismatched: list[float] = []
     for _ in range(scenes):
         (record, objects), (_, others) = sampler.scene(), sampler.scene()
         texts = questions(chunker.chunks(record["prompt"]))

@@ -1,6 +1,7 @@
 """The LAION aesthetic predictor (public code christophschuhmann/improved-aesthetic-predictor) on transformers' CLIP."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +53,7 @@ class Aesthetic(BatchedScorer):
         return self.head(F.normalize(embedding.float(), dim=-1))[:, 0]
 
 
-def assert_quick_gelu(model: nn.Module, path: Path) -> None:
+def assert_quick_gelu(model: Any, path: Path) -> None:
     """UserError unless the vision tower computes x * sigmoid(1.702 x): plain GELU loads silently and scores wrongly."""
     probe = torch.linspace(-3, 3, 7, device=model.device)
     for layer in model.vision_model.encoder.layers:

@@ -3,7 +3,7 @@
 import abc
 import pickle
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -128,6 +128,6 @@ def load_state(scorer: str, path: Path, module: torch.nn.Module, state: dict[str
     module.load_state_dict(state)
 
 
-def freeze(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+def freeze(module: Any, device: torch.device) -> Any:
     """The module in float32 on the device, in evaluation mode, without gradients."""
     return module.float().to(device).eval().requires_grad_(False)

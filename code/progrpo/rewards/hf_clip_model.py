@@ -1,10 +1,11 @@
 """transformers' CLIPModel from a folder in the Hugging Face layout, and its unnormalised embeddings."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 import progrpo.torchvision_schemas  # noqa: F401
 from progrpo.errors import UserError
@@ -14,7 +15,7 @@ from progrpo.rewards.base import freeze, require_file, unique_prompts
 class HFClipModel:
     """A CLIPModel, frozen on its device, and its tokenizer (None where no text is read)."""
 
-    def __init__(self, model: nn.Module, tokenizer, device: torch.device):
+    def __init__(self, model: Any, tokenizer, device: torch.device):
         self.model, self.tokenizer = freeze(model, device), tokenizer
         self.image_size = model.config.vision_config.image_size
         self.context = min(77, model.config.text_config.max_position_embeddings)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +97,7 @@ def networks_from_original(
     vision_state = blip_vision_state(state, "blip.visual_encoder.")
     head = {key.removeprefix("mlp."): value for key, value in state.items() if key.startswith("mlp.")}
     try:
-        vision = blip_vision_model(vision_state)
+        vision: Any = blip_vision_model(vision_state)
         text = blip_text_model(med_config, vision.config.hidden_size)
     except (KeyError, ValueError) as error:
         raise UserError(f"{scorer}: {path}: {error} is missing or unfit in {WEIGHTS} or {TEXT_CONFIG}") from None

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ CONFIG = "open_clip_config.json"
 class OpenClipModel:
     """An open_clip network, frozen on its device, and its tokenizer."""
 
-    def __init__(self, model: nn.Module, tokenize: Callable[[list[str]], Tensor], device: torch.device):
+    def __init__(self, model: Any, tokenize: Callable[[list[str]], Tensor], device: torch.device):
         self.model, self.tokenize = freeze(model, device), tokenize
         size = model.visual.image_size
         self.image_size = size[0] if isinstance(size, tuple | list) else size

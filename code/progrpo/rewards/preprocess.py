@@ -59,7 +59,8 @@ def clip_pixels(images: Tensor, size: int, mode: str = "pil", rounding: str = "r
     have the size are not resampled.
     """
     pixels = quantise(images)
-    shape = resized_size(*images.shape[-2:], size)
+    height, width = images.shape[-2:]
+    shape = resized_size(height, width, size)
     if mode == "pil":
         pixels = pixels if pixels.shape[-2:] == shape else _resize_pil(pixels, *shape)
         pixels = pixels.float() / 255

@@ -1,5 +1,6 @@
 """Scorers by name, and weighted sums of them."""
 
+import functools
 import importlib
 import inspect
 from pathlib import Path
@@ -66,7 +67,7 @@ class WeightedSum:
     def score_parts(self, images: Tensor, prompts: list[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """((B,) weighted sum, {name: (B,) unweighted score}) of images (B, 3, H, W) in [0, 1]."""
         parts = {name: scorer.score(images, prompts) for name, scorer in self.scorers.items()}
-        return sum(self.weights[name] * part for name, part in parts.items()), parts
+        return functools.reduce(torch.add, [self.weights[name] * part for name, part in parts.items()]), parts
 
     def score(self, images: Tensor, prompts: list[str]) -> Tensor:
         """The weighted sum (B,) float32."""

@@ -109,6 +109,7 @@ def _install(entry: Entry, to: Path, file: str, part: Path) -> Path:
 
 
 def _from_url(name: str, entry: Entry, to: Path) -> list[Path]:
+    assert entry.url is not None, name
     paths = []
     for file in entry.files:
         path = to / file
