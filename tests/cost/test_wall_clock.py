@@ -144,7 +144,7 @@ def test_bench_of_a_tier_times_its_own_run(tmp_path, monkeypatch):
         "results": str(tmp_path),
         "seeds": [0],
         "models": {"sd35m": {"family": "flow", "path": "tiny", "resolution": 8}},
-        "scorers": {"random_clip": {"kind": "scene_checker"}},
+        "scorers": {"random_clip": {"kind": "progrpo.miniature.scene_checker:SceneChecker"}},
         "prompt_sets": {"random": {"path": str(prompts)}},
         "evaluations": {},
         "runs": {"progrpo_flash_sd35m": run},

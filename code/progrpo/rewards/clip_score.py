@@ -26,6 +26,8 @@ class ClipScore(BatchedScorer):
     ViT-L-14-quickgelu for OpenAI's weights).
     """
 
+    files = HF_WEIGHTS[:1]
+
     def __init__(
         self,
         clip: HFClipModel | OpenClipModel,

@@ -22,6 +22,8 @@ class HPSv2(BatchedScorer):
     you trust.
     """
 
+    files = (WEIGHTS,)
+
     def __init__(
         self,
         clip: OpenClipModel,
