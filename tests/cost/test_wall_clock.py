@@ -119,7 +119,7 @@ def run_bench(*words):
 
 def test_bench_of_the_official_shapes_writes_what_table_13_reads(tmp_path, monkeypatch):
     monkeypatch.setattr(random_models, "official_backbone", lambda name, precision, device: tiny_flow())
-    monkeypatch.setattr("progrpo.cost.architectures.clip_h", lambda: tiny_reward().clip)
+    monkeypatch.setattr("progrpo.cost.architectures.clip", lambda size: tiny_reward().clip)
     out = tmp_path / "wall_clock_sd35m.json"
     small = ["--prompts", 1, "--micro-batch", 4, "--repeats", 1, "--warmup", 0, "--precision", "fp32", "--out", out]
     assert run_bench("--official", "sd35m", "--runs", "progrpo_flash_sd35m", *small) == 0

@@ -74,7 +74,7 @@ def test_a_score_that_is_no_number_names_scorer_prompt_and_remedy(images):
 
 
 def test_unknown_precision_and_batch_size_are_one_line():
-    with pytest.raises(UserError, match="precision 'fp8' is unknown; use one of fp32, fp16, bf16"):
+    with pytest.raises(UserError, match="precision 'fp8' is unknown; use one of fp32, bf16, fp16"):
         Mean(precision="fp8")
     with pytest.raises(UserError, match="batch_size 0 must be at least 1"):
         Mean(batch_size=0)

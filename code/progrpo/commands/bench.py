@@ -93,7 +93,7 @@ def _time_official(name: str, arguments: argparse.Namespace, device) -> dict:
     backbone = random_models.official_backbone(arguments.official, arguments.precision, device)
     tokens = atomic_costs.REWARD_TOKENS[arguments.official]
     with device:  # a billion weights are drawn faster where they are used
-        clip = architectures.clip_h()
+        clip = architectures.clip("H")
     reward = random_models.RandomClip(clip, tokens, device, arguments.precision)
     return wall_clock.time_run(settings, backbone, reward, PROMPTS, _repeats(arguments))
 

@@ -68,7 +68,9 @@ def _denoiser(backbone: str) -> dict[str, dict[str, float]]:
 def _images(backbone: str) -> dict[str, dict[str, float]]:
     latent = torch.empty(1, architectures.LATENT_CHANNELS[backbone], 64, 64)
     decoder, tiny = architectures.autoencoder(backbone), architectures.tiny_autoencoder(backbone)
-    clip, pixels = architectures.clip_h(), torch.empty(1, 3, 224, 224)
+    clip = architectures.clip("H")
+    side = clip.config.vision_config.image_size
+    pixels = torch.empty(1, 3, side, side)
     tokens = torch.zeros(1, REWARD_TOKENS[backbone], dtype=torch.long)
     return {
         "decoder": _forward(lambda: decoder.decode(latent)),

@@ -12,11 +12,9 @@ from torch import Tensor, nn
 
 from progrpo.config import Model
 from progrpo.cost import architectures
+from progrpo.devices import DTYPES
 from progrpo.grpo.backbone import Backbone, DiffusionBackbone, FlowBackbone, Text
 from progrpo.rewards.base import BatchedScorer, freeze
-
-SIDE = 224  # pixels that CLIP sees
-VOCABULARY = 49408  # CLIP's tokens
 
 
 def _generator(prompt: str) -> torch.Generator:
@@ -73,8 +71,7 @@ def official_backbone(name: str, precision: str, device: torch.device) -> Backbo
         vae = architectures.autoencoder(name)
         if name == "sd14":
             return diffusion_backbone(architectures.sd14_unet(), vae, model, device)
-        half = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
-        transformer = architectures.sd35m_transformer().to(half)
+        transformer = architectures.sd35m_transformer().to(DTYPES[precision])
     vae.register_to_config(scaling_factor=1.5305, shift_factor=0.0609)
     return flow_backbone(transformer, vae, model, device)
 
@@ -88,8 +85,9 @@ class RandomClip(BatchedScorer):
 
     def score_batch(self, images: Tensor, prompts: list[str]) -> Tensor:
         """Similarities (b,) of images (b, 3, H, W) and b prompts."""
-        small = nn.functional.interpolate(images.to(self.device), size=(SIDE, SIDE), mode="bicubic", antialias=True)
-        tokens = [torch.randint(VOCABULARY, (self.tokens,), generator=_generator(prompt)) for prompt in prompts]
+        side, words = self.clip.config.vision_config.image_size, self.clip.config.text_config.vocab_size
+        small = nn.functional.interpolate(images.to(self.device), size=(side, side), mode="bicubic", antialias=True)
+        tokens = [torch.randint(words, (self.tokens,), generator=_generator(prompt)) for prompt in prompts]
         with self.autocast():
             output = self.clip(input_ids=torch.stack(tokens).to(self.device), pixel_values=2 * small - 1)
         return nn.functional.cosine_similarity(output.image_embeds.float(), output.text_embeds.float())

@@ -17,10 +17,9 @@ from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusion3Pipeline
 from torch import Tensor, nn
 
 from progrpo.config import Model, Sampling
+from progrpo.devices import DTYPES
 from progrpo.errors import UserError
 from progrpo.grpo.samplers import StepTable, ddim_table, flow_sde_table
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ from typing import ClassVar, Protocol, Self
 import torch
 from torch import Tensor
 
+from progrpo.devices import DTYPES
 from progrpo.errors import UserError
-
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Scorer(Protocol):
@@ -36,12 +35,12 @@ class BatchedScorer(abc.ABC):
     files: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, name: str, device: torch.device | str, precision: str = "fp32", batch_size: int = 16):
-        if precision not in PRECISIONS:
-            raise UserError(f"{name}: precision {precision!r} is unknown; use one of {', '.join(PRECISIONS)}")
+        if precision not in DTYPES:
+            raise UserError(f"{name}: precision {precision!r} is unknown; use one of {', '.join(DTYPES)}")
         if batch_size < 1:
             raise UserError(f"{name}: batch_size {batch_size} must be at least 1")
         self.name, self.device, self.batch_size = name, torch.device(device), batch_size
-        self.dtype = PRECISIONS[precision]
+        self.dtype = DTYPES[precision]
 
     @classmethod
     def load(cls, path: Path | None, device: torch.device | str, **common) -> Self:
