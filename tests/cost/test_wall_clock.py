@@ -75,13 +75,13 @@ def test_timed_iterations_make_the_calls_of_the_cost_model(name, backbone):
                 "group": run.group.model_copy(update={"pruning": tuple(stages)}),
             }
         )
-        schedule = flops.Schedule((48, 32, 8), (3, 4), 5)
+        phases = flops.Phases((48, 32, 8), (3, 4), 5)
     else:
-        schedule = flops.PUBLISHED[name].schedule
+        phases = flops.PUBLISHED[name].phases
     result = wall_clock.time_run(run, backbone(), tiny_reward(), ["a", "b"], wall_clock.Repeats(0, 1))
-    expected = flops.call_counts(schedule)
+    expected = flops.call_counts(phases)
     assert result["calls"] == {key: expected[key] for key in ("denoiser", "decoder", "reward")}
-    assert result["trained_passes"] == schedule.counts[-1] * (schedule.steps - 1)
+    assert result["trained_passes"] == phases.counts[-1] * (phases.steps - 1)
     assert 0 < result["sampling"] < result["rollout"] < result["total"]
     assert result["denoiser"] == pytest.approx(result["sampling"] + result["update"])
     json.dumps(result, allow_nan=False)
@@ -91,9 +91,9 @@ def test_every_published_run_has_its_group_and_steps():
     for name, published in flops.PUBLISHED.items():
         run = PAPER.get_run(name)
         counts = (run.group.size, *(stage.keep for stage in run.group.pruning))
-        assert counts == published.schedule.counts
-        assert tuple(stage.step for stage in run.group.pruning) == published.schedule.pruning_steps
-        assert run.trained_steps == published.schedule.steps - 1
+        assert counts == published.phases.counts
+        assert tuple(stage.step for stage in run.group.pruning) == published.phases.pruning_steps
+        assert run.trained_steps == published.phases.steps - 1
         assert run.model == published.backbone
         assert (run.lora is None) == (published.backbone == "sd14")
 
