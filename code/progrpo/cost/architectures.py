@@ -14,9 +14,10 @@ from transformers import CLIPConfig, CLIPModel
 
 from progrpo.config import Lora
 from progrpo.grpo.tuning import adapter_config
+from progrpo.paper_runs import SD14, SD35M
 
-LATENT_CHANNELS = {"sd35m": 16, "sd14": 4}
-TEXT_TOKENS = {"sd35m": 77 + 128, "sd14": 77}  # Flow-GRPO encodes 128 T5 tokens beside CLIP's 77
+LATENT_CHANNELS = {SD35M: 16, SD14: 4}
+TEXT_TOKENS = {SD35M: 77 + 128, SD14: 77}  # Flow-GRPO encodes 128 T5 tokens beside CLIP's 77
 
 
 def sd35m_transformer() -> SD3Transformer2DModel:
@@ -51,7 +52,7 @@ def sd14_unet() -> UNet2DConditionModel:
 
 def autoencoder(backbone: str) -> AutoencoderKL:
     """The autoencoder of `sd35m` or `sd14`."""
-    quantised = backbone == "sd14"
+    quantised = backbone == SD14
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -98,7 +99,7 @@ def denoiser_inputs(backbone: str, batch: int) -> dict[str, torch.Tensor]:
     """Random inputs of one unguided denoiser call on `batch` trajectories at 512 x 512, on the default device."""
     latent = torch.rand(batch, LATENT_CHANNELS[backbone], 64, 64)
     tokens = TEXT_TOKENS[backbone]
-    if backbone == "sd14":
+    if backbone == SD14:
         return {
             "sample": latent,
             "timestep": torch.ones(batch),

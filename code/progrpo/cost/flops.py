@@ -6,6 +6,8 @@ what the equation as printed, attention's matrix products and the steps really t
 
 from dataclasses import dataclass
 
+from progrpo.paper_runs import DANCEGRPO_SD14, FLOWGRPO, PROGRPO, PROGRPO_FLASH, PROGRPO_SD14, SD14, SD35M
+
 ACCOUNTINGS = {
     "published": (
         "The printed atomic costs (SD3.5-M's decode + reward solved from its baseline total), four denoiser calls per "
@@ -92,16 +94,14 @@ class PrintedCosts:
     reward: float
 
 
-PRINTED = {"sd35m": PrintedCosts(3.88, 2.49, 0.34), "sd14": PrintedCosts(1.36, 2.49, 0.37)}
+PRINTED = {SD35M: PrintedCosts(3.88, 2.49, 0.34), SD14: PrintedCosts(1.36, 2.49, 0.37)}
 
 PUBLISHED = {
-    "flowgrpo_sd35m": PublishedRun(Phases((24,), (), 10), "sd35m", 96, 453474.18, 1.00, "flowgrpo_sd35m"),
-    "progrpo_sd35m": PublishedRun(Phases((48, 24, 12), (5, 7), 10), "sd35m", 96, 335626.82, 1.26, "flowgrpo_sd35m"),
-    "progrpo_flash_sd35m": PublishedRun(
-        Phases((24, 16, 12), (5, 7), 10), "sd35m", 96, 267365.79, 1.41, "flowgrpo_sd35m"
-    ),
-    "dancegrpo_sd14": PublishedRun(Phases((16,), (), 50), "sd14", 4, 21943.04, 1.00, "dancegrpo_sd14"),
-    "progrpo_sd14": PublishedRun(Phases((48, 32, 8), (30, 40), 50), "sd14", 4, 19937.92, 1.09, "dancegrpo_sd14"),
+    FLOWGRPO: PublishedRun(Phases((24,), (), 10), SD35M, 96, 453474.18, 1.00, FLOWGRPO),
+    PROGRPO: PublishedRun(Phases((48, 24, 12), (5, 7), 10), SD35M, 96, 335626.82, 1.26, FLOWGRPO),
+    PROGRPO_FLASH: PublishedRun(Phases((24, 16, 12), (5, 7), 10), SD35M, 96, 267365.79, 1.41, FLOWGRPO),
+    DANCEGRPO_SD14: PublishedRun(Phases((16,), (), 50), SD14, 4, 21943.04, 1.00, DANCEGRPO_SD14),
+    PROGRPO_SD14: PublishedRun(Phases((48, 32, 8), (30, 40), 50), SD14, 4, 19937.92, 1.09, DANCEGRPO_SD14),
 }
 
 TABLE9_COST_RATIOS = {(2, 4): 0.450, (4, 6): 0.600, (5, 7): 0.675, (7, 9): 0.825}
@@ -166,9 +166,9 @@ def prompt_tflop(phases: Phases, costs: Costs, preview: str, trained_steps: int)
 
 def solved_decode_and_reward() -> float:
     """Decode + reward cost that makes Flow-GRPO's published total exact, 2.82039 TFLOP; the printed sum is 2.83."""
-    run = PUBLISHED["flowgrpo_sd35m"]
+    run = PUBLISHED[FLOWGRPO]
     calls = call_counts(run.phases)
-    return (run.tflop / run.prompts - calls["total"] * PRINTED["sd35m"].denoiser) / calls["decoder"]
+    return (run.tflop / run.prompts - calls["total"] * PRINTED[SD35M].denoiser) / calls["decoder"]
 
 
 def solve_atomic_costs(first: str, second: str) -> tuple[float, float]:
@@ -183,7 +183,7 @@ def solve_atomic_costs(first: str, second: str) -> tuple[float, float]:
 def printed_costs(backbone: str, solved: bool) -> Costs:
     """Costs as printed; with `solved`, SD3.5-M's decode + reward is the one its baseline total implies."""
     printed = PRINTED[backbone]
-    image = solved_decode_and_reward() if solved and backbone == "sd35m" else printed.decoder + printed.reward
+    image = solved_decode_and_reward() if solved and backbone == SD35M else printed.decoder + printed.reward
     return Costs(printed.denoiser, image, image, UPDATE_CALLS * printed.denoiser)
 
 

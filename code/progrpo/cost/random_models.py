@@ -14,6 +14,7 @@ from progrpo.config import Model
 from progrpo.cost import architectures
 from progrpo.devices import DTYPES
 from progrpo.grpo.backbone import Backbone, DiffusionBackbone, FlowBackbone, Text
+from progrpo.paper_runs import SD14, SD35M
 from progrpo.rewards.base import BatchedScorer, freeze
 
 
@@ -26,7 +27,7 @@ class RandomTextFlow(FlowBackbone):
 
     def _encode(self, prompts: list[str]) -> Text:
         config = self.denoiser.config
-        tokens, width = architectures.TEXT_TOKENS["sd35m"], config.joint_attention_dim
+        tokens, width = architectures.TEXT_TOKENS[SD35M], config.joint_attention_dim
         embeddings = [torch.randn(tokens, width, generator=_generator(prompt)) for prompt in prompts]
         pooled = [torch.randn(config.pooled_projection_dim, generator=_generator(prompt)) for prompt in prompts]
         return Text(*(torch.stack(rows).to(self.device, self.dtype) for rows in (embeddings, pooled)))
@@ -36,7 +37,7 @@ class RandomTextDiffusion(DiffusionBackbone):
     """A diffusion backbone whose embeddings are noise seeded by the prompt."""
 
     def _encode(self, prompts: list[str]) -> Text:
-        tokens, width = architectures.TEXT_TOKENS["sd14"], self.denoiser.config.cross_attention_dim
+        tokens, width = architectures.TEXT_TOKENS[SD14], self.denoiser.config.cross_attention_dim
         rows = [torch.randn(tokens, width, generator=_generator(prompt)) for prompt in prompts]
         return Text(torch.stack(rows).to(self.device, self.dtype), None)
 
@@ -65,11 +66,11 @@ def diffusion_backbone(unet: nn.Module, vae: nn.Module, model: Model, device: to
 
 def official_backbone(name: str, precision: str, device: torch.device) -> Backbone:
     """`sd35m` (frozen weights in `precision`, to be adapted) or `sd14` (float32 under autocast, trained in full)."""
-    family = "flow" if name == "sd35m" else "diffusion"
+    family = "flow" if name == SD35M else "diffusion"
     model = Model(family=family, path=f"random {name}", resolution=512, precision=precision)
     with torch.device(device):
         vae = architectures.autoencoder(name)
-        if name == "sd14":
+        if name == SD14:
             return diffusion_backbone(architectures.sd14_unet(), vae, model, device)
         transformer = architectures.sd35m_transformer().to(DTYPES[precision])
     vae.register_to_config(scaling_factor=1.5305, shift_factor=0.0609)
