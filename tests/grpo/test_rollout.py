@@ -1,16 +1,16 @@
 """Expand and prune on a fake model: what is called how often, who survives, and that a trajectory's noise is its own."""
 
+import official_schedules
 import pytest
 import torch
 
 from progrpo.errors import UserError
 from progrpo.grpo.ovf import best_of_n, uniform
 from progrpo.grpo.rollout import Policy, PruningPlan, TrajectoryNoise, expand_and_prune, in_batches
-from progrpo.grpo.samplers import ddim_alphas_cumprod, ddim_table, ddim_timesteps, flow_sde_table, flow_sigmas
 
 SHAPE = (1, 2, 2)
-FLOW = flow_sde_table(flow_sigmas(10), 0.7).to(dtype=torch.float32)
-DIFFUSION = ddim_table(ddim_alphas_cumprod(), ddim_timesteps(50), 1.0).to(dtype=torch.float32)
+FLOW = official_schedules.flow(10, 0.7).to(dtype=torch.float32)
+DIFFUSION = official_schedules.ddim(50, 1.0).to(dtype=torch.float32)
 PRO = PruningPlan(48, ((5, 24), (7, 12)))
 FLASH = PruningPlan(24, ((5, 16), (7, 12)))
 PRO_SD14 = PruningPlan(48, ((30, 32), (40, 8)))
