@@ -61,6 +61,23 @@ def test_every_tier_is_planned_from_the_same_rules(checkout, tier, miniature):
     assert generations > sum(trained.values())  # the base models come on top
 
 
+def test_code_of_ones_own_is_an_input_of_what_it_decides(own_checkout):
+    config = yaml.safe_load((own_checkout / "config" / "smoke.yaml").read_text())
+    config["scorers"]["mine"] = {"kind": "own_code:Brightness"}
+    run = config["runs"]["progrpo_sd35m"]
+    run["reward"], run["group"]["rule"] = {"mine": 1.0}, "own_rule:lowest"
+    (own_checkout / "config" / "own.yaml").write_text(yaml.safe_dump(config))
+    for module in ("own_code.py", "own_rule.py"):
+        (own_checkout / module).touch()
+    target = "results/smoke/runs/progrpo_sd35m-seed0/final/provenance.json"
+    path = os.pathsep.join([str(own_checkout), *filter(None, [os.environ.get("PYTHONPATH")])])
+    options = ("--profile", "local", "--config", "tier=own", "miniature=trained")
+    planned = call("snakemake", "-n", target, *options, cwd=own_checkout, PYTHONPATH=path)
+    assert planned.returncode == 0, planned.stdout
+    inputs = re.search(r"rule train:\n    input: (.*)", planned.stdout)[1]
+    assert {"own_code.py", "own_rule.py"} <= set(inputs.split(", "))
+
+
 def test_lint_and_format_are_clean(checkout):
     lint = call("snakemake", "--config", "tier=smoke", "--lint", cwd=checkout)
     assert lint.returncode == 0, lint.stdout

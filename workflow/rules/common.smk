@@ -183,7 +183,12 @@ def regex(names):
 def run_inputs(wildcards):
     """What a training reads: its base model, prompts and reward scorers."""
     run = TIER.runs[wildcards.run]
-    return [model_file(run.model), prompt_file(run.prompts), *scorer_files(run.reward)]
+    files = [model_file(run.model), prompt_file(run.prompts)]
+    return [
+        *files,
+        *scorer_files(run.reward),
+        *own_code(run.group.rule, SELECTION_RULES),
+    ]
 
 
 def run_digest(wildcards):

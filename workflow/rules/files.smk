@@ -1,5 +1,7 @@
 # The files that stand for weights and prompts. Fetched ones have a source in the manifest; the others are the miniature world, as
 # the rules of miniature.smk make it and as DVC stores it. No rule stands here.
+from progrpo.plugins import SCORERS, SELECTION_RULES, source_file
+from progrpo.rewards.registry import declared_files
 
 DENOISER_FILES = (
     {  # family -> the file of a base model's folder that its users depend on
@@ -7,13 +9,6 @@ DENOISER_FILES = (
         "diffusion": "unet/diffusion_pytorch_model.safetensors",
     }
 )
-SCORER_FILES = {  # kind -> the file of a scorer's folder that its users depend on
-    "hpsv2": "HPS_v2.1_compressed.pt",
-    "imagereward": "ImageReward.pt",
-    "pickscore": "model.safetensors",
-    "aesthetic": "sac+logos+ava1-l14-linearMSE.pth",
-    "clip_score": "model.safetensors",
-}
 
 
 def model_file(name):
@@ -33,11 +28,24 @@ def prompt_file(name):
 
 
 def scorer_files(names):
-    """The files that the users of scorers depend on; the exact checker has none."""
-    scorers = [TIER.scorers[name] for name in names]
-    fetch = [fetched(source) for scorer in scorers for source in scorer.sources]
-    made = [scorer for scorer in scorers if scorer.path and not scorer.sources]
-    return fetch + [f"{scorer.path}/{SCORER_FILES[scorer.kind]}" for scorer in made]
+    """The files that the users of scorers depend on: weights, fetched or made, and code of one's own."""
+    files = []
+    for scorer in (TIER.scorers[name] for name in names):
+        files += own_code(scorer.kind, SCORERS)
+        files += [fetched(source) for source in scorer.sources]
+        if scorer.path and not scorer.sources:
+            files += [f"{scorer.path}/{file}" for file in declared_files(scorer.kind)]
+    return files
+
+
+def own_code(name, table):
+    """The module of a `package.module:name`; what the package itself names is in the rules' `code`."""
+    if name in table:
+        return []
+    file = source_file(name, table)
+    return [
+        str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
+    ]
 
 
 def fetched(source):
@@ -55,6 +63,7 @@ MINIATURE_PROMPTS = [
     )
 ]
 MINIATURE_MODELS = {"sd35m": "flow", "sd14": "diffusion"}
+MINIATURE_SCORERS = {kind: declared_files(kind) for kind in SCORERS}
 MINIATURE_BENCHMARKS = ("detector", "blip_vqa")
 MINIATURE_FILES = [
     *MINIATURE_PROMPTS,
@@ -62,7 +71,11 @@ MINIATURE_FILES = [
         f"{MINIATURE}/{model}/{DENOISER_FILES[family]}"
         for model, family in MINIATURE_MODELS.items()
     ),
-    *(f"{MINIATURE}/scorers/{kind}/{file}" for kind, file in SCORER_FILES.items()),
+    *(
+        f"{MINIATURE}/scorers/{kind}/{file}"
+        for kind, files in MINIATURE_SCORERS.items()
+        for file in files
+    ),
     *(f"{MINIATURE}/{benchmark}/report.json" for benchmark in MINIATURE_BENCHMARKS),
 ]
 

@@ -74,8 +74,8 @@ rule train_miniature_scorer:
     benchmark:
         "results/benchmarks/miniature/{scorer}_{file}.tsv"
     wildcard_constraints:
-        scorer=regex(SCORER_FILES),
-        file=regex(map(re.escape, SCORER_FILES.values())),
+        scorer=regex(MINIATURE_SCORERS),
+        file=regex(map(re.escape, sorted({*sum(MINIATURE_SCORERS.values(), ())}))),
     conda:
         "../../environment.yml"
     resources:

@@ -133,7 +133,6 @@ def run_verdict(arguments: argparse.Namespace) -> None:
     """Judge stored detections, print and write the scores."""
     from progrpo.benchmarks.geneval.detect import stored_vocabulary
     from progrpo.benchmarks.geneval.verdict import Protocol, summary, verdicts
-    from progrpo.benchmarks.geneval.vocabulary import vocabulary_of
     from progrpo.files import read_jsonl, write_json, write_jsonl
 
     path = arguments.detections
@@ -151,6 +150,17 @@ def run_verdict(arguments: argparse.Namespace) -> None:
     print(f"% correct images  = {scores['correct_images']:.2%} of {scores['images']}")
     print(f"% correct prompts = {scores['correct_prompts']:.2%} of {scores['prompts']}")
     print(f"overall (mean of tags) = {scores['overall']:.5f}")
+
+
+def vocabulary_of(record: dict):
+    """GenEval's vocabulary or the miniature world's: the first that has the class of a record's first clause, else GenEval's."""
+    from progrpo.benchmarks.geneval.vocabulary import geneval_vocabulary
+    from progrpo.benchmarks.prompt_sets import Vocabulary
+    from progrpo.miniature import prompts as miniature
+
+    known = (geneval_vocabulary(), Vocabulary(miniature.CLASSES, miniature.COLORS))
+    name = (record.get("include") or [{}])[0].get("class") if isinstance(record, dict) else None
+    return next((vocabulary for vocabulary in known if name in vocabulary.classes), known[0])
 
 
 def run_convert(arguments: argparse.Namespace) -> None:

@@ -62,10 +62,10 @@ def run_report(arguments: argparse.Namespace) -> int:
     from progrpo.devices import choose_device
     from progrpo.files import write_json
     from progrpo.miniature.scorer_report import report
-    from progrpo.rewards import KINDS
+    from progrpo.plugins import SCORERS
 
     choose_device("cpu")
-    folders = {kind: path for kind in KINDS if (path := Path(arguments.scorers, kind)).is_dir()}
+    folders = {kind: path for kind in SCORERS if (path := Path(arguments.scorers, kind)).is_dir()}
     if not folders:
         raise UserError(f"{arguments.scorers}: no folder of a scorer there; train them with `progrpo scorers train`")
     result = report(folders, arguments.prompts, arguments.seed)
