@@ -1,4 +1,6 @@
-# What a person reads: figures, image grids, and the tables on one page.
+# What a person reads: figures, image grids, and the tables of this run, on one page and in LaTeX.
+
+EXPECTED_TABLES = sorted(Path("paper_tables/expected").glob("*.yaml"))
 
 
 rule draw_training_curves:
@@ -117,13 +119,17 @@ rule draw_grid:
 rule show_tables:
     input:
         summary="<results>/summary.json",
-        expected=sorted(Path("paper_tables/expected").glob("*.yaml")),
+        expected=EXPECTED_TABLES,
         code=code("report/tables"),
     output:
         report(
             "<results>/tables.html",
             category="Tables",
             caption="../report/tables.rst",
+        ),
+        expand(
+            "<results>/tables/{name}.tex",
+            name=[path.stem for path in EXPECTED_TABLES],
         ),
     log:
         "<results>/logs/tables.log",
@@ -138,5 +144,5 @@ rule show_tables:
         config=CONFIG_FILE,
         settings=digest(*TIER.runs.values()),
     shell:
-        "progrpo tables --config {params.config} --summary {input.summary}"
-        " --table page --out {output} > {log} 2>&1"
+        "progrpo tables --config {params.config} --own --table page --out {output[0]} > {log} 2>&1 && "
+        "progrpo tables --config {params.config} --own >> {log} 2>&1"
