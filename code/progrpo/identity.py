@@ -108,6 +108,9 @@ class Start:
     fingerprint: str | None = None
 
 
+REFUSE = Start()
+
+
 class Folder:
     """A folder that a command fills, perhaps over several starts. `owns` are patterns of what the command writes there.
 

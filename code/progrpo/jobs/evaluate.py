@@ -16,7 +16,7 @@ from progrpo.config import Config
 from progrpo.devices import choose_device
 from progrpo.errors import UserError
 from progrpo.files import write_json, write_jsonl
-from progrpo.identity import Folder, Start
+from progrpo.identity import REFUSE, Folder, Start
 from progrpo.jobs.images import require_generated
 from progrpo.jobs.ingredients import of_evaluation
 from progrpo.jobs.loading import require_sets, scorer_of
@@ -25,7 +25,7 @@ from progrpo.rewards.base import Scorer
 
 
 def evaluate_images(
-    config: Config, images: Path, sets: list[str] | None, out: Path, device_name: str, start: Start = Start()
+    config: Config, images: Path, sets: list[str] | None, out: Path, device_name: str, start: Start = REFUSE
 ) -> None:
     """Score `images/<prompt set>/` into `out/<prompt set>.json` (means, benchmarks) and `.scores.jsonl` (each image)."""
     if not images.is_dir():

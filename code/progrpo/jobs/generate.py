@@ -9,7 +9,7 @@ from progrpo.devices import choose_device
 from progrpo.errors import UserError
 from progrpo.grpo.backbone import Backbone, load_backbone
 from progrpo.grpo.tuning import load_trained
-from progrpo.identity import Folder, Start
+from progrpo.identity import REFUSE, Folder, Start
 from progrpo.jobs.images import generate_set, image_tasks
 from progrpo.jobs.ingredients import of_images
 from progrpo.jobs.loading import prompts_of, require_sets
@@ -46,7 +46,7 @@ def generate_images(
     weights: Path | None,
     out: Path,
     device_name: str,
-    start: Start = Start(),
+    start: Start = REFUSE,
 ) -> None:
     """Make the missing images of a run (with `weights`) or of a base model (without) in `out/<prompt set>/`."""
     model = model_of(config, name)

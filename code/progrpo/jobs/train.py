@@ -18,7 +18,7 @@ from progrpo.errors import UserError
 from progrpo.files import CANNOT_WRITE, write_json
 from progrpo.grpo.backbone import load_backbone
 from progrpo.grpo.trainer import Stopped, Trainer
-from progrpo.identity import Folder, Start, hash_results, spoilt_file
+from progrpo.identity import REFUSE, Folder, Start, hash_results, spoilt_file
 from progrpo.jobs.ingredients import of_training
 from progrpo.jobs.loading import prompts_of, scorer_of
 from progrpo.provenance import provenance
@@ -34,7 +34,7 @@ def train_run(
     seed: int,
     out: Path,
     device_name: str,
-    start: Start = Start(),
+    start: Start = REFUSE,
 ) -> int:
     """Train a run into `out`; 0 when complete, 143 when a signal stopped it. UserError for anything the user can mend."""
     device = choose_device(device_name)
