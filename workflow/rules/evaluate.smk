@@ -9,7 +9,13 @@ for job, sets in evaluation_jobs().items():
         input:
             generate_inputs(sets),
             weights=model_weights,
-            code=code("grpo/backbone.py", "jobs/generate.py", "jobs/images.py", "grpo/samplers.py", "grpo/tuning.py"),
+            code=code(
+                "grpo/backbone.py",
+                "jobs/generate.py",
+                "jobs/images.py",
+                "grpo/samplers.py",
+                "grpo/tuning.py",
+            ),
         output:
             images=expand(
                 "<results>/images/{{model}}-seed{{seed}}/{prompts}/prompts.jsonl",
