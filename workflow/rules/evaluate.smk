@@ -11,6 +11,7 @@ for job, sets in evaluation_jobs().items():
             weights=model_weights,
             code=code(
                 "grpo/backbone.py",
+                "jobs/generate.py",
                 "jobs/images.py",
                 "grpo/samplers.py",
                 "grpo/tuning.py",
@@ -32,18 +33,15 @@ for job, sets in evaluation_jobs().items():
             **evaluation_resources(sets),
         params:
             folder=subpath(output[0], ancestor=2),
-            folders=lambda wildcards, output: [
-                str(Path(file).parent) for file in output.images
-            ],
             config=CONFIG_FILE,
             sets=sets,
             weights=weights_option,
             settings=generate_digest(sets),
         shell:
-            "bash workflow/scripts/begin_anew_if_changed.sh {params.settings}-$(cat {input} | sha256sum | cut -c -16)"
-            " {params.folders} > {log} 2>&1 && "
             "progrpo generate --config {params.config} --run {wildcards.model} --seed {wildcards.seed}"
-            " --prompts {params.sets} --out {params.folder} {params.weights} >> {log} 2>&1"
+            " --prompts {params.sets} --out {params.folder} {params.weights}"
+            " --if-changed begin-anew --wait-for-lock --fingerprint $(cat {input.code} | sha256sum | cut -c -16)"
+            " > {log} 2>&1"
 
     if scored(sets):
 
@@ -80,7 +78,9 @@ for job, sets in evaluation_jobs().items():
                 settings=evaluate_digest(scored(sets)),
             shell:
                 "progrpo evaluate --config {params.config} --images {params.images} --prompts {params.sets}"
-                " --out {params.folder} > {log} 2>&1"
+                " --out {params.folder}"
+                " --if-changed begin-anew --wait-for-lock --fingerprint $(cat {input.code} | sha256sum | cut -c -16)"
+                " > {log} 2>&1"
 
 
 rule collect_grid:

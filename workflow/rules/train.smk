@@ -40,10 +40,11 @@ rule train:
         nodes=hardware(of_run, lambda asked: asked.nodes),
         gpus=hardware(of_run, lambda asked: asked.gpus),
     shell:
-        "bash workflow/scripts/run_training.sh {params.folder}"
-        " {params.settings}-$(cat {input} | sha256sum | cut -c -16) {params.nodes} {params.gpus}"
+        "bash workflow/scripts/launch.sh {params.nodes} {params.gpus}"
         " progrpo train --config {params.config} --run {wildcards.run}"
-        " --seed {wildcards.seed} --out {params.folder} > {log} 2>&1"
+        " --seed {wildcards.seed} --out {params.folder}"
+        " --if-changed begin-anew --wait-for-lock --fingerprint $(cat {input.code} | sha256sum | cut -c -16)"
+        " > {log} 2>&1"
 
 
 use rule train as train_on_several_nodes with:
