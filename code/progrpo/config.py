@@ -175,7 +175,7 @@ class Hardware(Section):
 class Run(Section):
     """One training: a method applied to a model with a reward."""
 
-    method: str  # the name shown in tables: DanceGRPO, Flow-GRPO, Pro-GRPO, Pro-GRPO-Flash ...
+    method: str  # what a training calls itself: DanceGRPO, Flow-GRPO, Pro-GRPO ...; decides nothing
     model: str
     prompts: str
     reward: dict[str, float]

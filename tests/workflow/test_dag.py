@@ -4,12 +4,14 @@ import json
 import os
 import re
 import resource
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 
 from checkout import ROOT, call
+from progrpo.cli import build_parser
 from progrpo.config import load_config
 
 TIERS = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
@@ -59,6 +61,14 @@ def test_every_tier_is_planned_from_the_same_rules(checkout, tier, miniature):
         trained = {name: count * len(chosen[name]) for name, count in trained.items()}
     generations = sum(count for name, count in counts.items() if name.startswith("generate_"))
     assert generations > sum(trained.values())  # the base models come on top
+
+
+def test_the_command_line_accepts_every_command_of_the_dag(checkout):
+    planned = dry_run(checkout, "-p", "all", "--profile", "local", "--config", "tier=smoke", "miniature=trained")
+    commands = {command.strip() for command in re.findall(r"\bprogrpo ([a-z][^>&\n]*) >", planned)}
+    assert len(commands) > 40
+    for command in sorted(commands):
+        build_parser().parse_args(shlex.split(command))  # exits with status 2 for what it does not know
 
 
 def test_code_of_ones_own_is_an_input_of_what_it_decides(own_checkout):

@@ -83,7 +83,7 @@ rule train_miniature_scorer:
     params:
         folder=subpath(output.weights, parent=True),
     shell:
-        "progrpo scorers train --name {wildcards.scorer} --out {params.folder} > {log} 2>&1"
+        "progrpo miniature {wildcards.scorer} --out {params.folder} > {log} 2>&1"
 
 
 rule train_miniature_detector:
@@ -102,7 +102,7 @@ rule train_miniature_detector:
     params:
         folder=subpath(output.report, parent=True),
     shell:
-        "progrpo geneval train-miniature --out {params.folder} > {log} 2>&1"
+        "progrpo miniature detector --out {params.folder} > {log} 2>&1"
 
 
 rule train_miniature_blip_vqa:
@@ -121,4 +121,4 @@ rule train_miniature_blip_vqa:
     params:
         folder=subpath(output.report, parent=True),
     shell:
-        "progrpo compbench train-miniature --out {params.folder} > {log} 2>&1"
+        "progrpo miniature blip_vqa --out {params.folder} > {log} 2>&1"

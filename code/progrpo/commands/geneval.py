@@ -1,4 +1,4 @@
-"""`progrpo geneval prompts | detect | verdict | convert | train-miniature`."""
+"""`progrpo geneval prompts | detect | verdict | convert`."""
 
 import argparse
 from dataclasses import asdict
@@ -53,13 +53,6 @@ def add_parser(commands) -> None:
     convert.add_argument("--config-from", type=Path, help="folder with config.json, if not the benchmark's Swin-S")
     convert.add_argument("--out", type=Path, required=True, help="folder to write")
     convert.set_defaults(run=run_convert)
-
-    train = actions.add_parser("train-miniature", help="train the miniature detector", formatter_class=style)
-    train.add_argument("--out", type=Path, required=True, help="folder for detector/, color/ and report.json")
-    train.add_argument("--detector-steps", type=int, default=12000, help="training steps of the detector")
-    train.add_argument("--color-steps", type=int, default=2500, help="training steps of the colour classifier")
-    train.add_argument("--seed", type=int, default=0, help="seed of weights and scenes")
-    train.set_defaults(run=run_train_miniature)
 
 
 def run_prompts(arguments: argparse.Namespace) -> None:
@@ -169,12 +162,3 @@ def run_convert(arguments: argparse.Namespace) -> None:
 
     save_detector(arguments.out, load_detector(arguments.checkpoint, "cpu", arguments.config_from))
     print(f"{arguments.out}: converted")
-
-
-def run_train_miniature(arguments: argparse.Namespace) -> None:
-    """Train the miniature detector and colour classifier and report how well they see."""
-    from progrpo.miniature.detector_training import train
-
-    report = train(arguments.out, arguments.detector_steps, arguments.color_steps, arguments.seed)
-    for name, value in report.items():
-        print(f"{name}: {value}")

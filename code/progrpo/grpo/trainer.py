@@ -22,7 +22,7 @@ from progrpo.files import to_json, write_text
 from progrpo.grpo.backbone import Backbone, Text
 from progrpo.grpo.checkpoint import GracefulStop, StateStore
 from progrpo.grpo.objective import advantages, clipped_surrogate, step_kl
-from progrpo.grpo.progress import UpdateStatistics, measure, metrics_text, progress_line
+from progrpo.grpo.progress import UpdateStatistics, batch_arithmetic, measure, metrics_text, progress_line
 from progrpo.grpo.prompt_stream import PromptStream
 from progrpo.grpo.rollout import Clock, Policy, PruningPlan, Rollout, TrajectoryNoise, expand_and_prune
 from progrpo.grpo.samplers import log_prob, step_mean
@@ -98,6 +98,8 @@ class Trainer:
 
     def train(self) -> None:
         """Run all iterations; Stopped after a signal, UserError for a reward that is no number or a ratio that is not 1."""
+        if self.accelerator.is_main_process:
+            print(batch_arithmetic(self.run, self.accelerator.num_processes), flush=True)
         self._restore()
         with self.stop:
             while self.iteration < self.run.iterations:
