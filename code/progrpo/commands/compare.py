@@ -24,14 +24,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     from progrpo.config import load_config
     from progrpo.files import write_text
-    from progrpo.report.comparison import compare, lines, verdict
-    from progrpo.report.summary import PUBLISHED
-    from progrpo.report.tables import load_summary
+    from progrpo.report.comparison import NOTHING_PUBLISHED, compare, lines, verdict
+    from progrpo.report.tables import PUBLISHED, load_summary
 
     config = load_config(arguments.config)
     published = PUBLISHED / config.tier / "summary.json"
     if not published.is_file():
-        print(f"Nothing is published of tier {config.tier}: there is nothing to compare with.")
+        print(NOTHING_PUBLISHED.format(tier=config.tier))
         return 0
     own = load_summary(Path(config.results) / "summary.json", config.tier)
     cells = compare(own, load_summary(published, config.tier))

@@ -35,8 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     from progrpo.config import load_config
     from progrpo.errors import UserError
     from progrpo.files import write_text
-    from progrpo.report.summary import PUBLISHED
-    from progrpo.report.tables import build, load_summary, table_names
+    from progrpo.report.tables import PUBLISHED, build, load_summary, table_names
     from progrpo.report.tables.document import document
     from progrpo.report.tables.page import page
 

@@ -9,6 +9,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 AGREEMENT = 0.9  # share of cells inside from which the verdict is "agrees"; 0.95 is what repetitions have on average
+NOTHING_PUBLISHED = "Nothing is published of tier {tier}: there is nothing to compare with."
 ROUNDING = 1e-6  # relative; what another order of summation leaves
 
 
@@ -58,7 +59,7 @@ def compare(yours: dict, published: dict) -> list[Cell]:
 def verdict(cells: list[Cell], tier: str) -> str:
     """One line: whether a tier's own results agree with the published, and what that is counted from."""
     if not cells:
-        return f"Nothing that you ran is published of tier {tier}: there is nothing to compare with."
+        return NOTHING_PUBLISHED.format(tier=tier)
     judged = [cell for cell in cells if cell.low is not None]
     inside = sum(cell.verdict == "inside" for cell in judged)
     single = [cell for cell in cells if cell.low is None]

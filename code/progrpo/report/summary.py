@@ -12,7 +12,6 @@ from progrpo.errors import UserError
 from progrpo.files import read_json, read_jsonl
 
 DIGITS = 10  # significant digits that are kept: more than any table prints (453474.18 has eight)
-PUBLISHED = Path("results/published")  # <tier>/summary.json and pointers, hardware/; `make publish` alone writes there
 RUN_FOLDER = re.compile(r"(?P<run>.+)-seed(?P<seed>\d+)")
 ANALYSES = ("flops", "pruning_pilot", "reward_clustering", "ovf_study")
 TAIL = 0.2  # share of the last iterations that "end of training" averages

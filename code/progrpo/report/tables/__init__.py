@@ -5,13 +5,13 @@ from pathlib import Path
 from progrpo.config import Config
 from progrpo.errors import UserError
 from progrpo.files import read_json
-from progrpo.report.summary import PUBLISHED
 from progrpo.report.tables.bodies import body, macro_values
 from progrpo.report.tables.latex import Cell, Estimate, fragment, number
 from progrpo.report.tables.layout import EXPECTED, Layout, load_layout, table_names
 
-__all__ = ["build", "load_summary", "table_names"]
+__all__ = ["PUBLISHED", "build", "load_summary", "table_names"]
 
+PUBLISHED = Path("results/published")  # <tier>/summary.json and pointers, hardware/; `make publish` alone writes there
 MARKS = "paper: ? = not recovered, dot = empty in the paper; measured: -- = not run; +- = 95 % interval over seeds"
 
 
