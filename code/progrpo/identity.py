@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from progrpo.errors import UserError
-from progrpo.files import read_json, sha256, write_json, write_text
+from progrpo.files import CANNOT_WRITE, read_json, sha256, write_json, write_text
 
 CACHED_FROM = 64 * 2**20  # bytes; a smaller file is hashed sooner than the doubt about a cache is worth
 SETTLED_NS = 2 * 10**9  # a file that changed this recently can change again within its time stamp's grain
@@ -84,10 +84,11 @@ def spoilt_file(final: Path) -> str | None:
     if not (final / "provenance.json").is_file():
         return f"{final}: no provenance.json of a finished training"
     try:
-        published = read_json(final / "provenance.json").get("files", {})
+        record = read_json(final / "provenance.json")
     except UserError as error:
         return str(error)
-    if not published:
+    published = record.get("files") if isinstance(record, dict) else None
+    if not isinstance(published, dict) or not published:
         return f"{final / 'provenance.json'}: records no weights"
     found = hash_results(final)
     for name in sorted({*published, *found}):
@@ -140,8 +141,11 @@ class Folder:
 
     def lock(self, seconds: float) -> str | None:
         """Try to lock the folder for some seconds; None when it is locked, else a line that names its holder."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        file = open(self.lock_file, "a+")  # noqa: SIM115  (held until `release`)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = open(self.lock_file, "a+")  # noqa: SIM115  (held until `release`)
+        except OSError as error:
+            raise UserError(f"{self.lock_file}: {CANNOT_WRITE.format(error.strerror)}") from error
         end = time.monotonic() + seconds
         while True:
             try:
@@ -154,6 +158,8 @@ class Folder:
                     file.close()
                     return f"{self.lock_file}: held by {holder}; wait for it, or stop it"
                 time.sleep(0.2)
+            except OSError as error:
+                raise UserError(f"{self.lock_file}: this file system cannot lock files ({error.strerror})") from error
         file.truncate(0)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         command = " ".join(["progrpo", *sys.argv[1:]]).replace("\n", " ")

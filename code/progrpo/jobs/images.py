@@ -61,24 +61,29 @@ def generate_set(
     batch: int,
     folder: Path,
     log: Callable[[str], None],
-) -> int:
+) -> None:
     """Make the images of `tasks` that `folder` lacks, then write `prompts.jsonl`, the sign that the set is complete, with their
     SHA-256. Images that are no longer those that were made count as lacking.
 
-    The noise of an image follows from (seed, prompt, image) alone and every model call has `batch` rows, so an interrupted
-    generation ends with the same images. Returns how many images were made.
+    The noise of an image follows from (seed, prompt, image) alone, and an image is made in the same batch whichever are missing, so an
+    interrupted generation ends with the same images.
     """
-    spoilt = spoilt_images(folder)
-    missing = [task for task in tasks if task.name in spoilt or not (folder / task.name).is_file()]
+    for name in spoilt_images(folder):
+        (folder / name).unlink()
+    missing = {task.name for task in tasks if not (folder / task.name).is_file()}
     if missing:
         (folder / INDEX).unlink(missing_ok=True)  # not complete until it is written again
-    table = backbone.table(sampling)
-    for start in range(0, len(missing), batch):
-        part = missing[start : start + batch]
-        images = sample_images(backbone, table, part, sampling, seed, batch)
-        for task, image in zip(part, images, strict=True):
-            save_image(folder / task.name, image)
-        log(f"{folder}: {min(start + batch, len(missing))}/{len(missing)} images")
+    table, made = backbone.table(sampling), 0
+    for start in range(0, len(tasks), batch):
+        part = tasks[start : start + batch]
+        lacking = missing.intersection(task.name for task in part)
+        if not lacking:
+            continue
+        for task, image in zip(part, sample_images(backbone, table, part, sampling, seed, batch), strict=True):
+            if task.name in lacking:
+                save_image(folder / task.name, image)
+        made += len(lacking)
+        log(f"{folder}: {made}/{len(missing)} images")
     for task in tasks:
         if task.image == 0 and "/samples/" in task.name and task.record.metadata:
             write_jsonl(folder / task.name.split("/")[0] / "metadata.jsonl", [task.record.metadata])
@@ -87,7 +92,6 @@ def generate_set(
         for t in tasks
     ]
     write_jsonl(folder / INDEX, lines)
-    return len(missing)
 
 
 def spoilt_images(folder: Path) -> set[str]:

@@ -1,7 +1,7 @@
 """What decides a training, a set of images, an evaluation: sections of the configuration and hashes of the files they name.
 
-Left out is what decides nothing: labels, paths (the content counts), sources, hardware, how often states are saved, and which seeds
-or prompt sets there are besides.
+Left out is what decides nothing: labels, paths (the content counts), sources, how often states are saved, which seeds or prompt
+sets there are besides, and how the same work is cut into processes and batches, where only the rounding of sums differs.
 """
 
 import hashlib
@@ -15,14 +15,22 @@ from progrpo.errors import UserError
 from progrpo.files import sha256
 from progrpo.identity import hash_files, hash_results, spoilt_file
 
-RUN_LABELS = {"method", "model", "prompts", "evaluations", "save_every", "seeds", "hardware"}
+LABELS = {
+    "method",
+    "model",
+    "prompts",
+    "evaluations",
+    "save_every",
+    "seeds",
+}  # model and prompts: their content instead
+CUTS = {"hardware", "micro_batch", "sampling_batch", "gradient_checkpointing"}
 
 
 def of_training(config: Config, name: str, seed: int) -> dict[str, Any]:
     """What decides the weights of a run; UserError for a file that is not there."""
     run = config.get_run(name)
     return {
-        **run.model_dump(mode="json", exclude=RUN_LABELS),
+        **run.model_dump(mode="json", exclude=LABELS | CUTS),
         "seed": seed,
         "model": _model(config.models[run.model]),
         "prompts": _prompts(config.prompt_sets[run.prompts], {"limit", "distinct"}),
@@ -42,7 +50,6 @@ def of_images(config: Config, model: str, prompts: str, seed: int, weights: Path
         "weights": None if weights is None else trained_weights(weights),
         "prompts": _prompts(config.prompt_sets[prompts], {"limit", "distinct", "images_per_prompt", "layout"}),
         "sampling": evaluation.sampling[section.family].model_dump(mode="json"),
-        "batch": evaluation.batch,
     }
 
 
@@ -53,7 +60,6 @@ def of_evaluation(config: Config, prompts: str, images: Path) -> dict[str, Any]:
     return {
         "scorers": {scorer: _scorer(config, scorer) for scorer in evaluation.scorers},
         "benchmarks": {name: _with_files(values, {"sources"}) for name, values in settings.items()},
-        "batch": evaluation.batch,
         "images": _digest_of_images(images),
     }
 
@@ -84,7 +90,7 @@ def _prompts(section: PromptSet, decisive: set[str]) -> dict[str, Any]:
 
 def _scorer(config: Config, name: str) -> dict[str, Any]:
     section = config.scorers[name]
-    decisive = section.model_dump(mode="json", include={"kind", "precision", "batch_size"})
+    decisive = section.model_dump(mode="json", include={"kind", "precision"})
     files = hash_files(section.path, "such folder") if section.path else None
     return {**decisive, "options": _with_files(section.options, set()), "files": files}
 

@@ -46,7 +46,7 @@ def train_run(
     ranks.enter(folder, start.wait_for_lock)
     try:
         if ranks.first(lambda: _complete(folder, config, name, seed, start)):
-            return 0
+            return _leave(ranks.several, 0)
         return _train(config, run, seed, out, device)
     finally:
         folder.release()
@@ -73,12 +73,12 @@ def _train(config: Config, run: Run, seed: int, out: Path, device: torch.device)
         trainer.train()
     except Stopped:
         print(f"{out}: stopped in iteration {trainer.iteration + 1}; the same command goes on", flush=True)
-        return _leave(trainer, STOPPED_BY_SIGNAL)
+        return _leave(trainer.accelerator.num_processes > 1, STOPPED_BY_SIGNAL)
     if trainer.accelerator.is_main_process:
         _publish(trainer, run, seed, out)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
-    return _leave(trainer, 0)
+    return _leave(trainer.accelerator.num_processes > 1, 0)
 
 
 class Ranks:
@@ -124,13 +124,13 @@ def _refuse(holder: str) -> NoReturn:
     raise UserError(holder)
 
 
-def _leave(trainer: Trainer, status: int) -> int:
+def _leave(several: bool, status: int) -> int:
     """The status of a training alone; one of several ranks ends here, without freeing its process group.
 
     Freeing it can wait for ever: gloo's thread frees gathered tensors under the group's lock and needs the interpreter for it, which
     the main thread holds while it waits for that lock (torch 2.13).
     """
-    if trainer.accelerator.num_processes > 1:
+    if several:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
