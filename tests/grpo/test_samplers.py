@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-import progrpo.torchvision_schemas  # noqa: F401  (before diffusers)
 from progrpo.grpo.objective import step_kl
 from progrpo.grpo.samplers import (
     ddim_alphas_cumprod,

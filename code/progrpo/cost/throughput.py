@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-import progrpo.torchvision_schemas  # noqa: F401
 from progrpo.rewards.aesthetic import Aesthetic
 from progrpo.rewards.base import Scorer
 from progrpo.rewards.clip_score import ClipScore

@@ -1,6 +1,5 @@
 """From a tier's configuration to images on disk, and from images to scores and benchmark results."""
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from progrpo.grpo.backbone import load_backbone, silence_libraries
 from progrpo.benchmarks.images import BenchmarkImage, list_images, open_image
 from progrpo.config import Config
 from progrpo.devices import choose_device
 from progrpo.errors import UserError
 from progrpo.files import write_json, write_jsonl
+from progrpo.grpo.backbone import load_backbone, silence_libraries
+from progrpo.grpo.tuning import load_trained
 from progrpo.jobs.images import generate_set, image_tasks
 from progrpo.jobs.loading import prompts_of, scorer_of
 from progrpo.provenance import provenance
 from progrpo.rewards.base import Scorer
-from progrpo.grpo.tuning import load_trained
 
 BASE = "base_"
 
