@@ -60,7 +60,7 @@ paper-tables.pdf: $(INSTALLED) FORCE
 install: $(INSTALLED)
 
 # torch alone and first: a build of this version that suits the machine (CPU, CUDA) is then left in place by the second line.
-$(INSTALLED): requirements.txt pyproject.toml
+$(INSTALLED): requirements.txt pyproject.toml setup.py $(wildcard code/startup/*)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet $$(grep '^torch==' requirements.txt)
 	$(VENV)/bin/python -m pip install --quiet -r requirements.txt

@@ -1,6 +1,8 @@
 """pyproject.toml, environment.yml and requirements.txt say the same."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -46,3 +48,38 @@ def test_every_package_of_the_papers_stack_is_mentioned():
         assert f"- {package}" in text
     assert "image-reward" in text
     assert "geneval" in text
+
+
+def fresh(code: str, folder: Path) -> subprocess.CompletedProcess:
+    """Run code in an isolated process: no PYTHONPATH, no user site, not this folder; only what is installed."""
+    return subprocess.run([sys.executable, "-I", "-c", code], cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "code", ["import torchvision", "from diffusers import StableDiffusion3Pipeline", "import open_clip"]
+)
+def test_the_installed_environment_works_outside_this_package(tmp_path, code):
+    done = fresh(
+        f"{code}; from torchvision.transforms import v2; import sys; assert 'progrpo' not in sys.modules", tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_torch_is_not_imported_by_processes_that_do_not_ask_for_it(tmp_path):
+    looked = (
+        "import importlib.util, sys; assert importlib.util.find_spec('torchvision'); assert 'torch' not in sys.modules"
+    )
+    done = fresh(looked, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_operators_that_a_working_torchvision_has_are_left_alone(tmp_path):
+    own = (
+        "import torch; library = torch.library.Library('torchvision', 'DEF')\n"
+        "for name in ('nms', 'qnms'):\n"
+        "    library.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')\n"
+        "import torchvision, progrpo_torchvision; assert progrpo_torchvision._library is None"
+    )
+    done = fresh(own, tmp_path)
+    assert done.returncode == 0, done.stderr

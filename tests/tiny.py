@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 import yaml
 
-import progrpo.torchvision_schemas  # noqa: F401
 from progrpo.files import write_jsonl
 from progrpo.miniature.autoencoder import build_autoencoder
 from progrpo.miniature.pretrain import build_diffusion_pipeline, build_flow_pipeline

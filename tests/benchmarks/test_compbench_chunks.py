@@ -1,6 +1,7 @@
 """Noun chunks: the rules against stored answers of spaCy, and which chunker is used when."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,8 @@ from progrpo.benchmarks.prompt_sets import load_prompts
 from progrpo.errors import UserError
 from progrpo.miniature.prompts import all_records
 from progrpo.miniature.world import COMPBENCH_TAGS
+
+PROMPTS = Path(__file__).parents[1] / "data" / "t2i_compbench"
 
 
 @pytest.mark.parametrize(
@@ -35,8 +38,8 @@ def test_the_rules_on_typical_prompts(prompt, expected):
 
 
 @pytest.mark.parametrize(("category", "at_least"), [("color", 270), ("shape", 245), ("texture", 260), ("spatial", 300)])
-def test_the_rules_agree_with_spacy_on_most_of_the_benchmarks_prompts(shared, category, at_least):
-    prompts = [p.prompt for p in load_prompts(shared("data") / "t2i_compbench" / f"{category}_val.txt")]
+def test_the_rules_agree_with_spacy_on_most_of_the_benchmarks_prompts(category, at_least):
+    prompts = [p.prompt for p in load_prompts(PROMPTS / f"{category}_val.txt")]
     stored, rules = StoredChunker(), TemplateChunker()
     assert len(prompts) == 300
     assert all(prompt in stored._stored for prompt in prompts)
@@ -44,8 +47,8 @@ def test_the_rules_agree_with_spacy_on_most_of_the_benchmarks_prompts(shared, ca
     assert agree >= at_least
 
 
-def test_the_objects_of_every_spatial_prompt_are_the_same_by_rules_and_by_spacy(shared):
-    prompts = [p.prompt for p in load_prompts(shared("data") / "t2i_compbench" / "spatial_val.txt")]
+def test_the_objects_of_every_spatial_prompt_are_the_same_by_rules_and_by_spacy():
+    prompts = [p.prompt for p in load_prompts(PROMPTS / "spatial_val.txt")]
     stored, rules = StoredChunker(), TemplateChunker()
     objects = [find_objects(p, stored) for p in prompts]
     assert objects == [find_objects(p, rules) for p in prompts]

@@ -3,6 +3,7 @@
 import collections
 import json
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,11 +16,12 @@ from progrpo.benchmarks.prompt_sets import load_prompts
 from progrpo.cli import main
 from progrpo.errors import UserError
 
+PROMPTS = Path(__file__).parents[1] / "data" / "t2i_compbench"
 LEFT, RIGHT, LOW = [0, 200, 60, 260], [300, 200, 360, 260], [0, 400, 60, 460]
 
 
-def test_localities_of_the_benchmarks_prompts(shared):
-    prompts = [p.prompt for p in load_prompts(shared("data") / "t2i_compbench" / "spatial_val.txt")]
+def test_localities_of_the_benchmarks_prompts():
+    prompts = [p.prompt for p in load_prompts(PROMPTS / "spatial_val.txt")]
     assert collections.Counter(map(find_locality, prompts)) == {
         "on the top of": 56,
         "on the right of": 56,
@@ -110,9 +112,9 @@ def test_the_first_object_of_a_label_counts_and_persons_share_a_label():
     assert find_objects("a girl on the top of a frog", TemplateChunker()) == ("person", "frog")
 
 
-def test_only_200_of_300_prompts_can_score_with_unidets_labels(shared):
+def test_only_200_of_300_prompts_can_score_with_unidets_labels():
     missing = {"mouse", "sofa", "table", "wallet", "bag", "painting", "cow", "phone", "computer"}
-    prompts = [p.prompt for p in load_prompts(shared("data") / "t2i_compbench" / "spatial_val.txt")]
+    prompts = [p.prompt for p in load_prompts(PROMPTS / "spatial_val.txt")]
     assert sum(not missing & set(find_objects(p, TemplateChunker())) for p in prompts) == 200
 
 

@@ -37,11 +37,10 @@ def test_text_json_and_records(tmp_path):
     ]
 
 
-def test_repeated_prompts_count_once_when_asked(tmp_path, shared):
+def test_repeated_prompts_count_once_when_asked(tmp_path):
     path = write(tmp_path, "a.txt", "a dog\na cat\na dog\n")
     assert len(load_prompts(path)) == 3
     assert [p.prompt for p in load_prompts(path, distinct=True)] == ["a dog", "a cat"]
-    assert len(load_prompts(shared("data") / "drawbench" / "drawbench_200.txt", distinct=True)) == 200
 
 
 def write_styles(folder, count):

@@ -1,13 +1,12 @@
 """Small random models in the official folder layouts and a fabricated mmdet checkpoint, for this folder's tests."""
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
 import re
 
 import torch
 from transformers import (
     BertTokenizer,
-    BlipForQuestionAnswering,
     BlipConfig,
+    BlipForQuestionAnswering,
     CLIPConfig,
     CLIPModel,
     Mask2FormerConfig,

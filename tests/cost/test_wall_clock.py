@@ -1,6 +1,5 @@
 """The bench times the trainer's own iterations, whose calls are those of the cost model."""
 
-import progrpo.torchvision_schemas  # noqa: F401  isort: skip
 import argparse
 import json
 

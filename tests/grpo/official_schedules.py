@@ -1,6 +1,5 @@
 """The schedules of the official checkpoints (their scheduler_config.json), through the code that the product runs."""
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before diffusers)
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
 from torch import Tensor
 

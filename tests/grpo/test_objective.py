@@ -1,6 +1,7 @@
 """Advantages, clipped surrogate and KL: reference numbers, zero patterns, identities."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import official_schedules
@@ -12,6 +13,7 @@ from progrpo.grpo.objective import advantages, clipped_surrogate, gaussian_kl, s
 FLOW = {"std": "global", "unbiased": False, "eps": 1e-4}
 DANCE = {"std": "group", "unbiased": True, "eps": 1e-8}
 SURVIVORS = {"std": "group", "unbiased": False, "eps": 1e-4}
+GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 
 
 def rewards_like(prompts, count, seed=0, dtype=torch.float64):
@@ -19,8 +21,8 @@ def rewards_like(prompts, count, seed=0, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("global_std", [True, False])
-def test_flow_grpo_advantages_are_the_reference(shared, global_std):
-    with np.load(shared("golden") / "advantages.npz") as golden:
+def test_flow_grpo_advantages_are_the_reference(global_std):
+    with np.load(GOLDEN / "advantages.npz") as golden:
         names = golden["prompts"]
         rows = torch.from_numpy(np.stack([np.flatnonzero(names == name) for name in np.unique(names)]))
         rewards = torch.from_numpy(golden["rewards"])[rows]
@@ -29,8 +31,8 @@ def test_flow_grpo_advantages_are_the_reference(shared, global_std):
     torch.testing.assert_close(actual[..., None].expand_as(expected), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_dancegrpo_advantages_are_the_reference(shared):
-    with np.load(shared("golden") / "advantages.npz") as golden:
+def test_dancegrpo_advantages_are_the_reference():
+    with np.load(GOLDEN / "advantages.npz") as golden:
         rewards, expected = (torch.from_numpy(golden[name]).view(4, 16) for name in ("dance_rewards", "dance_adv"))
     torch.testing.assert_close(advantages(rewards, **DANCE), expected, rtol=1e-9, atol=1e-12)
 

@@ -7,8 +7,10 @@ import torch
 from progrpo.errors import UserError
 from progrpo.grpo.ovf import best_of_n, uniform
 from progrpo.grpo.rollout import Policy, PruningPlan, TrajectoryNoise, expand_and_prune, in_batches
+from progrpo.grpo.samplers import log_prob, preview, step_mean
 
 SHAPE = (1, 2, 2)
+START = (torch.tensor([0]), torch.tensor([0]))  # the first trajectory of the first prompt
 FLOW = official_schedules.flow(10, 0.7).to(dtype=torch.float32)
 DIFFUSION = official_schedules.ddim(50, 1.0).to(dtype=torch.float32)
 PRO = PruningPlan(48, ((5, 24), (7, 12)))
@@ -179,3 +181,46 @@ def test_a_reward_that_is_no_number_names_its_trajectory():
     policy = Policy(CountingModel().predict, lambda latents: latents, score)
     with pytest.raises(ValueError, match=r"\(0, 3\)"):
         expand_and_prune(policy, FLOW, PruningPlan(8), TrajectoryNoise(0, 0, [0], SHAPE), 8)
+
+
+def test_every_selection_and_every_noise_has_its_own_seed():
+    """Of the run, the iteration, the prompt and the step, or the trajectory: no two share one."""
+    seeds = []
+
+    def watched(rewards, keep, given):
+        seeds.extend(given)
+        return uniform(rewards, keep, given)
+
+    noises = [TrajectoryNoise(seed, iteration, [0, 5], SHAPE) for seed in (0, 1) for iteration in (0, 1)]
+    for noise in noises:
+        expand_and_prune(CountingModel().policy(), FLOW, PruningPlan(6, ((5, 5), (7, 4)), rule=watched), noise, 8)
+    assert len(set(seeds)) == len(seeds) == 2 * 2 * 2 * 2
+    first = [torch.equal(a.initial(*START), b.initial(*START)) for a in noises for b in noises if a is not b]
+    assert not any(first)
+
+
+def test_shared_initial_noise_is_that_of_the_run_and_the_iteration():
+    noises = [TrajectoryNoise(s, i, [0], SHAPE, shared_initial=True).initial(*START) for s in (0, 1) for i in (0, 1)]
+    assert len({tuple(noise.flatten().tolist()) for noise in noises}) == 4
+
+
+def test_a_trajectory_draws_new_noise_at_every_step():
+    noise = TrajectoryNoise(0, 0, [0], SHAPE)
+    assert not torch.equal(noise.draw(*START), noise.draw(*START))
+
+
+def test_log_probabilities_are_those_of_the_recorded_states():
+    rollout, _ = roll(FLOW, PRO)
+    model, prompt = CountingModel(), torch.arange(2).repeat_interleave(12)
+    for step in range(FLOW.steps):
+        x = rollout.states[:, step]
+        mean = step_mean(FLOW, step, x, model.predict(x, step, prompt))
+        torch.testing.assert_close(rollout.log_probs[:, step], log_prob(FLOW, step, rollout.states[:, step + 1], mean))
+
+
+def test_a_stage_sees_the_rewards_of_previews():
+    rollout, _ = roll(FLOW, PruningPlan(6, ((5, 4),)))
+    full, _ = roll(FLOW, PruningPlan(6))
+    x, prompt = full.states[:, 5], torch.arange(2).repeat_interleave(6)
+    previews = preview(FLOW, 5, x, CountingModel().predict(x, 5, prompt))
+    torch.testing.assert_close(rollout.stages[0].rewards.flatten(), previews.flatten(1).mean(1))

@@ -1,13 +1,13 @@
 """The two samplers against reference numbers, against diffusers, and against what a sampler must be."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import official_schedules
 import pytest
 import torch
 
-import progrpo.torchvision_schemas  # noqa: F401  (before diffusers)
 from progrpo.grpo.objective import step_kl
 from progrpo.grpo.samplers import (
     ddim_table,
@@ -26,6 +26,7 @@ TABLES = {
     "ddim ODE": official_schedules.ddim(50, 0.0),
 }
 STOCHASTIC = ("flow", "ddim")
+GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 
 
 def arrays(path):
@@ -42,18 +43,18 @@ def assert_close(actual, expected, atol, rtol=0.0):
     torch.testing.assert_close(actual, expected.to(actual.dtype), atol=atol, rtol=rtol)
 
 
-# Reference numbers: ../shared/golden, made with the public implementations of both baselines.
+# Reference numbers, measured with the public implementations of both baselines: tests/data/golden/README.md.
 
 
 @pytest.mark.parametrize("steps", [10, 28, 40])
-def test_flow_schedule_is_the_reference(shared, steps):
-    golden = arrays(shared("golden") / "flow_schedule_shift3.npz")
+def test_flow_schedule_is_the_reference(steps):
+    golden = arrays(GOLDEN / "flow_schedule_shift3.npz")
     assert_close(official_schedules.flow_sigmas(steps), golden[f"T{steps}_sigmas"], atol=6e-8)  # both are float32
     assert_close(official_schedules.flow(steps, 0.7).timesteps, golden[f"T{steps}_timesteps"], atol=6e-5)
 
 
-def test_flow_steps_are_the_reference(shared):
-    golden = arrays(shared("golden") / "flow_sde_step.npz")
+def test_flow_steps_are_the_reference():
+    golden = arrays(GOLDEN / "flow_sde_step.npz")
     table = flow_sde_table(golden["sigmas"], 0.7)
     assert_close(table.kl_std, golden["a0.7_std_dev_t"], atol=1e-12)
     for i in range(table.steps):
@@ -77,17 +78,17 @@ def test_flow_steps_are_the_reference(shared):
         assert_close(euler, golden["a0_prev_sample"][i], atol=1e-12)
 
 
-def test_ddim_schedule_is_the_reference(shared):
-    golden = arrays(shared("golden") / "ddim_schedule_sd14.npz")
+def test_ddim_schedule_is_the_reference():
+    golden = arrays(GOLDEN / "ddim_schedule_sd14.npz")
     assert torch.equal(TABLES["ddim"].timesteps.long(), golden["timesteps_T50"])
     assert_close(ALPHAS, golden["alphas_cumprod_f64"], atol=1e-6)
     assert_close(ALPHAS, golden["alphas_cumprod_f32"], atol=1e-7)
 
 
 @pytest.mark.parametrize("eta", [1.0, 0.0])
-def test_ddim_steps_are_the_reference(shared, eta):
-    golden = arrays(shared("golden") / "ddim_step.npz")
-    alphas = arrays(shared("golden") / "ddim_schedule_sd14.npz")["alphas_cumprod_f32"]
+def test_ddim_steps_are_the_reference(eta):
+    golden = arrays(GOLDEN / "ddim_step.npz")
+    alphas = arrays(GOLDEN / "ddim_schedule_sd14.npz")["alphas_cumprod_f32"]
     table = ddim_table(alphas, golden["timesteps"], eta)
     for i in range(table.steps):
         x, noise = golden["sample"][i], golden["noise"][i]

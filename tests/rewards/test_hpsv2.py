@@ -1,15 +1,14 @@
 """HPS-v2.1 equals open_clip's own path from a checkpoint to a cosine."""
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before open_clip)
 import json
 
 import open_clip
 import pytest
 import torch
+from tiny_scorers import PROMPTS, TINY_OPEN_CLIP, spread
 
 from progrpo.errors import UserError
 from progrpo.rewards import hpsv2, load_scorer
-from tiny_scorers import PROMPTS, TINY_OPEN_CLIP, spread
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Preprocessing equals the pipelines that the originals use, on images of several shapes."""
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before torchvision)
 import numpy as np
 import pytest
 import torch

@@ -1,6 +1,5 @@
 """Small random-weight CLIP folders in the official layout, and helpers that several tests share."""
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
 from pathlib import Path
 
 import numpy as np

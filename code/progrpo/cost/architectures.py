@@ -5,7 +5,6 @@ files of stabilityai/stable-diffusion-3.5-medium, CompVis/stable-diffusion-v1-4,
 laion/CLIP-ViT-H-14-laion2B-s32B-b79K; the LoRA of Flow-GRPO's `pickscore_sd3`.
 """
 
-import progrpo.torchvision_schemas  # noqa: F401  isort: skip
 from typing import Literal
 
 import torch

@@ -3,7 +3,6 @@
 Text encoders are left out (prompts are encoded once per iteration, before the clock starts); embeddings are random.
 """
 
-import progrpo.torchvision_schemas  # noqa: F401  isort: skip
 import zlib
 
 import torch

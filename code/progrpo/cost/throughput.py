@@ -10,7 +10,6 @@ from typing import Literal
 import torch
 from torch import nn
 
-import progrpo.torchvision_schemas  # noqa: F401
 from progrpo.cost import architectures
 from progrpo.rewards.aesthetic import Aesthetic
 from progrpo.rewards.base import Scorer

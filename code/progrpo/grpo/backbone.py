@@ -3,7 +3,6 @@
 Shape letters: B rows of a batch, L text tokens, D text width, C x H x W a latent, P prompts.
 """
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before diffusers)
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import nullcontext

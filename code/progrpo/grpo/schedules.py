@@ -1,6 +1,5 @@
 """The noise schedule that comes with a pipeline, as a table of steps (float64, on the CPU)."""
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before diffusers)
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, SchedulerMixin
 
 from progrpo.grpo.samplers import StepTable, ddim_table, flow_sde_table

@@ -1,6 +1,5 @@
 """What is trained of a denoiser: low-rank adapters or all weights; the reference policy; the moving average; weights on disk."""
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before diffusers)
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,9 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from progrpo.grpo.backbone import Backbone
 from progrpo.config import Ema, Lora
 from progrpo.errors import UserError
+from progrpo.grpo.backbone import Backbone
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 TRAINED_ADAPTER = "trained"

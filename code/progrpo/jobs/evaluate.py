@@ -1,6 +1,5 @@
 """From images to scores and benchmark results."""
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from progrpo.grpo.backbone import silence_libraries
 from progrpo.benchmarks.images import BenchmarkImage, list_images, open_image
 from progrpo.config import Config
 from progrpo.devices import choose_device
 from progrpo.errors import UserError
 from progrpo.files import write_json, write_jsonl
+from progrpo.grpo.backbone import silence_libraries
 from progrpo.identity import REFUSE, Folder, Start
 from progrpo.jobs.images import require_generated
 from progrpo.jobs.ingredients import of_evaluation

@@ -1,6 +1,5 @@
 """From a tier's configuration to the images of a model on disk."""
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
 from contextlib import ExitStack
 from pathlib import Path
 

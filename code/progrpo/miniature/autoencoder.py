@@ -1,6 +1,5 @@
 """The miniature AutoencoderKL: 24 x 24 x 3 images to 6 x 6 x 8 latents (f = 4), trained on rendered scenes."""
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before diffusers)
 from collections.abc import Callable
 
 import numpy as np

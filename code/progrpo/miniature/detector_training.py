@@ -5,7 +5,6 @@ Both learn from rendered scenes of training records, slightly blurred and noisy 
 saved in the layouts of the real models (`detector/`, `color/`), so that the same code runs them.
 """
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
 import time
 from collections.abc import Sequence
 from dataclasses import replace

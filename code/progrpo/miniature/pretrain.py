@@ -1,6 +1,5 @@
 """Pre-training of the two miniature base models, saved as StableDiffusionPipeline and StableDiffusion3Pipeline folders."""
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before diffusers)
 import math
 from collections.abc import Callable
 from copy import deepcopy

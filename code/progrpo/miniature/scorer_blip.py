@@ -1,6 +1,5 @@
 """The untrained miniature of ImageReward: BLIP's vision tower, BERT with cross-attention, a linear head."""
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,6 +1,5 @@
 """Untrained CLIP miniatures of scorers, in the architecture and, when saved, the layout of each real one."""
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers and open_clip)
 import json
 import logging
 import math
@@ -21,7 +20,6 @@ from transformers import (
 
 from progrpo.miniature.scenes import CELL, SIZE
 from progrpo.miniature.text import CLIP_TOKENS, clip_tokenizer
-
 from progrpo.rewards.aesthetic import HEAD
 from progrpo.rewards.hpsv2 import WEIGHTS as HPS_WEIGHTS
 from progrpo.rewards.linear_head import linear_head

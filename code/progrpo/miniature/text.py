@@ -1,6 +1,5 @@
 """Tokenizers and untrained text encoders of the miniature pipelines: CLIP for both families, T5 for the flow family."""
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
 from collections import Counter
 from itertools import pairwise
 

@@ -5,7 +5,6 @@ answer read off the scene's objects. A bare "a circle?" is yes for a circle of a
 are left for the report.
 """
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
 import random
 import time
 from pathlib import Path

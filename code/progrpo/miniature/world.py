@@ -1,6 +1,5 @@
 """The miniature world on disk: prompt files, the autoencoder and the base models in their official folder layouts."""
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before diffusers)
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +9,8 @@ from diffusers import AutoencoderKL
 from progrpo.errors import UserError
 from progrpo.files import write_jsonl
 from progrpo.miniature.autoencoder import train_autoencoder
-from progrpo.miniature.prompts import TAGS, balanced, held_out_records, training_records
 from progrpo.miniature.pretrain import Schedule, pretrain
+from progrpo.miniature.prompts import TAGS, balanced, held_out_records, training_records
 
 BASE_MODELS = {"sd35m": ("flow", 2600), "sd14": ("diffusion", 2400)}
 STORED_DTYPE = torch.float16  # half of the size in the repository; loaded as float32 unless the config says otherwise

@@ -7,7 +7,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-import progrpo.torchvision_schemas  # noqa: F401
 from progrpo.errors import UserError
 from progrpo.rewards.base import freeze, require_file, unique_prompts
 

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import progrpo.torchvision_schemas  # noqa: F401
 from progrpo.errors import UserError
 from progrpo.files import read_json
 from progrpo.rewards.base import BatchedScorer, freeze, load_state, load_weights, require_file

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import progrpo.torchvision_schemas  # noqa: F401
 from progrpo.errors import UserError
 from progrpo.rewards.base import freeze, load_state, load_weights, require_file, unique_prompts
 

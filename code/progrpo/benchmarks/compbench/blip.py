@@ -1,6 +1,5 @@
 """BLIP-VQA on transformers' BLIP classes, from a model folder or from the original checkpoint."""
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
 import re
 from pathlib import Path
 

@@ -4,7 +4,6 @@ Neither is the benchmark's UniDet: scores mean something else, so the metric car
 (`spatial_owlv2`).
 """
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol

@@ -1,6 +1,5 @@
 """GenEval's colour classifier: CLIP ViT-L/14 on the detected object, its background painted grey."""
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
 from pathlib import Path
 
 import numpy as np

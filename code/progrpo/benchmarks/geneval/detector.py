@@ -5,7 +5,6 @@ transformers' own processor is not used: it resizes with antialiasing, its post-
 x 384 and drops empty ones.
 """
 
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
 from dataclasses import dataclass
 from pathlib import Path
 

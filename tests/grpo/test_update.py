@@ -1,0 +1,140 @@
+"""What surrounds the gradient in an update: whose samples, which advantages, clipping, the average, and what a resume brings back."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from test_gradient import configuration, moved, trainer_of
+
+import tiny
+from progrpo.errors import UserError
+from progrpo.grpo.objective import advantages
+from progrpo.grpo.trainer import Trainer, check_batches
+
+REWARDS = torch.tensor([[1.0, 3.0, 4.0], [2.0, 2.5, 9.0]])
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    return tiny.make_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def make(models, tmp_path):
+    """A trainer of the small flow run with changes: two updates of two samples each."""
+
+    def build(family: str = "flow", out: str = "out", **more) -> Trainer:
+        more = {"updates_per_iteration": 2, **more}
+        return trainer_of(configuration(tmp_path, models, family, 0.0, True, 2, **more), tmp_path / out)
+
+    return build
+
+
+def equal(a, b) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+def test_the_updates_of_an_iteration_train_on_all_samples_once(make, monkeypatch):
+    trainer = make()
+    samples, seen = moved(trainer), []
+    monkeypatch.setattr(trainer, "_on_policy", lambda statistics: True)
+    monkeypatch.setattr(
+        trainer, "_backward", lambda samples, rows, step, *_: seen.append((rows.start, rows.stop, step))
+    )
+    monkeypatch.setattr(trainer.optimizer, "step", lambda: seen.append("update"))
+    trainer._update(samples)
+    assert seen == [(0, 2, 0), (0, 2, 1), "update", (2, 4, 0), (2, 4, 1), "update"]
+
+
+def test_an_update_clips_its_own_gradient_and_leaves_none(make, monkeypatch):
+    trainer = make(optimizer={"learning_rate": 1e-3, "max_grad_norm": 1e-3})
+    norms, samples = [], trainer._sample()
+
+    def step():
+        norms.append(torch.stack([p.grad.norm() for p in trainer.tuning.parameters]).norm().item())
+
+    monkeypatch.setattr(trainer.optimizer, "step", step)
+    statistics = trainer._update(samples)
+    assert norms == pytest.approx([1e-3, 1e-3], rel=1e-3)
+    assert all(norm > 2e-3 for norm in statistics.grad_norm)  # before clipping
+    assert all(p.grad is None for p in trainer.tuning.parameters)
+
+
+def test_the_average_sees_every_global_step_of_all_iterations(make, monkeypatch):
+    trainer = make(iterations=2, ema={"decay": 0.9, "every": 1})
+    steps, update = [], trainer.average.update
+    monkeypatch.setattr(trainer.average, "update", lambda parameters, s: (steps.append(s), update(parameters, s)))
+    trainer.train()
+    assert steps == [0, 1, 2, 3]
+    assert not equal(trainer.average.values, trainer.tuning.parameters)
+    trainer.load_average()
+    assert equal(trainer.average.values, [p.detach() for p in trainer.tuning.parameters])
+
+
+@pytest.mark.parametrize("std", ["group", "global"])
+@pytest.mark.parametrize("clamp", [0.7, 5.0])
+def test_advantages_are_those_of_the_configuration(make, std, clamp):
+    settings = {"advantage_std": std, "advantage_unbiased": True, "advantage_epsilon": 0.5, "advantage_clamp": clamp}
+    trainer = make(objective={"trained_fraction": 0.7, **settings})
+    expected = advantages(REWARDS, std=std, unbiased=True, eps=0.5, clamp=clamp)
+    assert torch.equal(trainer._advantages(REWARDS), expected)
+
+
+def test_the_optimizer_is_that_of_the_configuration(make):
+    settings = {"learning_rate": 2e-3, "betas": (0.8, 0.95), "epsilon": 1e-5, "weight_decay": 0.03}
+    group = make(optimizer=settings).optimizer.param_groups[0]
+    assert (group["lr"], group["betas"], group["eps"], group["weight_decay"]) == tuple(settings.values())
+
+
+def test_noise_is_new_in_every_iteration_and_for_every_seed_and_shared_only_where_asked(make):
+    def initial(trainer: Trainer, iteration: int, seed: int = 0) -> torch.Tensor:
+        trainer.iteration, trainer.seed = iteration, seed
+        return trainer._sample().rollout.states[:, 0]
+
+    sampling = {"steps": 3, "guidance_scale": 1.0, "noise": 1.0}
+    for shared in (True, False):
+        trainer = make("diffusion", sampling={**sampling, "shared_initial_noise": shared})
+        first = initial(trainer, 0)
+        assert torch.equal(first[0], first[-1]) == shared
+        assert not torch.equal(first, initial(trainer, 1))
+        assert not torch.equal(first, initial(trainer, 0, seed=1))
+        assert torch.equal(first, initial(trainer, 0))
+
+
+def test_a_resumed_trainer_has_the_whole_state(make, capsys):
+    changes = {"iterations": 2, "ema": {"decay": 0.9, "every": 1}}
+    trained, resumed = make(**changes), make(**changes)
+    trained.rescoring = True
+    trained.train()
+    resumed._restore()
+    assert "resuming after iteration 2 of 2" in capsys.readouterr().out
+    assert equal(resumed._state(), trained._state())
+    assert (resumed.iteration, resumed.updates, resumed.saved_iteration) == (2, 4, 2)
+
+
+def test_a_rollout_is_that_of_the_configured_group(make):
+    pruning = [{"step": 1, "keep": 4}, {"step": 2, "keep": 2}]
+    samples = make(group={"size": 6, "pruning": pruning, "rule": "best_of_n", "preview": "recompute"})._sample()
+    stages = [(stage.step, stage.kept.shape[1]) for stage in samples.rollout.stages]
+    assert stages == [(1, 4), (2, 2)]
+    for stage in samples.rollout.stages:  # the lowest and the highest half
+        n, k = stage.rewards.shape[1], stage.kept.shape[1]
+        ranks = stage.rewards.argsort(1).argsort(1).gather(1, stage.kept).sort(1).values
+        assert ranks.tolist() == 2 * [[*range(k // 2), *range(n - k // 2, n)]]
+    assert asdict(samples.rollout.counters)["denoiser"] == 2 * (6 + 6 + 4 + 4 + 2)
+
+
+def test_batches_that_do_not_divide_name_the_number(make):
+    run = make().run  # 2 prompts, 2 updates, 2 survivors, micro-batches of 2
+    check_batches(run, 1)
+    with pytest.raises(UserError, match=r"multiple of ranks x updates_per_iteration \(2 x 2\)"):
+        check_batches(run, 2)
+    with pytest.raises(UserError, match=r"micro_batch \(3\) must divide the 2 samples"):
+        check_batches(run.model_copy(update={"micro_batch": 3}), 1)

@@ -1,0 +1,376 @@
+"""The mutants of `make mutants`: one changed text each, and the tests that must notice it.
+
+A mutant that no test can notice, because the changed code computes the same, says why in `judged`; at most 3 % may.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """In `file`, `old` becomes `new`; `tests` are arguments of pytest."""
+
+    file: str
+    tests: str
+    old: str
+    new: str
+    judged: str = ""
+
+    def applied_to(self, text: str) -> str:
+        """The file's text with the change; ValueError when `old` does not stand there exactly once."""
+        if (found := text.count(self.old)) != 1:
+            raise ValueError(f"{self.file}: {self.old!r} occurs {found} times, not once")
+        return text.replace(self.old, self.new)
+
+    def __str__(self) -> str:
+        return f"{self.file}: {' '.join(self.old.split())} -> {' '.join(self.new.split()) or 'nothing'}"
+
+
+def _of(file: str, tests: str, *changes: tuple[str, ...]) -> list[Mutant]:
+    return [Mutant(f"code/progrpo/{file}", tests, *change) for change in changes]
+
+
+GRADIENT = "tests/grpo/test_gradient.py"
+UPDATE = "tests/grpo/test_update.py"
+
+TRAINER = [
+    *_of(
+        "grpo/trainer.py",
+        f"{GRADIENT} -k whole_loss",
+        (
+            "samples.old_log_probs[rows, step], samples.advantages",
+            "samples.old_log_probs[rows, step], -samples.advantages",
+        ),
+        ("loss + settings.kl_beta * kl", "loss - settings.kl_beta * kl"),
+        ("loss + settings.kl_beta * kl", "loss + kl"),
+        ("self.accelerator.backward(loss / passes)", "self.accelerator.backward(loss)"),
+        (
+            "step, self.model, settings.unconditional_gradient)",
+            "step, self.model, True)",
+        ),
+        (
+            "step, self.model, settings.unconditional_gradient)",
+            "step, self.model)",
+        ),
+        (
+            "new = log_prob(self.table, step,",
+            "new = log_prob(self.table, max(step - 1, 0),",
+        ),
+        ("mean_ref = self._mean(samples, rows, step, reference)", "mean_ref = self._mean(samples, rows, step, None)"),
+        ("for step in range(steps):", "for step in range(steps - 1):"),
+        ("text.rows(rows), self._advantages", "text, self._advantages"),
+        ("self.prompts[stream[position]] for", "self.prompts[position] for"),
+        ("self.run.sampling.guidance_scale,\n            denoiser", "1.0,\n            denoiser"),
+        ("scale = self.run.sampling.guidance_scale", "scale = 1.0"),
+    ),
+    *_of(
+        "grpo/trainer.py",
+        f"{UPDATE} -k all_samples_once",
+        (
+            "self._accumulate(samples, update * size, size, statistics)",
+            "self._accumulate(samples, 0, size, statistics)",
+        ),
+        ("range(start, start + size, self.run.micro_batch)", "range(start, start + size, self.run.micro_batch + 1)"),
+    ),
+    *_of(
+        "grpo/trainer.py",
+        f"{UPDATE} -k clips_its_own",
+        ("self.run.optimizer.max_grad_norm)", "1.0)"),
+        (
+            "            self.optimizer.zero_grad(set_to_none=True)\n            if self.average",
+            "            if self.average",
+        ),
+    ),
+    *_of(
+        "grpo/trainer.py",
+        f"{UPDATE} -k global_step",
+        (
+            "self.average.update(self.tuning.parameters, self.updates)",
+            "self.average.update(self.tuning.parameters, self.updates + 1)",
+        ),
+        (
+            "self.average.update(self.tuning.parameters, self.updates)",
+            "self.average.update(self.tuning.parameters, update)",
+        ),
+        (
+            "parameter.copy_(value)\n\n\ndef check_batches",
+            "value.copy_(parameter)\n\n\ndef check_batches",
+        ),
+    ),
+    *_of(
+        "grpo/trainer.py",
+        f"{UPDATE} -k advantages_are",
+        ("std=settings.advantage_std", 'std="group"'),
+        ("unbiased=settings.advantage_unbiased", "unbiased=False"),
+        ("eps=settings.advantage_epsilon", "eps=1e-4"),
+        ("clamp=settings.advantage_clamp", "clamp=None"),
+    ),
+    *_of(
+        "grpo/trainer.py",
+        f"{UPDATE} -k optimizer_is",
+        ("betas=settings.betas,", ""),
+        ("weight_decay=settings.weight_decay,", ""),
+    ),
+    *_of(
+        "grpo/trainer.py",
+        f"{UPDATE} -k noise_is_new",
+        ("self.seed, self.iteration, list(owned)", "self.seed, 0, list(owned)"),
+        ("self.seed, self.iteration, list(owned)", "0, self.iteration, list(owned)"),
+        ("backbone.latent_shape, run.sampling.shared_initial_noise", "backbone.latent_shape"),
+    ),
+    *_of(
+        "grpo/trainer.py",
+        f"{UPDATE} -k whole_state",
+        (
+            'self.iteration, state["updates"]',
+            "self.iteration, 0",
+        ),
+        (
+            'zip(self.average.values, state["average"], strict=True)',
+            'zip(self.average.values, state["parameters"], strict=True)',
+        ),
+        ('self.optimizer.load_state_dict(state["optimizer"])', "pass"),
+        ('self.rescoring = state["rescoring"]', "pass"),
+    ),
+    *_of(
+        "grpo/trainer.py",
+        f"{UPDATE} -k configured_group",
+        ("run.group.rule, run.group.preview", '"ovf", run.group.preview'),
+        ("run.group.rule, run.group.preview", "run.group.rule"),
+    ),
+    *_of(
+        "grpo/trainer.py",
+        f"{UPDATE} -k divide",
+        ("if prompts % (ranks * updates):", "if prompts % ranks:"),
+        ("if samples % run.micro_batch:", "if run.micro_batch % samples:"),
+    ),
+    *_of(
+        "grpo/trainer.py",
+        f"{GRADIENT} -k two_ranks",
+        ("owned = range(rank, run.prompts_per_iteration, world)", "owned = range(0, run.prompts_per_iteration, world)"),
+    ),
+]
+
+TUNING = [
+    *_of(
+        "grpo/tuning.py",
+        "tests/grpo/test_tuning.py -k adds_alpha",
+        ("lora_alpha=lora.alpha", "lora_alpha=lora.rank"),
+        ("r=lora.rank, lora_alpha", "r=lora.alpha, lora_alpha"),
+    ),
+    *_of(
+        "grpo/tuning.py",
+        "tests/grpo/test_tuning.py -k average",
+        ("if (step + 1) % self.config.every == 0:", "if step % self.config.every == 0:"),
+        ("min((1 + step) / (10 + step), self.config.decay)", "self.config.decay"),
+        ("(1 + step) / (10 + step)", "(2 + step) / (11 + step)"),
+        ("for p in parameters], 1 - decay)", "for p in parameters], decay)"),
+        ("p.detach().clone() for p", "p.detach() for p"),
+    ),
+    *_of(
+        "grpo/tuning.py",
+        "tests/grpo/test_tuning.py -k loaded_adapter",
+        ("parameter.data = parameter.data.float()", "pass"),
+        ("    set_peft_model_state_dict(backbone.denoiser, layers, adapter_name=TRAINED_ADAPTER)\n", ""),
+    ),
+    *_of(
+        "grpo/tuning.py",
+        "tests/grpo/test_tuning.py -k full_fine_tune",
+        ("from_pretrained(folder / name, dtype=torch.float32)", "from_pretrained(folder / name, dtype=torch.bfloat16)"),
+    ),
+    *_of(
+        "grpo/tuning.py",
+        "tests/grpo/test_tuning.py -k not_finite",
+        ('    require_finite(self.parameters, f"{folder}: the trained weights")\n', "    pass\n"),
+    ),
+    *_of(
+        "grpo/tuning.py",
+        f"{GRADIENT} -k whole_loss",
+        ("self.backbone.denoiser.disable_adapters()", "pass"),
+        ("self.backbone.denoiser.enable_adapters()", "pass"),
+        ("deepcopy(denoiser).requires_grad_(False) if", "denoiser if"),
+    ),
+]
+
+ROLLOUT = _of(
+    "grpo/rollout.py",
+    "tests/grpo/test_rollout.py",
+    ("self.noise.seed_of(p, 2**31 + step)", "self.noise.seed_of(p, 2**31)"),
+    ("self.noise.seed_of(p, 2**31 + step)", "self.noise.seed_of(2**31 + step)"),
+    ("manual_seed(self.seed_of(2**31))", "manual_seed(self.key[1])"),
+    ("SeedSequence((*self.key, *path))", "SeedSequence(path)"),
+    ("manual_seed(self.seed_of(*key))", "manual_seed(self.seed_of(key[0]))"),
+    ("key = (self.prompts[prompt], trajectory)", "key = (prompt, trajectory)"),
+    ("if key not in self._generators:", "if True:"),
+    ("else outputs[kept]", "else outputs[: len(kept)]"),
+    ("preview(table, step, sampling.states[:, step], outputs)", "sampling.states[:, step]"),
+    (
+        "self.trajectory[rows]",
+        "self.trajectory[: len(rows)]",
+    ),
+    ("torch.arange(self.prompts)[:, None] * rewards.shape[1]", "torch.arange(self.prompts)[:, None]"),
+    ("log_prob(self.table, step, sample, mean)", "log_prob(self.table, step, rows_x, mean)"),
+    ("self.counters.denoiser += len(x)", "self.counters.denoiser += self.batch"),
+    ("self.counters.decoder += len(latents)", "self.counters.decoder += 1"),
+    ("        check_finite(rewards)\n", ""),
+    ("rewards = rewards.flatten()[rows].view", "rewards = rewards.flatten()[: len(rows)].view"),
+    ("index[:1].expand(size - len(index))", "index[:0]"),
+)
+
+CHECKPOINT = _of(
+    "grpo/checkpoint.py",
+    "tests/grpo/test_checkpoint.py",
+    ("past[: self.keep - 1]", "past[: self.keep]"),
+    ("if _step(path) < step and", "if"),
+    ("and path not in self._spoilt]", "]"),
+    ("path.stat().st_mtime_ns), reverse=True)", "path.stat().st_mtime_ns))"),
+    ("(_step(path), path.stat()", "(path.name, path.stat()"),
+    ("self.hash.update(data)", "self.hash.update(data[:1])"),
+    ('    _check_plain(key, f"a key of {where}")', "    pass"),
+    ("raise writer.failure or error from None", "raise error from None"),
+    ("signal.signal(number, handler)", "pass"),
+)
+
+SAMPLERS = _of(
+    "grpo/samplers.py",
+    "tests/grpo/test_samplers.py",
+    ("torch.where(s > UNIT_SIGMA, sigmas[1], s)", "torch.where(s > UNIT_SIGMA, s[0] - 1e-3, s)"),
+    ("mean_x=1 - h * correction", "mean_x=1 + h * correction"),
+    ("mean_m=-h * (1 + correction * (1 - s))", "mean_m=-h * (1 + correction * s)"),
+    ("std=std_dev_t * torch.sqrt(h)", "std=std_dev_t"),
+    ("preview_m=-s,", "preview_m=-sigmas[1:],"),
+    ("kl_std=std_dev_t", "kl_std=std_dev_t * torch.sqrt(h)"),
+    (".clamp(min=0)]", ".clamp(min=1)]"),
+    (
+        "eta * torch.sqrt((1 - a_p) / (1 - a_t) * (1 - a_t / a_p))",
+        "eta * torch.sqrt((1 - a_p) / (1 - a_t) * (1 - a_t))",
+    ),
+    ("- torch.log(std) - math.log", "- math.log"),
+    ("((x_next.detach() - mean)", "((x_next - mean)"),
+    ("density.flatten(1).mean(dim=1)", "density.flatten(1).sum(dim=1)"),
+)
+
+OBJECTIVE = _of(
+    "grpo/objective.py",
+    "tests/grpo/test_objective.py",
+    ("(exact if population is None else population.to(exact))", "exact"),
+    ("correction=int(unbiased)", "correction=0"),
+    ("/ (spread + eps)", "/ spread"),
+    ("result.clamp(-clamp, clamp)", "result.clamp(max=clamp)"),
+    ("torch.maximum(-advantages * ratio", "torch.minimum(-advantages * ratio"),
+    ("ratio.clamp(1 - clip_range, 1 + clip_range)", "ratio.clamp(max=1 + clip_range)"),
+    ("torch.exp(log_prob - old_log_prob.detach())", "torch.exp(log_prob - old_log_prob)"),
+    ("/ (2 * std**2)", "/ std**2"),
+    ('table.kl_std if form == "code" else table.std', "table.kl_std"),
+    ("(mean - mean_ref.detach())", "(mean - mean_ref)"),
+    ("exact - exact[:, :1]", "exact"),
+)
+
+OVF = _of(
+    "grpo/ovf.py",
+    "tests/grpo/test_ovf.py",
+    ("torch.arange(keep + 1)  # a", "torch.arange(keep)  # a"),
+    ("square / keep - (total / keep) ** 2", "square / keep - total**2"),
+    ("square / keep - (total / keep) ** 2", "square / keep"),
+    ("(position >= count - keep + split)", "(position > count - keep + split)"),
+    ("lowest = keep // 2", "lowest = keep - keep // 2"),
+    ("manual_seed(seed)) for seed in seeds", "manual_seed(0)) for seed in seeds"),
+    ("- EQUAL_VARIANCE", ""),
+    ("(values - (low / 2 + high / 2)) / torch", "values / torch"),
+)
+
+SUMMARY = _of(
+    "report/summary.py",
+    "tests/report/test_summary.py",
+    ("lines[-max(1, round(TAIL * len(lines))) :]", "lines[: max(1, round(TAIL * len(lines)))]"),
+    ("max(1, round(TAIL * len(lines)))", "round(TAIL * len(lines))"),
+    ("TAIL = 0.2", "TAIL = 0.5"),
+    ('"vae": seconds["decoder"]', '"vae": seconds["reward"]'),
+    ('"denoiser": seconds["denoiser"]', '"denoiser": seconds["total"]'),
+    ("in config.models and seed == 0", "in config.models"),
+    ("in config.runs and seed in config.run_seeds(run)", "in config.runs"),
+    ('and key != "iteration"]', "]"),
+    ("if all(key in line for line in last)}", "}"),
+    ("and not isinstance(value, bool)", ""),
+    ('"overall": geneval["overall"], **geneval["tags"]', '**geneval["tags"]'),
+    ('metrics["score"] = compbench["score"]', "pass"),
+    ('metrics[f"{name}.{metric}"]', 'metrics[f"test.{metric}"]'),
+    ('if record["what"] not in of:', "if False:"),
+    ("DIGITS = 10 ", "DIGITS = 3 "),
+)
+
+TABLES = [
+    *_of(
+        "report/tables/bodies.py",
+        "tests/report/test_bodies.py",
+        ('values["high"] - values["mean"]', 'values["high"]'),
+        ('Estimate(values["mean"], half_width, values["n"])', 'Estimate(values["mean"], half_width)'),
+        (
+            '_flops_run(summary, "measured", run).get("one_plus_reduction")',
+            '_flops_run(summary, "measured", run).get("speedup")',
+        ),
+        ('_flops_run(summary, "measured", run).get', '_flops_run(summary, "published", run).get'),
+        ('or run not in summary["evaluations"]', ""),
+        ("sorted({min(counts), max(counts)})", "sorted({max(counts)})"),
+        ('int(step) / PAPER_STEPS * pilot["steps"]', "int(step)"),
+        ('Estimate(candidate["spearman"][1])', 'Estimate(candidate["spearman"][0])'),
+        ('Estimate(candidate["variance"])', 'Estimate(candidate["cost_ratio"])'),
+        (
+            '(("reproduced", "_without_attention"), ("measured", ""))',
+            '(("reproduced", ""), ("measured", "_without_attention"))',
+        ),
+        (
+            '(("reproduced", "published"), ("measured", "measured"))',
+            '(("reproduced", "measured"), ("measured", "published"))',
+        ),
+        ('counted["tflop"]["total"]', 'counted["tflop"]["rollout"]'),
+        ('Estimate(counted["speedup"])', 'Estimate(counted["one_plus_reduction"])'),
+        ('BACKBONES = {"flow": "sd35m", "diffusion": "sd14"}', 'BACKBONES = {"flow": "sd14", "diffusion": "sd35m"}'),
+        ("Estimate(seconds[column.key]) for", 'Estimate(seconds["total"]) for'),
+        ('sorted(summary["hardware"].items())', 'summary["hardware"].items()'),
+        ("cells[column.key] = ABSENT\n", "cells[column.key] = UNKNOWN\n"),
+    ),
+    *_of(
+        "report/tables/bodies.py",
+        "tests/report/test_tables.py -k gains",
+        ("paper - other", "other - paper"),
+        ("value - seeds[1][seed]", "value"),
+    ),
+    *_of(
+        "report/tables/settings.py",
+        "tests/report/test_bodies.py -k setting",
+        ("max(1, run.hardware.gpus) * run.hardware.nodes", "max(1, run.hardware.gpus)"),
+        ("// run.updates_per_iteration * run.group.survivors", "* run.group.survivors"),
+        ("stages[0].keep if len(stages) > 1", "stages[-1].keep if len(stages) > 1"),
+        ("stages[1].step if len(stages) > 1", "stages[0].step if len(stages) > 1"),
+    ),
+    *_of(
+        "report/tables/latex.py",
+        "tests/report/test_tables.py -k bold",
+        ('sign = 1 if column.better == "high" else -1', "sign = 1"),
+        ("round(cell.mean, column.digits)", "cell.mean"),
+        ("if len(values) > 1:", "if values:"),
+    ),
+]
+
+VERDICT = _of(
+    "benchmarks/geneval/verdict.py",
+    "tests/benchmarks/test_geneval_verdict.py",
+    ('protocol.counting_threshold if tag == "counting"', 'protocol.threshold if tag == "counting"'),
+    ("scores[order] > threshold", "scores[order] >= threshold"),
+    ("np.argsort(scores)[::-1]", "np.argsort(scores)"),
+    ("[: protocol.max_objects]", ""),
+    ("if len(found) < clause", "if len(found) <= clause"),
+    ("if number >= clause", "if number > clause"),
+    ('[: clause["count"]]', ""),
+    ("groups.append(found if failure is None else None)", "groups.append(found)"),
+    ("if relation not in relations:\n                return", "if not relations:\n                return"),
+    ("dx < -0.5", "dx > 0.5"),
+    ("- threshold * (size_a + size_b)", ""),
+    ("/ np.linalg.norm(offset)", "/ np.linalg.norm(shrunk)"),
+    ('fmean(entry["score"] for entry in tags.values())', 'fmean(r["correct"] for r in results)'),
+    ("fmean(any(c) for c in", "fmean(all(c) for c in"),
+    ("box[2] - box[0] + 1, 0", "box[2] - box[0], 0"),
+)
+
+MUTANTS = [*OBJECTIVE, *OVF, *SAMPLERS, *ROLLOUT, *TRAINER, *TUNING, *CHECKPOINT, *SUMMARY, *TABLES, *VERDICT]

@@ -1,0 +1,110 @@
+"""The summary of a tier: which seeds, which iterations, which part of the seconds, which metric of an evaluation."""
+
+from pathlib import Path
+
+import pytest
+
+from progrpo.config import Config
+from progrpo.errors import UserError
+from progrpo.files import write_json, write_jsonl
+from progrpo.report.summary import collect, evaluation_metrics, training_metrics, wall_clock
+
+SECONDS = {"decoder": 2.0, "denoiser": 30.0, "reward": 0.5, "total": 33.0}
+
+
+def evaluation(folder: Path, name: str, value: float, **more) -> None:
+    write_json(folder / f"{name}.json", {"scores": {"pickscore": {"mean": value, "std": 9.0, "n": 4}}, **more})
+
+
+def test_the_end_of_training_is_the_last_fifth_of_the_iterations(tmp_path):
+    lines = [
+        {"iteration": k, "reward_mean": float(k**2), "kl": None if k < 10 else 0.5, "done": True} for k in range(1, 11)
+    ]
+    write_jsonl(tmp_path / "metrics.jsonl", lines)
+    assert training_metrics(tmp_path) == {"reward_mean": (81 + 100) / 2}  # kl is missing in one of the two
+
+
+@pytest.mark.parametrize(("count", "averaged"), [(1, [1]), (2, [2]), (3, [3]), (8, [7, 8]), (20, [17, 18, 19, 20])])
+def test_short_trainings_average_at_least_the_last_iteration(tmp_path, count, averaged):
+    write_jsonl(tmp_path / "metrics.jsonl", [{"iteration": k, "loss": float(k)} for k in range(1, count + 1)])
+    assert training_metrics(tmp_path)["loss"] == sum(averaged) / len(averaged)
+
+
+def test_a_run_without_metrics_has_no_training(tmp_path):
+    assert training_metrics(tmp_path) == {}
+    (tmp_path / "metrics.jsonl").write_text("")
+    assert training_metrics(tmp_path) == {}
+
+
+def test_each_part_of_the_wall_clock_is_its_own(tmp_path):
+    write_json(tmp_path / "gpu" / "wall_clock.json", {"what": "mini", "device": "GPU", "runs": {"pro": SECONDS}})
+    write_json(tmp_path / "gpu" / "wall_clock_sd14.json", {"what": "sd14", "device": "GPU", "runs": {"dance": SECONDS}})
+    write_json(tmp_path / "cpu" / "wall_clock.json", {"what": "other", "device": "CPU", "runs": {"pro": SECONDS}})
+    seconds = {"vae": 2.0, "denoiser": 30.0, "total": 33.0}
+    assert wall_clock(tmp_path, of={"mini", "sd14"}) == {"GPU": {"pro": seconds, "dance": seconds}}
+    write_json(tmp_path / "cpu" / "wall_clock.json", {"what": "mini", "device": "CPU", "runs": {"pro": {}}})
+    with pytest.raises(UserError, match="cpu/wall_clock.json: not a wall-clock measurement"):
+        wall_clock(tmp_path, of={"mini"})
+
+
+def test_metrics_of_an_evaluation_are_told_apart_by_set_and_benchmark(tmp_path):
+    evaluation(tmp_path, "test", 21.0)
+    evaluation(tmp_path, "geneval", 22.0, geneval={"overall": 0.5, "tags": {"counting": 0.25}})
+    evaluation(tmp_path, "color", 23.0, compbench={"score": 0.75})
+    evaluation(tmp_path, "unasked", 24.0)
+    assert evaluation_metrics(tmp_path, ["test", "geneval", "color", "absent"]) == {
+        "test.pickscore": 21.0,
+        "geneval.pickscore": 22.0,
+        "geneval.overall": 0.5,
+        "geneval.counting": 0.25,
+        "color.pickscore": 23.0,
+        "color.score": 0.75,
+    }
+
+
+@pytest.fixture
+def config(tmp_path) -> Config:
+    run = {
+        "method": "Pro-GRPO",
+        "model": "sd35m",
+        "prompts": "test",
+        "reward": {"pickscore": 1.0},
+        "sampling": {"steps": 4, "guidance_scale": 1.0, "noise": 0.7},
+        "group": {"size": 4},
+        "objective": {},
+        "optimizer": {"learning_rate": 1e-3},
+        "prompts_per_iteration": 2,
+        "micro_batch": 2,
+        "iterations": 3,
+    }
+    return Config.model_validate(
+        {
+            "tier": "toy",
+            "results": str(tmp_path / "results"),
+            "seeds": [0, 1],
+            "models": {"sd35m": {"family": "flow", "path": "sd35m", "resolution": 24}},
+            "scorers": {"pickscore": {"kind": "pickscore"}},
+            "prompt_sets": {"test": {"path": "prompts.txt"}},
+            "evaluations": {"test": {"sampling": {}}},
+            "runs": {"pro": run},
+        }
+    )
+
+
+def test_a_summary_holds_the_tiers_runs_seeds_and_hardware_and_nothing_else(config, tmp_path):
+    results, hardware = Path(config.results), tmp_path / "hardware"
+    for name, value in {"pro-seed0": 1.0, "pro-seed1": 2.0, "pro-seed2": 9.0, "base_sd35m-seed0": 5.0}.items():
+        evaluation(results / "evaluations" / name, "test", value)
+    for name in ("base_sd35m-seed1", "base_sd14-seed0", "other-seed0", "pro-seedx"):
+        evaluation(results / "evaluations" / name, "test", 9.0)
+    write_jsonl(results / "runs" / "pro-seed1" / "metrics.jsonl", [{"iteration": 1, "loss": 1 / 3}])
+    write_json(results / "analysis" / "flops.json", {"value": 2 / 3})
+    write_json(hardware / "gpu" / "wall_clock.json", {"what": "toy", "device": "GPU", "runs": {"pro": SECONDS}})
+    summary = collect(config, hardware)
+    assert summary["tier"] == "toy"
+    values = {run: metrics["test.pickscore"]["seeds"] for run, metrics in summary["evaluations"].items()}
+    assert values == {"pro": {"0": 1.0, "1": 2.0}, "base_sd35m": {"0": 5.0}}
+    assert summary["evaluations"]["pro"]["test.pickscore"]["mean"] == 1.5
+    assert summary["training"]["pro"]["loss"]["mean"] == 0.3333333333
+    assert summary["analysis"] == {"flops": {"value": 0.6666666667}}
+    assert list(summary["hardware"]) == ["GPU"]
