@@ -9,12 +9,6 @@ for job, sets in evaluation_jobs().items():
         input:
             generate_inputs(sets),
             weights=model_weights,
-            code=code(
-                "grpo/backbone.py",
-                "jobs/images.py",
-                "grpo/samplers.py",
-                "grpo/tuning.py",
-            ),
         output:
             images=expand(
                 "<results>/images/{{model}}-seed{{seed}}/{prompts}/prompts.jsonl",
@@ -38,9 +32,10 @@ for job, sets in evaluation_jobs().items():
             config=CONFIG_FILE,
             sets=sets,
             weights=weights_option,
+            code=GENERATE_CODE,
             settings=generate_digest(sets),
         shell:
-            "bash workflow/scripts/begin_anew_if_changed.sh {params.settings}-$(cat {input} | sha256sum | cut -c -16)"
+            "bash workflow/scripts/begin_anew_if_changed.sh {params.settings}-{params.code}-$(cat {input} | sha256sum | cut -c -16)"
             " {params.folders} > {log} 2>&1 && "
             "progrpo generate --config {params.config} --run {wildcards.model} --seed {wildcards.seed}"
             " --prompts {params.sets} --out {params.folder} {params.weights} >> {log} 2>&1"
@@ -56,7 +51,6 @@ for job, sets in evaluation_jobs().items():
                     "<results>/images/{{model}}-seed{{seed}}/{prompts}/prompts.jsonl",
                     prompts=scored(sets),
                 ),
-                code=code("jobs/evaluate.py", "rewards", *BENCHMARK_CODE),
             output:
                 scores=expand(
                     "<results>/evaluations/{{model}}-seed{{seed}}/{prompts}.json",
@@ -77,6 +71,7 @@ for job, sets in evaluation_jobs().items():
                 folder=subpath(output[0], parent=True),
                 config=CONFIG_FILE,
                 sets=scored(sets),
+                code=evaluate_code(scored(sets)),
                 settings=evaluate_digest(scored(sets)),
             shell:
                 "progrpo evaluate --config {params.config} --images {params.images} --prompts {params.sets}"
@@ -111,7 +106,6 @@ rule summarise:
         evaluations=evaluation_files(),
         weights=run_files(TIER.runs),
         analyses=analysis_files(),
-        code=code("report/summary.py"),
     output:
         summary=report(
             "<results>/summary.json",
@@ -128,6 +122,7 @@ rule summarise:
         mem_mb=4000,
         runtime=30,
     params:
+        code=code_of("progrpo.commands.summary"),
         config=CONFIG_FILE,
     shell:
         "progrpo summary --config {params.config} --out {output.summary} > {log} 2>&1"

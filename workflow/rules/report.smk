@@ -4,7 +4,6 @@
 rule draw_training_curves:
     input:
         weights=lambda wildcards: run_files(CURVES[wildcards.curves]),
-        code=code("report/figures.py"),
     output:
         report(
             "<results>/figures/{curves}.png",
@@ -25,6 +24,7 @@ rule draw_training_curves:
         mem_mb=4000,
         runtime=30,
     params:
+        code=code_of("progrpo.commands.figures"),
         runs=lambda wildcards, input: run_folders(input.weights),
         quantities=CURVE_KEYS,
         stem=subpath(output[1], strip_suffix=".pdf"),
@@ -35,7 +35,6 @@ rule draw_training_curves:
 rule draw_analysis:
     input:
         data="<results>/analysis/{analysis}.json",
-        code=code("report/figures.py"),
     output:
         report(
             "<results>/figures/{analysis}.png",
@@ -56,6 +55,7 @@ rule draw_analysis:
         mem_mb=4000,
         runtime=30,
     params:
+        code=code_of("progrpo.commands.figures"),
         figure=lambda wildcards: ANALYSIS_FIGURES[wildcards.analysis],
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
@@ -65,7 +65,6 @@ rule draw_analysis:
 rule draw_previews:
     input:
         data=f"<results>/analysis/samples/{PILOT}.npz",
-        code=code("report/figures.py"),
     output:
         report(
             "<results>/figures/previews.png",
@@ -83,6 +82,7 @@ rule draw_previews:
         mem_mb=4000,
         runtime=30,
     params:
+        code=code_of("progrpo.commands.figures"),
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
         "progrpo figures --figure fig7 --data {input.data} --out {params.stem} > {log} 2>&1"
@@ -91,7 +91,6 @@ rule draw_previews:
 rule draw_grid:
     input:
         data="<results>/analysis/samples/qualitative.npz",
-        code=code("report/figures.py"),
     output:
         report(
             "<results>/figures/qualitative.png",
@@ -109,6 +108,7 @@ rule draw_grid:
         mem_mb=4000,
         runtime=30,
     params:
+        code=code_of("progrpo.commands.figures"),
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
         "progrpo figures --figure qualitative --data {input.data} --out {params.stem} > {log} 2>&1"
@@ -118,7 +118,6 @@ rule show_tables:
     input:
         summary="<results>/summary.json",
         expected=sorted(Path("paper_tables/expected").glob("*.yaml")),
-        code=code("report/tables"),
     output:
         report(
             "<results>/tables.html",
@@ -135,6 +134,7 @@ rule show_tables:
         mem_mb=4000,
         runtime=30,
     params:
+        code=code_of("progrpo.commands.tables"),
         config=CONFIG_FILE,
         settings=digest(*TIER.runs.values()),
     shell:
