@@ -5,12 +5,14 @@ import os
 import re
 import resource
 import shlex
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 
-from checkout import ROOT, call
+from checkout import ROOT, call, make_checkout
 from progrpo.cli import build_parser
 from progrpo.config import load_config
 
@@ -157,27 +159,95 @@ def adopt_results(checkout: Path, *options: str) -> None:
     assert touched.returncode == 0, touched.stdout[-2000:]
 
 
-def test_stored_results_are_adopted_and_only_what_decides_a_number_reruns_it(own_checkout):
-    options = ("--config", "tier=smoke")
-    adopt_results(own_checkout, *options)
-    assert "Nothing to be done" in dry_run(own_checkout, "all", *options)
+SMOKE = ("--config", "tier=smoke")
 
-    path = own_checkout / "config" / "smoke.yaml"
-    original = yaml.safe_load(path.read_text())
 
-    def planned_after(change) -> dict[str, int]:
-        config = json.loads(json.dumps(yaml.safe_load(path.read_text())))  # runs that share an anchor share no object
-        change(config["runs"]["progrpo_sd35m"])
-        path.write_text(yaml.safe_dump(config, sort_keys=False))
-        output = dry_run(own_checkout, "all", *options)
-        path.write_text(yaml.safe_dump(original, sort_keys=False))
-        return {} if "Nothing to be done" in output else job_counts(output)
+@pytest.fixture(scope="module")
+def adopted(tmp_path_factory) -> Path:
+    """A checkout whose results were adopted; committed, so that `changed` can take its edits back."""
+    checkout = make_checkout(tmp_path_factory.mktemp("adopted") / "checkout")
+    adopt_results(checkout, *SMOKE)
+    assert "Nothing to be done" in dry_run(checkout, "all", *SMOKE)
+    return checkout
 
-    assert planned_after(lambda run: run.update(hardware={"gpus": 0, "hours": 9.0})) == {}
-    counts = planned_after(lambda run: run.update(optimizer={"learning_rate": 0.123}))
-    assert counts["train"] == len(load_config(path).run_seeds("progrpo_sd35m"))
+
+@contextmanager
+def changed(checkout: Path, name: str, change: Callable[[str], str]) -> Iterator[None]:
+    """A file of the checkout, edited within the block."""
+    path = checkout / name
+    before = path.read_text()
+    assert change(before) != before
+    path.write_text(change(before))
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+def planned(checkout: Path) -> dict[str, int]:
+    """What is to be run in an adopted checkout, {rule: number of jobs}."""
+    output = dry_run(checkout, "all", *SMOKE)
+    return {} if "Nothing to be done" in output else job_counts(output)
+
+
+def with_run(**values) -> Callable[[str], str]:
+    """An edit of a tier's configuration that sets keys of its run progrpo_sd35m."""
+
+    def change(text: str) -> str:
+        config = json.loads(json.dumps(yaml.safe_load(text)))  # runs that share an anchor share no object
+        config["runs"]["progrpo_sd35m"].update(values)
+        return yaml.safe_dump(config, sort_keys=False)
+
+    return change
+
+
+def test_what_decides_no_number_reruns_nothing(adopted):
+    with ExitStack() as edits:
+        for name in (
+            "grpo/tuning.py",
+            "jobs/train.py",
+            "rewards/pickscore.py",
+            "analysis/gaussian.py",
+            "report/summary.py",
+        ):
+            edits.enter_context(
+                changed(adopted, f"code/progrpo/{name}", lambda text: f"# A remark.\n{text}".replace(" = ", "  =  "))
+            )
+        edits.enter_context(
+            changed(
+                adopted,
+                "config/smoke.yaml",
+                with_run(method="Ours", save_every=7, hardware={"gpus": 4, "hours": 9.0, "memory_gb": 99}),
+            )
+        )
+        assert planned(adopted) == {"show_tables": 1, "all": 1, "total": 2}  # tables print the method
+
+
+def test_configuration_and_code_that_decide_a_number_rerun_what_depends_on_it(adopted):
+    config = load_config(adopted / "config" / "smoke.yaml")
+    with changed(adopted, "config/smoke.yaml", with_run(optimizer={"learning_rate": 0.123})):
+        counts = planned(adopted)
+    assert counts["train"] == len(config.run_seeds("progrpo_sd35m"))
     assert counts["summarise"] == 1
     assert "restore_miniature" not in counts
+
+    with changed(adopted, "code/progrpo/rewards/pickscore.py", lambda text: f"{text}\nSCALE = 100\n"):
+        counts = planned(adopted)
+    rewarded = [name for name, run in config.runs.items() if "pickscore" in run.reward]
+    assert 0 < counts["train"] == sum(len(config.run_seeds(name)) for name in rewarded) < len(config.runs)
+
+
+def test_a_change_that_only_renames_is_adopted(adopted):
+    def touch() -> None:
+        touched = call("snakemake", "all", "--touch", "--cores", "1", *SMOKE, cwd=adopted)
+        assert touched.returncode == 0, touched.stdout[-2000:]
+
+    config = load_config(adopted / "config" / "smoke.yaml")
+    with changed(adopted, "code/progrpo/grpo/tuning.py", lambda text: text.replace("LORA_FILE", "ADAPTER_FILE")):
+        assert planned(adopted)["train"] == sum(len(config.run_seeds(name)) for name in config.runs)
+        touch()
+        assert planned(adopted) == {}
+    touch()
 
 
 def test_the_launcher_chooses_by_nodes_and_processes(checkout, tmp_path):

@@ -4,7 +4,6 @@
 rule sample_rewards:
     input:
         analysis_inputs,
-        code=code("grpo/backbone.py", "grpo/samplers.py"),
     output:
         rewards="<results>/analysis/samples/{analysis}.json",
     log:
@@ -20,6 +19,7 @@ rule sample_rewards:
         mem_mb=hardware(of_analysis, megabytes),
         runtime=hardware(of_analysis, minutes),
     params:
+        code=analysis_code,
         config=CONFIG_FILE,
         settings=analysis_digest,
     shell:
@@ -37,11 +37,6 @@ use rule sample_rewards as sample_previews with:
 rule analyse_reward_clustering:
     input:
         rewards="<results>/analysis/samples/reward_clustering.json",
-        code=code(
-            "analysis/reward_clustering.py",
-            "analysis/gaussian.py",
-            "analysis/statistics.py",
-        ),
     output:
         "<results>/analysis/reward_clustering.json",
     log:
@@ -53,6 +48,8 @@ rule analyse_reward_clustering:
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        code=code_of("progrpo.commands.analyse:run_clustering"),
     shell:
         "progrpo analyse reward-clustering --rewards {input.rewards} --out {output} > {log} 2>&1"
 
@@ -60,11 +57,6 @@ rule analyse_reward_clustering:
 rule analyse_pruning_pilot:
     input:
         previews="<results>/analysis/samples/pruning_pilot.json",
-        code=code(
-            "analysis/pruning_pilot.py",
-            "analysis/gaussian.py",
-            "analysis/statistics.py",
-        ),
     output:
         "<results>/analysis/pruning_pilot.json",
     log:
@@ -76,6 +68,8 @@ rule analyse_pruning_pilot:
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        code=code_of("progrpo.commands.analyse:run_pilot"),
     shell:
         "progrpo analyse pruning-pilot --previews {input.previews} --out {output} > {log} 2>&1"
 
@@ -85,7 +79,6 @@ rule analyse_ovf_study:
         full=study_weights("full"),
         uniform=study_weights("uniform"),
         ovf=study_weights("ovf"),
-        code=code("analysis/ovf_study.py", "analysis/statistics.py"),
     output:
         "<results>/analysis/ovf_study.json",
     log:
@@ -98,6 +91,7 @@ rule analyse_ovf_study:
         mem_mb=4000,
         runtime=30,
     params:
+        code=code_of("progrpo.commands.analyse:run_ovf_study"),
         full=lambda wildcards, input: run_folders(input.full),
         uniform=lambda wildcards, input: run_folders(input.uniform),
         ovf=lambda wildcards, input: run_folders(input.ovf),
@@ -107,12 +101,6 @@ rule analyse_ovf_study:
 
 
 rule count_flops:
-    input:
-        code=code(
-            "cost/flops.py",
-            "cost/atomic_costs.py",
-            "cost/architectures.py",
-        ),
     output:
         "<results>/analysis/flops.json",
     log:
@@ -124,5 +112,7 @@ rule count_flops:
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        code=code_of("progrpo.commands.flops"),
     shell:
         "progrpo flops --out {output} > {log} 2>&1"

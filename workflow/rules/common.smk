@@ -7,6 +7,7 @@ from pathlib import Path
 
 from progrpo.config import load_config
 from progrpo.errors import UserError
+from progrpo.workflow.code_inputs import PACKAGE, Code
 
 OPTIONS = {
     "tier": "paper",  # config/<tier>.yaml
@@ -14,8 +15,9 @@ OPTIONS = {
     "results": "made",  # "made": trained and evaluated here; "stored": the published ones
 }
 MINIATURE = "results/miniature"
+RUN_LABELS = {"method", "evaluations", "save_every", "seeds"}  # decide no weight
 GRID_MODELS = ("base_sd35m", "flowgrpo_sd35m", "progrpo_sd35m")  # Figs. 4 and 8 to 11
-CODE = Path("code/progrpo")
+SOURCE = Code(Path("code"))
 
 
 def option_of(name):
@@ -51,31 +53,27 @@ CONFIG_FILE = f"config/{option_of('tier')}.yaml"
 TIER = load_tier()
 
 
-def code(*names):
-    """Python files that decide a rule's numbers: modules, or all modules of a package."""
-    files = []
-    for name in names:
-        path = CODE / name
-        files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return [str(path) for path in files]
+def code_of(*entries, scorers=()):
+    """Fingerprint of the code that decides a job's result, that of the scorers it loads included."""
+    kinds = [TIER.scorers[name].kind for name in scorers]
+    modules = {SCORERS.get(kind, kind).partition(":")[0] for kind in kinds}
+    ours = {module for module in modules if module.split(".")[0] == PACKAGE}
+    return SOURCE.fingerprint(
+        *entries, *ours
+    )  # code of one's own is an input file: own_code
 
 
-def digest(*sections):
+def digest(*sections, without=frozenset()):
     """Hash of parts of the configuration: a job runs again when its part changes, not when the file does.
 
-    Where a job runs is left out, because its result does not depend on it.
+    Where a job runs is left out, because its result does not depend on it, and the keys in `without`.
     """
     dumped = [
-        section.model_dump(mode="json", exclude={"hardware"}) for section in sections
+        section.model_dump(mode="json", exclude={"hardware", *without})
+        for section in sections
     ]
     return hashlib.sha256(json.dumps(dumped, sort_keys=True).encode()).hexdigest()[:16]
 
-
-# Of benchmarks/, what decides a score: downloads and their manifest do not.
-BENCHMARK_CODE = [
-    f"benchmarks/{name}"
-    for name in ("geneval", "compbench", "images.py", "prompt_sets.py")
-]
 
 # Models, seeds and prompt sets
 
@@ -186,11 +184,26 @@ def run_inputs(wildcards):
     ]
 
 
+def run_code(wildcards):
+    """Fingerprint of the code that decides a training."""
+    return code_of("progrpo.jobs.train", scorers=TIER.runs[wildcards.run].reward)
+
+
 def run_digest(wildcards):
     """Hash of the configuration that decides a training."""
     run = TIER.runs[wildcards.run]
     scorers = [TIER.scorers[name] for name in sorted(run.reward)]
-    return digest(run, TIER.models[run.model], TIER.prompt_sets[run.prompts], *scorers)
+    sections = [run, TIER.models[run.model], TIER.prompt_sets[run.prompts], *scorers]
+    return digest(*sections, without=RUN_LABELS)
+
+
+def launched(quantity):
+    """A parameter function: `quantity` of the hardware of a training, for the launcher.
+
+    It takes `output`, without need, because Snakemake runs a job again when a parameter changes, but not for one that follows from
+    the output: on how many GPUs a run is trained is no reason to train it again.
+    """
+    return lambda wildcards, output: quantity(of_run(wildcards).hardware)
 
 
 def model_weights(wildcards):
@@ -214,12 +227,19 @@ def generate_inputs(sets):
     ]
 
 
+GENERATE_CODE = code_of("progrpo.jobs.generate")
+
+
 def generate_digest(sets):
     """A parameter function: hash of the configuration that decides a generation."""
     decisive = [TIER.evaluations[name] for name in sets] + [
         TIER.prompt_sets[name] for name in sets
     ]
-    return lambda wildcards: digest(TIER.models[base_model(wildcards.model)], *decisive)
+    return lambda wildcards: digest(
+        TIER.models[base_model(wildcards.model)],
+        *decisive,
+        without={"scorers", "benchmarks"},
+    )
 
 
 def evaluate_inputs(sets):
@@ -231,15 +251,32 @@ def evaluate_inputs(sets):
     return sorted({*scorer_files(scorers), *benchmark_files(benchmarks)})
 
 
+def evaluate_code(sets):
+    """Fingerprint of the code that decides an evaluation."""
+    scorers = {name for prompts in sets for name in TIER.evaluations[prompts].scorers}
+    benchmarks = {
+        name for prompts in sets for name in TIER.evaluations[prompts].benchmarks
+    }
+    entries = [
+        f"progrpo.jobs.evaluate:{function}"
+        for function in (
+            "evaluate_images",
+            *(f"run_{name}" for name in sorted(benchmarks)),
+        )
+    ]
+    return code_of(*entries, scorers=scorers)
+
+
 def evaluate_digest(sets):
-    """Hash of the configuration that decides an evaluation."""
+    """Hash of the configuration that decides an evaluation beside the images."""
     evaluations = [TIER.evaluations[name] for name in sets]
     scorers = sorted(
         {name for evaluation in evaluations for name in evaluation.scorers}
     )
     benchmarks = {name for evaluation in evaluations for name in evaluation.benchmarks}
     settings = json.dumps({name: TIER.benchmarks[name] for name in sorted(benchmarks)})
-    return digest(*evaluations, *(TIER.scorers[name] for name in scorers)) + settings
+    sections = [*evaluations, *(TIER.scorers[name] for name in scorers)]
+    return digest(*sections, without={"sampling"}) + settings
 
 
 def evaluation_resources(sets):
@@ -257,6 +294,12 @@ def analysis_inputs(wildcards):
     analysis = TIER.analyses[wildcards.analysis]
     files = [model_file(analysis.model), prompt_file(analysis.prompts)]
     return files + scorer_files([analysis.scorer])
+
+
+def analysis_code(wildcards):
+    """Fingerprint of the code that decides the samples of an analysis."""
+    analysis = TIER.analyses[wildcards.analysis]
+    return code_of("progrpo.jobs.sample_rewards", scorers=[analysis.scorer])
 
 
 def analysis_digest(wildcards):

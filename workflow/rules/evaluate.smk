@@ -9,13 +9,6 @@ for job, sets in evaluation_jobs().items():
         input:
             generate_inputs(sets),
             weights=model_weights,
-            code=code(
-                "grpo/backbone.py",
-                "jobs/generate.py",
-                "jobs/images.py",
-                "grpo/samplers.py",
-                "grpo/tuning.py",
-            ),
         output:
             images=expand(
                 "<results>/images/{{model}}-seed{{seed}}/{prompts}/prompts.jsonl",
@@ -36,11 +29,12 @@ for job, sets in evaluation_jobs().items():
             config=CONFIG_FILE,
             sets=sets,
             weights=weights_option,
+            code=GENERATE_CODE,
             settings=generate_digest(sets),
         shell:
             "progrpo generate --config {params.config} --run {wildcards.model} --seed {wildcards.seed}"
             " --prompts {params.sets} --out {params.folder} {params.weights}"
-            " --if-changed begin-anew --wait-for-lock --fingerprint $(cat {input.code} | sha256sum | cut -c -16)"
+            " --if-changed begin-anew --wait-for-lock --fingerprint {params.code}"
             " > {log} 2>&1"
 
     if scored(sets):
@@ -54,7 +48,6 @@ for job, sets in evaluation_jobs().items():
                     "<results>/images/{{model}}-seed{{seed}}/{prompts}/prompts.jsonl",
                     prompts=scored(sets),
                 ),
-                code=code("jobs/evaluate.py", "rewards", *BENCHMARK_CODE),
             output:
                 scores=expand(
                     "<results>/evaluations/{{model}}-seed{{seed}}/{prompts}.json",
@@ -75,11 +68,12 @@ for job, sets in evaluation_jobs().items():
                 folder=subpath(output[0], parent=True),
                 config=CONFIG_FILE,
                 sets=scored(sets),
+                code=evaluate_code(scored(sets)),
                 settings=evaluate_digest(scored(sets)),
             shell:
                 "progrpo evaluate --config {params.config} --images {params.images} --prompts {params.sets}"
                 " --out {params.folder}"
-                " --if-changed begin-anew --wait-for-lock --fingerprint $(cat {input.code} | sha256sum | cut -c -16)"
+                " --if-changed begin-anew --wait-for-lock --fingerprint {params.code}"
                 " > {log} 2>&1"
 
 
@@ -111,7 +105,6 @@ rule summarise:
         evaluations=evaluation_files(),
         weights=run_files(TIER.runs),
         analyses=analysis_files(),
-        code=code("report/summary.py"),
     output:
         summary=report(
             "<results>/summary.json",
@@ -128,6 +121,7 @@ rule summarise:
         mem_mb=4000,
         runtime=30,
     params:
+        code=code_of("progrpo.commands.summary"),
         config=CONFIG_FILE,
     shell:
         "progrpo summary --config {params.config} --out {output.summary} > {log} 2>&1"

@@ -2,8 +2,6 @@
 
 
 rule write_miniature_prompts:
-    input:
-        code=code("miniature/prompts.py", "miniature/world.py"),
     output:
         MINIATURE_PROMPTS,
     log:
@@ -16,14 +14,13 @@ rule write_miniature_prompts:
         mem_mb=4000,
         runtime=30,
     params:
+        code=code_of("progrpo.commands.miniature"),
         folder=subpath(output[0], parent=True),
     shell:
         "progrpo miniature prompts --out {params.folder} > {log} 2>&1"
 
 
 rule train_miniature_autoencoder:
-    input:
-        code=code("miniature/autoencoder.py", "miniature/scenes.py"),
     output:
         config=f"{MINIATURE}/autoencoder/config.json",
     log:
@@ -35,6 +32,7 @@ rule train_miniature_autoencoder:
     resources:
         runtime="1h",
     params:
+        code=code_of("progrpo.commands.miniature"),
         folder=subpath(output.config, parent=True),
     shell:
         "progrpo miniature autoencoder --out {params.folder} > {log} 2>&1"
@@ -43,7 +41,6 @@ rule train_miniature_autoencoder:
 rule train_miniature_model:
     input:
         autoencoder=rules.train_miniature_autoencoder.output.config,
-        code=code("miniature/pretrain.py", "miniature/text.py", "miniature/scenes.py"),
     output:
         denoiser=f"{MINIATURE}/{{model}}/{{part}}/diffusion_pytorch_model.safetensors",
     log:
@@ -58,6 +55,7 @@ rule train_miniature_model:
     resources:
         runtime="3h",
     params:
+        code=code_of("progrpo.commands.miniature"),
         autoencoder=subpath(input.autoencoder, parent=True),
         folder=subpath(output.denoiser, ancestor=2),
     shell:
@@ -65,8 +63,6 @@ rule train_miniature_model:
 
 
 rule train_miniature_scorer:
-    input:
-        code=code("rewards", "miniature/scenes.py"),
     output:
         weights=f"{MINIATURE}/scorers/{{scorer}}/{{file}}",
     log:
@@ -81,14 +77,13 @@ rule train_miniature_scorer:
     resources:
         runtime="2h",
     params:
+        code=code_of("progrpo.commands.scorers:run_train"),
         folder=subpath(output.weights, parent=True),
     shell:
         "progrpo miniature {wildcards.scorer} --out {params.folder} > {log} 2>&1"
 
 
 rule train_miniature_detector:
-    input:
-        code=code("benchmarks/geneval", "miniature/scenes.py"),
     output:
         report=f"{MINIATURE}/detector/report.json",
     log:
@@ -100,14 +95,13 @@ rule train_miniature_detector:
     resources:
         runtime="2h",
     params:
+        code=code_of("progrpo.commands.geneval:run_train_miniature"),
         folder=subpath(output.report, parent=True),
     shell:
         "progrpo miniature detector --out {params.folder} > {log} 2>&1"
 
 
 rule train_miniature_blip_vqa:
-    input:
-        code=code("benchmarks/compbench", "miniature/scenes.py"),
     output:
         report=f"{MINIATURE}/blip_vqa/report.json",
     log:
@@ -119,6 +113,7 @@ rule train_miniature_blip_vqa:
     resources:
         runtime="2h",
     params:
+        code=code_of("progrpo.commands.compbench:run_train_miniature"),
         folder=subpath(output.report, parent=True),
     shell:
         "progrpo miniature blip_vqa --out {params.folder} > {log} 2>&1"

@@ -6,7 +6,6 @@ EXPECTED_TABLES = sorted(Path("paper_tables/expected").glob("*.yaml"))
 rule draw_training_curves:
     input:
         weights=lambda wildcards: run_files(CURVES[wildcards.curves]),
-        code=code("report/figures.py"),
     output:
         report(
             "<results>/figures/{curves}.png",
@@ -27,6 +26,7 @@ rule draw_training_curves:
         mem_mb=4000,
         runtime=30,
     params:
+        code=code_of("progrpo.commands.figures"),
         runs=lambda wildcards, input: run_folders(input.weights),
         quantities=CURVE_KEYS,
         stem=subpath(output[1], strip_suffix=".pdf"),
@@ -37,7 +37,6 @@ rule draw_training_curves:
 rule draw_analysis:
     input:
         data="<results>/analysis/{analysis}.json",
-        code=code("report/figures.py"),
     output:
         report(
             "<results>/figures/{analysis}.png",
@@ -58,6 +57,7 @@ rule draw_analysis:
         mem_mb=4000,
         runtime=30,
     params:
+        code=code_of("progrpo.commands.figures"),
         figure=lambda wildcards: ANALYSIS_FIGURES[wildcards.analysis],
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
@@ -67,7 +67,6 @@ rule draw_analysis:
 rule draw_previews:
     input:
         data=f"<results>/analysis/samples/{PILOT}.npz",
-        code=code("report/figures.py"),
     output:
         report(
             "<results>/figures/previews.png",
@@ -85,6 +84,7 @@ rule draw_previews:
         mem_mb=4000,
         runtime=30,
     params:
+        code=code_of("progrpo.commands.figures"),
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
         "progrpo figures --figure fig7 --data {input.data} --out {params.stem} > {log} 2>&1"
@@ -93,7 +93,6 @@ rule draw_previews:
 rule draw_grid:
     input:
         data="<results>/analysis/samples/qualitative.npz",
-        code=code("report/figures.py"),
     output:
         report(
             "<results>/figures/qualitative.png",
@@ -111,6 +110,7 @@ rule draw_grid:
         mem_mb=4000,
         runtime=30,
     params:
+        code=code_of("progrpo.commands.figures"),
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
         "progrpo figures --figure qualitative --data {input.data} --out {params.stem} > {log} 2>&1"
@@ -120,7 +120,6 @@ rule show_tables:
     input:
         summary="<results>/summary.json",
         expected=EXPECTED_TABLES,
-        code=code("report/tables"),
     output:
         report(
             "<results>/tables.html",
@@ -141,6 +140,7 @@ rule show_tables:
         mem_mb=4000,
         runtime=30,
     params:
+        code=code_of("progrpo.commands.tables"),
         config=CONFIG_FILE,
         settings=digest(*TIER.runs.values()),
     shell:

@@ -7,15 +7,6 @@ SEVERAL_NODES = [name for name, run in TIER.runs.items() if run.hardware.nodes >
 rule train:
     input:
         run_inputs,
-        code=code(
-            "grpo/backbone.py",
-            "grpo/objective.py",
-            "grpo/ovf.py",
-            "grpo/progress.py",
-            "grpo/rollout.py",
-            "grpo/samplers.py",
-            "grpo/trainer.py",
-        ),
     output:
         provenance=ensure(
             "<results>/runs/{run}-seed{seed}/final/provenance.json", non_empty=True
@@ -34,16 +25,17 @@ rule train:
         mem_mb=hardware(of_run, megabytes),
         runtime=hardware(of_run, minutes),
     params:
+        code=run_code,
         folder=subpath(output.provenance, ancestor=2),
         config=CONFIG_FILE,
         settings=run_digest,
-        nodes=hardware(of_run, lambda asked: asked.nodes),
-        gpus=hardware(of_run, lambda asked: asked.gpus),
+        nodes=launched(lambda asked: asked.nodes),
+        gpus=launched(lambda asked: asked.gpus),
     shell:
         "bash workflow/scripts/launch.sh {params.nodes} {params.gpus}"
         " progrpo train --config {params.config} --run {wildcards.run}"
         " --seed {wildcards.seed} --out {params.folder}"
-        " --if-changed begin-anew --wait-for-lock --fingerprint $(cat {input.code} | sha256sum | cut -c -16)"
+        " --if-changed begin-anew --wait-for-lock --fingerprint {params.code}"
         " > {log} 2>&1"
 
 

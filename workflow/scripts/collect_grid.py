@@ -10,6 +10,7 @@ from PIL import Image
 
 from progrpo.errors import UserError
 from progrpo.files import read_jsonl, write_atomic
+from progrpo.names import parse_seed_folder
 
 
 def first_images(listing: Path) -> dict[str, np.ndarray]:
@@ -35,7 +36,8 @@ def main() -> int:
         if list(column) != prompts:
             raise UserError(f"{listing}: its prompts are not those of {arguments.listings[0]}; generate both again")
     grid = np.stack([np.stack([column[prompt] for column in columns]) for prompt in prompts])
-    labels = [listing.parts[-3].rsplit("-seed", 1)[0] for listing in arguments.listings]
+    folders = [listing.parts[-3] for listing in arguments.listings]
+    labels = [(parse_seed_folder(folder) or [folder])[0] for folder in folders]
     buffer = io.BytesIO()
     np.savez_compressed(buffer, images=grid, prompts=np.array(prompts), labels=np.array(labels))
     write_atomic(arguments.out, lambda file: file.write(buffer.getvalue()))

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from progrpo.config import Config, load_config
 from progrpo.files import read_json
+from progrpo.names import model_of, seed_folder
 
 
 def in_domain(summary: dict, config: Config) -> list[str]:
     """One line per model: its metrics on the in-domain test prompts of its family, mean over seeds."""
     lines = []
     for model, metrics in summary["evaluations"].items():
-        base = config.runs[model].model if model in config.runs else model.removeprefix("base_")
-        prefix = f"test_{config.models[base].family}."
+        prefix = f"test_{config.models[model_of(config, model)].family}."
         values = {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
         numbers = "  ".join(f"{metric} {value['mean']:.4g}" for metric, value in sorted(values.items()))
         lines.append(f"  {model:22} {numbers}")
@@ -31,8 +31,10 @@ def main(tier: str) -> None:
     )
     print(f"  figures  {results}/figures/  {figures}")
     print(f"  numbers  {results}/summary.json  every number that a table reads, with its seeds")
-    print(f"  runs     {results}/runs/<run>-seed<seed>/  weights in final/, a line per iteration in metrics.jsonl")
-    print(f"  images   {results}/images/<model>-seed<seed>/<prompt set>/")
+    print(
+        f"  runs     {results}/runs/{seed_folder('<run>', '<seed>')}/  weights in final/, a line per iteration in metrics.jsonl"
+    )
+    print(f"  images   {results}/images/{seed_folder('<model>', '<seed>')}/<prompt set>/")
     print("\nIn-domain test prompts, mean over seeds:")
     print("\n".join(in_domain(summary, config)))
     if all(model.source is None for model in config.models.values()):

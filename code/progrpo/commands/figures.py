@@ -1,13 +1,11 @@
 """`progrpo figures`: draw one figure from stored results."""
 
 import argparse
-import re
 from pathlib import Path
 
 from progrpo.commands.options import HelpFormatter
 from progrpo.errors import UserError
 
-RUN_FOLDER = re.compile(r"(?P<run>.+)-seed\d+")
 FIGURES = {
     "fig2": "static OVF study: the JSON of `progrpo analyse ovf-study`",
     "fig5": "training curves: run folders or their metrics.jsonl, any number of runs and seeds",
@@ -87,13 +85,14 @@ def _grid(path: str) -> tuple:
 def _runs(paths: list[str]) -> dict[str, list[list[dict]]]:
     """{run: metric records of each seed} from run folders `<run>-seed<seed>` or the metrics files inside them."""
     from progrpo.files import read_jsonl
+    from progrpo.names import parse_seed_folder
 
     runs: dict[str, list[list[dict]]] = {}
     for path in map(Path, paths):
         folder = path.parent if path.suffix == ".jsonl" else path
-        match = RUN_FOLDER.fullmatch(folder.name)
+        run, _ = parse_seed_folder(folder.name) or (folder.name, 0)
         records = [record for _, record in read_jsonl(folder / "metrics.jsonl")]
         if not records:
             raise UserError(f"{folder / 'metrics.jsonl'}: empty; train the run first")
-        runs.setdefault(match["run"] if match else folder.name, []).append(records)
+        runs.setdefault(run, []).append(records)
     return runs

@@ -12,29 +12,7 @@ from progrpo.identity import REFUSE, Folder, Start
 from progrpo.jobs.images import generate_set, image_tasks
 from progrpo.jobs.ingredients import of_images
 from progrpo.jobs.loading import prompts_of, require_sets
-
-BASE = "base_"
-
-
-def model_of(config: Config, name: str) -> str:
-    """Name of the model of a run or of `base_<model>`; UserError for neither."""
-    if name.startswith(BASE) and name.removeprefix(BASE) in config.models:
-        return name.removeprefix(BASE)
-    return config.get_run(name).model
-
-
-def prompt_sets_of(config: Config, name: str) -> list[str]:
-    """Prompt sets that a run is evaluated on; a base model's are those of the runs that start from it."""
-    if name in config.runs:
-        chosen = config.runs[name].evaluations
-        return list(config.evaluations if chosen is None else chosen)
-    wanted = {
-        s
-        for run in config.runs
-        if config.runs[run].model == model_of(config, name)
-        for s in prompt_sets_of(config, run)
-    }
-    return [prompts for prompts in config.evaluations if prompts in wanted]
+from progrpo.names import is_base, model_of, prompt_sets_of
 
 
 def generate_images(
@@ -49,7 +27,7 @@ def generate_images(
 ) -> None:
     """Make the missing images of a run (with `weights`) or of a base model (without) in `out/<prompt set>/`."""
     model = model_of(config, name)
-    if (weights is None) != name.startswith(BASE):
+    if (weights is None) != is_base(name):
         raise UserError(
             f"--run {name}: " + ("give --weights RUN/final" if weights is None else "a base model takes no --weights")
         )

@@ -1,6 +1,5 @@
 """All numbers of a tier that its tables read, in one file without dates, hosts or times."""
 
-import re
 from collections.abc import Callable, Container, Iterable
 from functools import partial
 from pathlib import Path
@@ -10,9 +9,9 @@ from progrpo.analysis.statistics import mean_interval
 from progrpo.config import Config
 from progrpo.errors import UserError
 from progrpo.files import read_json, read_jsonl
+from progrpo.names import base_of, parse_seed_folder, seeds_of
 
 DIGITS = 10  # significant digits that are kept: more than any table prints (453474.18 has eight)
-RUN_FOLDER = re.compile(r"(?P<run>.+)-seed(?P<seed>\d+)")
 ANALYSES = ("flops", "pruning_pilot", "reward_clustering", "ovf_study")
 TAIL = 0.2  # share of the last iterations that "end of training" averages
 
@@ -46,19 +45,17 @@ def estimate(values: dict[str, float]) -> dict[str, Any]:
 def _by_run(folder: Path, config: Config, metrics_of: Callable[[Path], dict[str, float]]) -> dict[str, dict[str, dict]]:
     """{run: {metric: estimate over seeds}} from the folders `<run>-seed<seed>` of the config's runs and seeds."""
     values: dict[str, dict[str, dict[str, float]]] = {}
-    for path in sorted(folder.glob("*-seed*"), key=lambda path: path.name):
-        match = RUN_FOLDER.fullmatch(path.name)
-        if match is None or not _is_configured(match["run"], int(match["seed"]), config):
+    for path in sorted(folder.glob("*"), key=lambda path: path.name):
+        run, seed = parse_seed_folder(path.name) or ("", 0)
+        if not _is_configured(run, seed, config):
             continue
         for metric, value in metrics_of(path).items():
-            values.setdefault(match["run"], {}).setdefault(metric, {})[match["seed"]] = value
+            values.setdefault(run, {}).setdefault(metric, {})[str(seed)] = value
     return {run: {metric: estimate(seeds) for metric, seeds in metrics.items()} for run, metrics in values.items()}
 
 
 def _is_configured(run: str, seed: int, config: Config) -> bool:
-    if run.startswith("base_"):
-        return run.removeprefix("base_") in config.models and seed == 0
-    return run in config.runs and seed in config.run_seeds(run)
+    return run in {*map(base_of, config.models), *config.runs} and seed in seeds_of(config, run)
 
 
 def evaluation_metrics(folder: Path, sets: Iterable[str]) -> dict[str, float]:

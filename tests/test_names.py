@@ -1,0 +1,54 @@
+"""Names of runs and base models, and of their folders."""
+
+import pytest
+
+from checkout import ROOT
+from progrpo.config import load_config
+from progrpo.errors import UserError
+from progrpo.names import (
+    base_of,
+    evaluated_names,
+    is_base,
+    model_of,
+    parse_seed_folder,
+    prompt_sets_of,
+    seed_folder,
+    seeds_of,
+)
+
+TIERS = sorted((ROOT / "config").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", TIERS, ids=lambda path: path.stem)
+def test_a_base_model_is_evaluated_once_on_what_its_runs_are(path):
+    config = load_config(path)
+    names = evaluated_names(config)
+    assert len(names) == len(set(names))
+    for name, run in config.runs.items():
+        base = base_of(run.model)
+        assert base in names
+        assert model_of(config, name) == model_of(config, base) == run.model
+        assert set(prompt_sets_of(config, name)) <= set(prompt_sets_of(config, base))
+        assert (is_base(base), is_base(name)) == (True, False)
+        assert (seeds_of(config, base), seeds_of(config, name)) == ((0,), config.run_seeds(name))
+    for base in filter(is_base, names):
+        of_runs = [
+            prompt_sets_of(config, name) for name in config.runs if model_of(config, name) == model_of(config, base)
+        ]
+        assert set(prompt_sets_of(config, base)) == {prompts for sets in of_runs for prompts in sets}
+
+
+@pytest.mark.parametrize("name", ["base_sd36m", "sd35m", "progrpo"])
+def test_a_name_of_neither_is_one_line(name):
+    with pytest.raises(UserError, match=f"{name}: no such run in tier smoke; known: dancegrpo_sd14"):
+        model_of(load_config(ROOT / "config" / "smoke.yaml"), name)
+
+
+@pytest.mark.parametrize("name", ["run", "base_sd14", "twice-seed1"])
+def test_a_folder_is_read_as_it_is_named(name):
+    assert parse_seed_folder(seed_folder(name, 12)) == (name, 12)
+
+
+@pytest.mark.parametrize("folder", ["run", "run-seed", "run-seedling", "-seed1", "run-seed1.incoming"])
+def test_other_folders_are_none(folder):
+    assert parse_seed_folder(folder) is None
