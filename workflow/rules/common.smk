@@ -68,10 +68,10 @@ def code(*names):
 def digest(*sections):
     """Hash of parts of the configuration: a job runs again when its part changes, not when the file does.
 
-    Where a job runs is left out, because its result does not depend on it.
+    Where a job runs and how fast is left out, because its result does not depend on it.
     """
     dumped = [
-        section.model_dump(mode="json", exclude={"hardware"}) for section in sections
+        section.model_dump(mode="json", exclude={"hardware", "speed"}) for section in sections
     ]
     return hashlib.sha256(json.dumps(dumped, sort_keys=True).encode()).hexdigest()[:16]
 

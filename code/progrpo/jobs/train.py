@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from progrpo.config import Config, Hardware, Run
+from progrpo.config import Config, Hardware, Run, Speed
 from progrpo.devices import choose_device
 from progrpo.errors import UserError
 from progrpo.files import CANNOT_WRITE, read_json, write_json
@@ -68,8 +68,11 @@ def load_reward(config: Config, run: Run, device) -> WeightedSum:
 
 
 def _identity(run: Run, seed: int) -> dict:
-    """What must not change between two starts in one folder: everything but the hardware and how often states are saved."""
-    return {"config": config_hash(run.model_copy(update={"hardware": Hardware(), "save_every": 1})), "seed": seed}
+    """What must not change between two starts in one folder: everything but hardware, speed and how often states are saved."""
+    return {
+        "config": config_hash(run.model_copy(update={"hardware": Hardware(), "speed": Speed(), "save_every": 1})),
+        "seed": seed,
+    }
 
 
 def _check_folder(run: Run, seed: int, out: Path) -> None:
