@@ -99,6 +99,14 @@ class Group(Section):
         """K, the number of trajectories of a group that are trained on."""
         return self.pruning[-1].keep if self.pruning else self.size
 
+    def active(self, steps: int) -> list[int]:
+        """Trajectories of a group that the denoiser sees at each of so many denoising steps."""
+        counts, count, kept = [], self.size, {stage.step: stage.keep for stage in self.pruning}
+        for step in range(steps):
+            counts.append(count)
+            count = kept.get(step, count)
+        return counts
+
     @model_validator(mode="after")
     def _funnel(self):
         steps = [stage.step for stage in self.pruning]
@@ -172,6 +180,13 @@ class Hardware(Section):
     hours: Annotated[float, Field(gt=0)] = 1.0
 
 
+class Speed(Section):
+    """How fast a training goes. No number depends on it beyond rounding; with every switch off it goes the plain way."""
+
+    memory_gb: Annotated[float, Field(gt=0)] = 2.0  # what a backward pass of `micro_batch: auto` may keep
+    batched_guidance: bool = False  # both branches in one call, unless one is detached: that one is a call of its own
+
+
 class Run(Section):
     """One training: a method applied to a model with a reward."""
 
@@ -187,7 +202,7 @@ class Run(Section):
     ema: Ema | None = None
     prompts_per_iteration: Positive
     updates_per_iteration: Positive = 1
-    micro_batch: Positive
+    micro_batch: Positive | Literal["auto"]  # (sample, step) pairs of a backward pass; auto: by speed.memory_gb
     sampling_batch: Positive | None = None  # rows per denoiser call while sampling; default: micro_batch
     iterations: Positive
     save_every: Positive = 1
@@ -195,6 +210,7 @@ class Run(Section):
     seeds: tuple[int, ...] | None = None  # default: the tier's seeds
     evaluations: tuple[str, ...] | None = None  # prompt sets to evaluate on; default: all of the tier
     hardware: Hardware = Hardware()
+    speed: Speed = Speed()
 
     @property
     def trained_steps(self) -> int:
@@ -213,12 +229,6 @@ class Run(Section):
             raise ValueError(
                 f"prompts_per_iteration ({self.prompts_per_iteration}) must be a multiple of"
                 f" updates_per_iteration ({self.updates_per_iteration})"
-            )
-        samples = self.prompts_per_iteration // self.updates_per_iteration * self.group.survivors
-        if samples % self.micro_batch:
-            raise ValueError(
-                f"micro_batch ({self.micro_batch}) must divide the {samples} samples of an update"
-                f" (prompts_per_iteration / updates_per_iteration x survivors)"
             )
         if not self.reward:
             raise ValueError("reward names no scorer")

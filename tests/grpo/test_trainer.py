@@ -290,7 +290,7 @@ def test_the_way_of_sampling_changes_the_cost_and_not_the_result(trained, models
 BAD_RUNS = {
     "t1 >= t2": ({"group": {"size": 4, "pruning": [{"step": 3, "keep": 3}, {"step": 2, "keep": 2}]}}, "must increase"),
     "K > G": ({"group": {"size": 4, "pruning": [{"step": 2, "keep": 5}]}}, "cannot keep more"),
-    "batches": ({"micro_batch": 5}, "micro_batch"),
+    "batches": ({"micro_batch": 0}, "micro_batch"),
     "unknown key": ({"learning_rat": 1}, "learning_rat: unknown key"),
     "wrong type": ({"iterations": "many"}, "iterations"),
     "unknown scorer": ({"reward": {"beauty": 1.0}}, "beauty"),

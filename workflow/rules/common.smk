@@ -66,10 +66,10 @@ def code_of(*entries, scorers=()):
 def digest(*sections, without=frozenset()):
     """Hash of parts of the configuration: a job runs again when its part changes, not when the file does.
 
-    Where a job runs is left out, because its result does not depend on it, and the keys in `without`.
+    Where a job runs and how fast is left out, because its result does not depend on it, and the keys in `without`.
     """
     dumped = [
-        section.model_dump(mode="json", exclude={"hardware", *without})
+        section.model_dump(mode="json", exclude={"hardware", "speed", *without})
         for section in sections
     ]
     return hashlib.sha256(json.dumps(dumped, sort_keys=True).encode()).hexdigest()[:16]

@@ -39,8 +39,8 @@ def scorer_files(names):
 
 
 def own_code(name, table):
-    """The module of a `package.module:name`; what the package itself names is in the rules' `code`."""
-    if name in table:
+    """The module of a `package.module:name` of one's own; the package's own are in the rules' `code`."""
+    if table.get(name, name).split(".")[0] == PACKAGE:
         return []
     file = source_file(name, table)
     return [

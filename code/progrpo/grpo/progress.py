@@ -14,13 +14,13 @@ from progrpo.grpo.rollout import Rollout
 
 @dataclass
 class UpdateStatistics:
-    """Sums over the micro-batches of one iteration, kept on the device until the iteration ends."""
+    """What the micro-batches of one iteration saw, a value per (sample, step) pair, on the device until the iteration ends."""
 
     ratio: list[Tensor] = field(default_factory=list)
     clipped: list[Tensor] = field(default_factory=list)
     kl: list[Tensor] = field(default_factory=list)
     loss: list[Tensor] = field(default_factory=list)
-    grad_norm: list[Tensor] = field(default_factory=list)  # of updates that were made
+    grad_norm: list[Tensor] = field(default_factory=list)  # 0-d, of updates that were made
     first_ratio_error: Tensor | None = None
 
 
@@ -31,7 +31,7 @@ def measure(rollout: Rollout, statistics: UpdateStatistics, gather: Callable[[Te
     """
 
     def average(values: list[Tensor]) -> float:
-        return gather(torch.stack(values).mean()[None]).mean().item()
+        return gather(torch.cat(values).mean()[None]).mean().item()
 
     rewards, candidates = gather(rollout.rewards), gather(first_rewards(rollout))
     counters = gather(torch.tensor([list(vars(rollout.counters).values())], device=rewards.device)).sum(0).tolist()

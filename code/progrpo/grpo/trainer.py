@@ -1,7 +1,7 @@
 """The GRPO loop for both model families and every method: sample groups, select, score, update; on accelerate.
 
 Shape letters: P prompts of this rank, K survivors per prompt, N = P K samples, T denoising steps of which the first S are trained,
-B rows of a micro-batch.
+B (sample, step) pairs of a micro-batch.
 """
 
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ from progrpo.errors import UserError
 from progrpo.files import to_json, write_text
 from progrpo.grpo.backbone import Backbone, Text
 from progrpo.grpo.checkpoint import GracefulStop, StateStore
+from progrpo.grpo.micro_batch import cheapest_batch, saved_bytes_per_row
 from progrpo.grpo.objective import advantages, clipped_surrogate, step_kl
 from progrpo.grpo.progress import UpdateStatistics, batch_arithmetic, measure, metrics_text, progress_line
 from progrpo.grpo.prompt_stream import PromptStream
@@ -42,6 +43,16 @@ class Samples:
     text: Text
     advantages: Tensor
     old_log_probs: Tensor
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A micro-batch: samples (B,) and the step (B,) of each; the first `count` are meant, the others fill up to a fixed shape."""
+
+    rows: Tensor
+    steps: Tensor
+    count: int
+    last: bool  # of its update
 
 
 class Trainer:
@@ -83,6 +94,9 @@ class Trainer:
         self.average = MovingAverage(self.tuning.parameters, run.ema) if run.ema else None
         self.table = backbone.table(run.sampling)
         self.plan = plan_of(run.group)
+        # A detached branch needs a call of its own, and sampling rounds as training does.
+        self.one_call = run.speed.batched_guidance and run.objective.unconditional_gradient
+        self.micro_batch = self._micro_batch()
         self.stream = PromptStream(len(prompts), run.prompts_per_iteration, seed)
         self.store = StateStore(out / "state")
         self.stop = GracefulStop()
@@ -93,6 +107,32 @@ class Trainer:
         self.start_of_iteration: dict | None = None  # its state, while the weights are no longer those of its start
         self.metrics: list[str] = []
         self.timings: list[str] = []
+
+    def _micro_batch(self) -> int:
+        """B: as configured, or the cheapest that the memory budget allows."""
+        run, backbone = self.run, self.backbone
+        if run.micro_batch != "auto":
+            return run.micro_batch
+        prompts = run.prompts_per_iteration // self.accelerator.num_processes
+        sampled = [prompts * active for active in run.group.active(run.sampling.steps)]
+        updated = prompts * run.group.survivors * run.trained_steps // run.updates_per_iteration
+        empty = backbone.unconditional()
+
+        def forward(rows: int) -> Tensor:
+            x = torch.zeros(rows, *backbone.latent_shape, device=backbone.device)
+            text = empty.rows(torch.zeros(rows, dtype=torch.long, device=backbone.device))
+            both = run.objective.unconditional_gradient
+            scale = run.sampling.guidance_scale
+            return backbone.predict(x, self.table.timesteps[0], text, scale, unconditional_gradient=both)
+
+        per_pair = saved_bytes_per_row(forward)
+        budget = run.speed.memory_gb * 2**30
+        if per_pair > budget:
+            raise UserError(
+                f"speed.memory_gb ({run.speed.memory_gb:g}): one sample keeps {per_pair / 2**30:.1f} GB for its backward pass;"
+                " allow more, or use gradient_checkpointing"
+            )
+        return cheapest_batch(sampled, [updated] * run.updates_per_iteration, int(budget // per_pair))
 
     # ---------------------------------------------------------------- the loop
 
@@ -139,7 +179,7 @@ class Trainer:
         noise = TrajectoryNoise(
             self.seed, self.iteration, list(owned), backbone.latent_shape, run.sampling.shared_initial_noise
         )
-        batch = run.sampling_batch or run.micro_batch
+        batch = run.sampling_batch or self.micro_batch
         try:
             rollout = expand_and_prune(self._policy(text, prompts), self.table, self.plan, noise, batch)
         except ValueError as error:
@@ -149,7 +189,7 @@ class Trainer:
             ) from error
         rows = torch.arange(len(prompts), device=backbone.device).repeat_interleave(run.group.survivors)
         samples = Samples(rollout, text.rows(rows), self._advantages(rollout.rewards).flatten(), rollout.log_probs)
-        if batch != run.micro_batch or self.rescoring:  # another batch shape may round differently
+        if self.rescoring:
             samples.old_log_probs = self._rescore(samples)
         return samples
 
@@ -158,7 +198,8 @@ class Trainer:
 
         def predict(x: Tensor, step: int, prompt: Tensor) -> Tensor:
             self._stop_if_asked()
-            return self.backbone.predict(x, self.table.timesteps[step], text.rows(prompt), scale)
+            rows = text.rows(prompt)
+            return self.backbone.predict(x, self.table.timesteps[step], rows, scale, one_call=self.one_call)
 
         def score(images: Tensor, prompt: Tensor) -> Tensor:
             return self.reward.score(images, [prompts[k] for k in prompt.tolist()])
@@ -183,9 +224,10 @@ class Trainer:
         UserError when they differ from those of sampling by more than rounding.
         """
         old = torch.empty(len(samples.advantages), self.run.trained_steps, device=self.backbone.device)
-        for rows, step, _ in self._micro_batches(0, len(old)):
-            mean = self._mean(samples, rows, step, denoiser=None)
-            old[rows, step] = log_prob(self.table, step, samples.rollout.states[rows, step + 1], mean)
+        size = len(old) // self.run.updates_per_iteration
+        for start in range(0, len(old), size):
+            for pairs in self._micro_batches(start, size):
+                old[pairs.rows, pairs.steps] = self._log_prob(samples, pairs, self._mean(samples, pairs, denoiser=None))
         drift = (old - samples.rollout.log_probs[:, : self.run.trained_steps]).abs().max()
         drift = self.accelerator.gather(drift[None]).max()  # all ranks refuse, or none: else one waits for the others
         if not drift <= self.rounding:
@@ -194,20 +236,23 @@ class Trainer:
 
     # ---------------------------------------------------------------- update
 
-    def _mean(
-        self, samples: Samples, rows: slice, step: int, denoiser: nn.Module | None, both_gradients: bool = False
-    ) -> Tensor:
-        """Mean (B, C, H, W) of the step's transition from the recorded states under a denoiser (None: the trained one)."""
-        x = samples.rollout.states[rows, step]
+    def _mean(self, samples: Samples, pairs: Pairs, denoiser: nn.Module | None, both_gradients: bool = False) -> Tensor:
+        """Means (B, C, H, W) of the pairs' transitions from the recorded states under a denoiser (None: the trained one)."""
+        x = samples.rollout.states[pairs.rows, pairs.steps]
         output = self.backbone.predict(
             x,
-            self.table.timesteps[step],
-            samples.text.rows(rows),
+            self.table.timesteps[pairs.steps],
+            samples.text.rows(pairs.rows),
             self.run.sampling.guidance_scale,
             denoiser=denoiser,
             unconditional_gradient=both_gradients,
+            one_call=self.one_call,
         )
-        return step_mean(self.table, step, x, output)
+        return step_mean(self.table, pairs.steps, x, output)
+
+    def _log_prob(self, samples: Samples, pairs: Pairs, mean: Tensor) -> Tensor:
+        """Log-probability (B,) of the pairs' recorded transitions under these means."""
+        return log_prob(self.table, pairs.steps, samples.rollout.states[pairs.rows, pairs.steps + 1], mean)
 
     def _update(self, samples: Samples) -> UpdateStatistics:
         """All optimizer updates of an iteration; the first is on-policy, and its likelihood ratio must be 1."""
@@ -235,38 +280,40 @@ class Trainer:
 
     def _accumulate(self, samples: Samples, start: int, size: int, statistics: UpdateStatistics) -> None:
         """Gradient of one update: all its micro-batches and trained steps."""
-        for rows, step, last in self._micro_batches(start, size):
+        for pairs in self._micro_batches(start, size):
             self._stop_if_asked()
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
-                self._backward(samples, rows, step, size, statistics)
+            with nullcontext() if pairs.last else self.accelerator.no_sync(self.model):
+                self._backward(samples, pairs, size * self.run.trained_steps, statistics)
 
-    def _micro_batches(self, start: int, size: int) -> Iterator[tuple[slice, int, bool]]:
-        """(rows, step, whether it is the update's last) of every backward pass of an update."""
-        steps = self.run.trained_steps
-        starts = range(start, start + size, self.run.micro_batch)
-        for first in starts:
-            for step in range(steps):
-                yield slice(first, first + self.run.micro_batch), step, first == starts[-1] and step == steps - 1
+    def _micro_batches(self, start: int, size: int) -> Iterator[Pairs]:
+        """Every backward pass of an update: its samples at the first step, at the second, ..., cut into equal shapes."""
+        total = size * self.run.trained_steps
+        for first in range(0, total, self.micro_batch):
+            count = min(self.micro_batch, total - first)
+            pair = torch.arange(first, first + self.micro_batch, device=self.backbone.device).clamp(max=total - 1)
+            yield Pairs(start + pair % size, pair // size, count, first + count == total)
 
-    def _backward(self, samples: Samples, rows: slice, step: int, size: int, statistics: UpdateStatistics) -> None:
-        settings = self.run.objective
-        mean = self._mean(samples, rows, step, self.model, settings.unconditional_gradient)
-        new = log_prob(self.table, step, samples.rollout.states[rows, step + 1], mean)
+    def _backward(self, samples: Samples, pairs: Pairs, total: int, statistics: UpdateStatistics) -> None:
+        """Add the gradient of the pairs' share of a loss that is the mean over `total` pairs."""
+        settings, count = self.run.objective, pairs.count
+        mean = self._mean(samples, pairs, self.model, settings.unconditional_gradient)
         surrogate = clipped_surrogate(
-            new, samples.old_log_probs[rows, step], samples.advantages[rows], settings.clip_range
+            self._log_prob(samples, pairs, mean)[:count],
+            samples.old_log_probs[pairs.rows, pairs.steps][:count],
+            samples.advantages[pairs.rows][:count],
+            settings.clip_range,
         )
-        loss = surrogate.loss.mean()
+        loss = surrogate.loss
         if settings.kl_beta > 0:
             with torch.no_grad(), self.tuning.reference() as reference:
-                mean_ref = self._mean(samples, rows, step, reference)
-            kl = step_kl(self.table, step, mean, mean_ref, settings.kl_form).mean()
+                mean_ref = self._mean(samples, pairs, reference)
+            kl = step_kl(self.table, pairs.steps, mean, mean_ref, settings.kl_form)[:count]
             loss = loss + settings.kl_beta * kl
             statistics.kl.append(kl.detach())
         statistics.ratio.append(surrogate.ratio)
-        statistics.clipped.append(surrogate.clip_fraction)
+        statistics.clipped.append(surrogate.clipped.float())
         statistics.loss.append(loss.detach())
-        passes = size // self.run.micro_batch * self.run.trained_steps
-        self.accelerator.backward(loss / passes)
+        self.accelerator.backward(loss.sum() / total)
 
     def _on_policy(self, statistics: UpdateStatistics) -> bool:
         """Whether the first update's likelihood ratio is 1.
@@ -367,16 +414,10 @@ def plan_of(group: Group) -> PruningPlan:
 
 
 def check_batches(run: Run, ranks: int) -> None:
-    """UserError when prompts, updates and micro-batches do not divide evenly over the ranks."""
+    """UserError when prompts and updates do not divide evenly over the ranks."""
     prompts, updates = run.prompts_per_iteration, run.updates_per_iteration
     if prompts % (ranks * updates):
         raise UserError(
             f"prompts_per_iteration ({prompts}) must be a multiple of ranks x updates_per_iteration ({ranks} x {updates});"
             " use fewer GPUs or another number of prompts"
-        )
-    samples = prompts // (ranks * updates) * run.group.survivors
-    if samples % run.micro_batch:
-        raise UserError(
-            f"micro_batch ({run.micro_batch}) must divide the {samples} samples of an update on each of {ranks} ranks;"
-            " choose a divisor"
         )

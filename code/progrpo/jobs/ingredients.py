@@ -23,7 +23,7 @@ LABELS = {
     "save_every",
     "seeds",
 }  # model and prompts: their content instead
-CUTS = {"hardware", "micro_batch", "sampling_batch", "gradient_checkpointing"}
+CUTS = {"hardware", "speed", "micro_batch", "sampling_batch", "gradient_checkpointing"}
 
 
 def of_training(config: Config, name: str, seed: int) -> dict[str, Any]:

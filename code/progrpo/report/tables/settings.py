@@ -5,7 +5,7 @@ from progrpo.errors import UserError
 from progrpo.report.tables.latex import NOT_RUN, Body, Line
 from progrpo.report.tables.layout import Column, Layout
 
-Setting = bool | int | float | None
+Setting = bool | int | float | str | None
 
 
 def run_settings(config: Config, run: Run) -> dict[str, Setting]:
@@ -25,7 +25,7 @@ def run_settings(config: Config, run: Run) -> dict[str, Setting]:
         "micro_batch": run.micro_batch,
         "prompts": run.prompts_per_iteration,
         "prompts_per_gpu": _ratio(run.prompts_per_iteration, processes),
-        "accumulation": _ratio(samples, run.micro_batch * processes),
+        "accumulation": "auto" if run.micro_batch == "auto" else _ratio(samples, run.micro_batch * processes),
         "group_initial": run.group.size,
         "group_intermediate": stages[0].keep if len(stages) > 1 else None,
         "group_final": run.group.survivors,
@@ -68,4 +68,4 @@ def _text(value: Setting) -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:g}"
+    return value if isinstance(value, str) else f"{value:g}"
