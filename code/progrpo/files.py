@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -55,31 +56,84 @@ def write_jsonl(path: Path | str, records: list[dict]) -> None:
     write_text(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
 
 
-def read_json(path: Path | str) -> Any:
-    """Parsed JSON; UserError names the file when it is missing or half-written."""
+def read_text(path: Path | str) -> str:
+    """A text file's content: UTF-8 with or without a byte-order mark, every line ending as one newline.
+
+    UserError: not readable, another encoding (named where it can be told), or a NUL, with its line.
+    """
     try:
-        return json.loads(Path(path).read_text())
+        data = Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); delete it and run the step again") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f"{path}: not UTF-8 text but UTF-16; convert it (iconv -f utf-16 -t utf-8)")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{path}:{line}: not UTF-8 text (byte 0x{data[error.start]:02x}); latin-1 or windows-1252 text must be converted"
+            " (iconv -f latin1 -t utf-8)"
+        ) from None
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\0" in text:
+        raise UserError(f"{path}:{text[: text.index(chr(0))].count(chr(10)) + 1}: holds a NUL byte; not a text file?")
+    return text
+
+
+def parse_json(text: str) -> Any:
+    """JSON as the standard has it; ValueError, in one line, for anything else.
+
+    NaN and infinity (also a number beyond a double), lone surrogates (they cannot be written again) and nesting beyond
+    Python's recursion are refused.
+    """
+    try:
+        value = json.loads(text, parse_constant=_not_finite, parse_float=_finite)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a string holds a lone surrogate, half of a character") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
+
+
+def _not_finite(number: str) -> float:
+    raise ValueError(f"{number} is not a finite number")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    return value if math.isfinite(value) else _not_finite(number[:40])
+
+
+def read_json(path: Path | str) -> Any:
+    """Parsed JSON; UserError names the file, and where it can the line, when it is missing, half-written or not JSON."""
+    text = read_text(path)
+    if not text.strip():
+        raise UserError(f"{path}: empty, expected JSON")
+    try:
+        return parse_json(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg}, column {error.colno})") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from None
 
 
 def read_jsonl(path: Path | str) -> Iterator[tuple[int, dict]]:
-    """(line number from 1, object) for each line; UserError names file and line of the first that is not a JSON object."""
-    try:
-        lines = Path(path).read_text().splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error})") from None
-    for number, line in enumerate(lines, 1):
+    """(line number from 1, object) for each line that is not blank; UserError names the first that is not a JSON object.
+
+    Lines end at a newline only: U+2028, U+0085 and their like may stand in a JSON string.
+    """
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path}:{number}: not a JSON object ({error.msg}); the line is truncated or corrupt"
-            ) from None
+            record = parse_json(line)
+        except ValueError as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+            raise UserError(f"{path}:{number}: not a JSON object ({reason})") from None
         if not isinstance(record, dict):
             raise UserError(f"{path}:{number}: expected a JSON object, found {type(record).__name__}")
         yield number, record

@@ -9,9 +9,8 @@ be run elsewhere and stored in this format.
 from collections.abc import Iterable
 from statistics import fmean
 
-import numpy as np
-
 from progrpo.benchmarks.compbench.chunks import Chunker
+from progrpo.benchmarks.geneval.verdict import is_coordinate
 from progrpo.errors import UserError
 
 LOCALITIES = (  # in the original's order: the first that occurs in the prompt counts
@@ -122,17 +121,22 @@ def validate_line(line: dict, where: str) -> None:
     for found in line["objects"]:
         box = found.get("box") if isinstance(found, dict) else None
         numbers = [*box, found.get("score")] if isinstance(box, list) else []
-        valid = len(numbers) == 5 and all(isinstance(n, int | float) and np.isfinite(n) for n in numbers)
+        valid = len(numbers) == 5 and all(map(is_coordinate, numbers))
         if not valid or not isinstance(found.get("label"), str):
             raise UserError(f'{where}: an object needs "label", "score" and a "box" of four numbers: {str(found)[:80]}')
+        if not 0 <= found["score"] <= 1:
+            raise UserError(f"{where}: the score {found['score']} of an object is not in [0, 1]")
 
 
 def verdicts(lines: Iterable[tuple[str, dict]]) -> list[dict]:
     """[{"prompt", "score"}] for detections lines, each given with its "file:line"; UserError for the first bad
     line."""
-    results = []
+    results, seen = [], {}
     for where, line in lines:
         validate_line(line, where)
+        image = line.get("image")
+        if image is not None and seen.setdefault(str(image), where) != where:
+            raise UserError(f"{where}: image {image} was judged already, see {seen[str(image)]}")
         score = spatial_score(line["obj1"], line["obj2"], line.get("locality"), line["objects"])
         results.append({"prompt": line["prompt"], "score": score})
     return results

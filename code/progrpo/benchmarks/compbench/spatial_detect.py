@@ -97,13 +97,14 @@ def detect_spatial(
     chunker: Chunker,
     threshold: float = 0.1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    allow_partial: bool = False,
 ) -> list[dict]:
     """Lines {"prompt", "obj1", "obj2", "locality", "objects"} of the images of a folder, with "image" for reference.
 
     Objects score at least `threshold`, are sorted by falling score, and lie in the benchmark's 480-pixel frame.
-    UserError: an empty folder, an image that does not open, a prompt without a noun.
+    UserError: an empty folder, a partial one unless allow_partial, an image that does not open, a prompt without a noun.
     """
-    images, lines = list_images(folder), []
+    images, lines = list_images(folder, allow_partial), []
     for item in images:
         image = open_image(item.path)
         obj1, obj2 = find_objects(item.prompt, chunker)

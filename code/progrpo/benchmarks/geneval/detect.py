@@ -61,15 +61,16 @@ def detect_images(
     colors: ColorClassifier | None,
     batch_size: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    allow_partial: bool = False,
 ) -> list[dict]:
     """Detections lines {"image", "metadata", "detections"} of every image of a folder, with all raw
     detections.
 
-    progress(done, total) is called after each batch. UserError: an empty folder, an image that does not open,
+    progress(done, total) is called after each batch. UserError: an empty folder, a partial one unless allow_partial, an image that does not open,
     a record with a class or colour that the models do not know, a record that asks for a colour without a
     classifier.
     """
-    images = list_images(folder)
+    images = list_images(folder, allow_partial)
     require_records(images, vocabulary(detector, colors))
     if colors is None and any(asked_colors(item.metadata) for item in images):
         raise UserError(f"{folder}: the records ask for colours; give the colour classifier (--clip)")
@@ -93,19 +94,25 @@ def settings_path(out: Path) -> Path:
     return out.with_suffix(".settings.json")
 
 
-def write_detections(out: Path, lines: list[dict], known: Vocabulary, pipeline: dict) -> None:
+def write_detections(
+    out: Path, lines: list[dict], known: Vocabulary, pipeline: dict, partial: str | None = None
+) -> None:
     """Write detections lines, and beside them the vocabulary and the test pipeline they were made with, each
-    atomically."""
-    write_json(settings_path(out), {"classes": known.classes, "colors": known.colors, "pipeline": pipeline})
+    atomically. partial: what of the folder of images is not in them."""
+    settings = {"classes": known.classes, "colors": known.colors, "pipeline": pipeline}
+    write_json(settings_path(out), settings | ({"partial": partial} if partial else {}))
     write_jsonl(out, lines)
 
 
-def stored_vocabulary(detections: Path) -> Vocabulary | None:
-    """The vocabulary that `write_detections` stored beside a detections file, or None."""
+def stored_settings(detections: Path) -> tuple[Vocabulary | None, str | None]:
+    """The vocabulary that `write_detections` stored beside a detections file, and what was not in the images; None each
+    where nothing is stored."""
     path = settings_path(detections)
     if not path.is_file():
-        return None
+        return None, None
     settings = read_json(path)
-    if not isinstance(settings, dict) or not {"classes", "colors"} <= set(settings):
-        raise UserError(f'{path}: needs "classes" and "colors"; delete it or run the detection again')
-    return Vocabulary(tuple(settings["classes"]), tuple(settings["colors"]))
+    words = [settings.get(key) for key in ("classes", "colors")] if isinstance(settings, dict) else [None]
+    if not all(isinstance(w, list) and w and all(isinstance(word, str) for word in w) for w in words):
+        raise UserError(f'{path}: needs the lists of words "classes" and "colors"; run the detection again')
+    partial = settings.get("partial")
+    return Vocabulary(tuple(words[0]), tuple(words[1])), None if partial is None else str(partial)
