@@ -1,22 +1,31 @@
 """The configuration of a tier: typed, validated once, passed down as values. `config/<tier>.yaml` is its only source."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from progrpo.errors import UserError
 
+
+def _finite_options(options: dict[str, Any]) -> dict[str, Any]:
+    json.dumps(options, allow_nan=False, default=str)  # options may be nested; the ValueError says what is wrong
+    return options
+
+
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Options = Annotated[dict[str, Any], AfterValidator(_finite_options)]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class Section(BaseModel):
-    """A part of the configuration: immutable, and an unknown key is an error."""
+    """A part of the configuration: immutable; an unknown key, and a number that is NaN or infinite, are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Model(Section):
@@ -38,7 +47,7 @@ class Scorer(Section):
     sources: tuple[str, ...] = ()
     precision: Precision = "fp32"
     batch_size: Positive = 16
-    options: dict[str, Any] = {}
+    options: Options = {}
 
 
 class PromptSet(Section):
@@ -116,9 +125,9 @@ class Optimizer(Section):
     """AdamW without a schedule."""
 
     learning_rate: Annotated[float, Field(gt=0)]
-    betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = 1e-8
-    weight_decay: float = 1e-4
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
 
 
@@ -140,7 +149,7 @@ class Lora(Section):
 
 
 class Ema(Section):
-    """Average of the trained weights: decay min((1 + s)/(10 + s), decay) every `every` optimizer updates s."""
+    """Average of the trained weights: decay min((1 + s)/(10 + s), decay) after update s = 0, 1, ... where (s + 1) % every == 0."""
 
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.9
     every: Positive = 8
@@ -251,7 +260,7 @@ class Config(Section):
     evaluation_jobs: Literal["per_prompt_set", "per_model"] = (
         "per_prompt_set"  # how the workflow cuts evaluations into jobs
     )
-    benchmarks: dict[str, dict[str, Any]] = {}  # weights and options of geneval and compbench
+    benchmarks: dict[str, Options] = {}  # weights and options of geneval and compbench
     runs: dict[str, Run]
     analyses: dict[str, Analysis] = {}
 

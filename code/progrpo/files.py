@@ -46,14 +46,22 @@ def write_text(path: Path | str, text: str) -> None:
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
+def to_json(value: Any, what: str, **style: Any) -> str:
+    """JSON text in the style of `json.dumps`' keywords; UserError names `what` when a number in it is NaN or infinite."""
+    try:
+        return json.dumps(value, allow_nan=False, **style)
+    except ValueError:
+        raise UserError(f"{what}: a number in it is NaN or infinite; nothing is written") from None
+
+
 def write_json(path: Path | str, value: Any) -> None:
-    """Write indented JSON with sorted keys atomically; NaN and infinity are errors (ValueError)."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    """Write indented JSON with sorted keys atomically; UserError for NaN and infinity."""
+    write_text(path, to_json(value, str(path), indent=1, sort_keys=True) + "\n")
 
 
 def write_jsonl(path: Path | str, records: list[dict]) -> None:
-    """Write one JSON object per line atomically; NaN and infinity are errors (ValueError)."""
-    write_text(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
+    """Write one JSON object per line atomically; UserError for NaN and infinity."""
+    write_text(path, "".join(to_json(record, f"{path}:{k}") + "\n" for k, record in enumerate(records, 1)))
 
 
 def read_text(path: Path | str) -> str:

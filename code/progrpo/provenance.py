@@ -23,7 +23,8 @@ def code_hash() -> str:
 
 def config_hash(section: BaseModel) -> str:
     """First 16 digits of the SHA-256 over the canonical JSON of a part of the configuration."""
-    return hashlib.sha256(json.dumps(section.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
+    text = json.dumps(section.model_dump(mode="json"), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def device_name() -> str:

@@ -293,6 +293,14 @@ BAD_RUNS = {
     "unknown key": ({"learning_rat": 1}, "learning_rat: unknown key"),
     "wrong type": ({"iterations": "many"}, "iterations"),
     "unknown scorer": ({"reward": {"beauty": 1.0}}, "beauty"),
+    "learning rate": ({"optimizer": {"learning_rate": float("inf")}}, "learning_rate: Input should be a finite number"),
+    "beta": ({"optimizer": {"learning_rate": 1e-3, "betas": [0.9, 1.0]}}, "betas.1: Input should be less than 1"),
+    "epsilon": ({"optimizer": {"learning_rate": 1e-3, "epsilon": 0.0}}, "epsilon: Input should be greater than 0"),
+    "decay": ({"optimizer": {"learning_rate": 1e-3, "weight_decay": -0.1}}, "weight_decay: Input should be greater"),
+    "weight of a reward": (
+        {"reward": {"pickscore": float("nan")}},
+        "reward.pickscore: Input should be a finite number",
+    ),
     "deterministic": ({"sampling": {"steps": 4, "guidance_scale": 1.0}}, "noise"),
 }
 

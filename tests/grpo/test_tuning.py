@@ -1,23 +1,139 @@
-"""The moving average of trained weights."""
+"""Trained weights through the disk: the policy that is evaluated is the trained one; and their moving average."""
+
+import json
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from progrpo.config import Ema
-from progrpo.grpo.tuning import MovingAverage
+import tiny
+from progrpo.config import Config, Ema, Lora, load_config
+from progrpo.errors import UserError
+from progrpo.grpo.backbone import Backbone, load_backbone
+from progrpo.grpo.tuning import LORA_FILE, MovingAverage, Tuning, load_trained
+
+CPU = torch.device("cpu")
+TARGETS = {"sd35m": Lora().targets, "sd14": ("to_q", "to_k", "to_v", "to_out.0")}
+STRENGTHS = [(4, 4), (8, 4), (4, 16), (32, 64)]
 
 
-def test_the_average_follows_the_published_decay_and_interval():
-    parameter = torch.zeros(1)
-    average = MovingAverage([parameter], Ema(decay=0.9, every=2))
-    parameter.fill_(1.0)
-    average.update([parameter], 1)
-    assert average.values[0].item() == 0  # not an eighth, here second, update
-    average.update([parameter], 2)
-    assert average.values[0].item() == pytest.approx(1 - 3 / 12)
-    average.values[0].zero_()
-    average.update([parameter], 1000)
-    assert average.values[0].item() == pytest.approx(0.1)
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Config:
+    folder = tmp_path_factory.mktemp("tuning")
+    return load_config(tiny.write_config(folder / "config.yaml", tiny.make_models(folder / "models")))
+
+
+def load(config: Config, name: str, precision: str, all_weights: bool = False) -> Backbone:
+    model = config.models[name].model_copy(update={"precision": precision})
+    return load_backbone(model, CPU, train_all_weights=all_weights)
+
+
+@torch.no_grad()
+def output(backbone: Backbone) -> torch.Tensor:
+    """The guided model output at one noise; what a policy is, up to the sampler."""
+    x = torch.randn(2, *backbone.latent_shape, generator=torch.Generator().manual_seed(0))
+    return backbone.predict(x, torch.tensor(500.0), backbone.encode(["a red circle", "a blue square"]), 2.0)
+
+
+@torch.no_grad()
+def train(backbone: Backbone, lora: Lora | None) -> Tuning:
+    """A tuning whose parameters have moved."""
+    torch.manual_seed(0)
+    move = (
+        0.3 if lora and backbone.model.family == "flow" else 0.05
+    )  # the untrained transformer hardly sees its attention
+    tuning = Tuning(backbone, lora, keep_reference=False)
+    for parameter in tuning.parameters:
+        parameter += move * torch.randn(parameter.shape)
+    return tuning
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("rank", "alpha"), STRENGTHS)
+@pytest.mark.parametrize("name", TARGETS)
+def test_an_adapter_adds_alpha_over_rank_times_b_a(config, tmp_path, name, rank, alpha):
+    trained, summed = load(config, name, "fp32"), load(config, name, "fp32")
+    train(trained, Lora(rank=rank, alpha=alpha, targets=TARGETS[name])).save(tmp_path)
+    layers = load_file(tmp_path / LORA_FILE)
+    for key, a in layers.items():
+        if "lora_A" in key:
+            module = key.removeprefix(f"{trained.denoiser_name}.").removesuffix(".lora_A.weight")
+            weight = summed.denoiser.get_parameter(f"{module}.weight")
+            weight += alpha / rank * layers[key.replace("lora_A", "lora_B")] @ a
+    torch.testing.assert_close(output(summed), output(trained), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("rank", "alpha"), STRENGTHS)
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_loaded_adapter_is_the_trained_policy(config, tmp_path, name, rank, alpha, precision):
+    trained, evaluated = load(config, name, precision), load(config, name, precision)
+    untrained = output(trained)
+    train(trained, Lora(rank=rank, alpha=alpha, targets=TARGETS[name])).save(tmp_path)
+    load_trained(evaluated, tmp_path)
+    assert torch.equal(output(evaluated), output(trained))
+    assert (output(trained) - untrained).norm() > 0.05 * untrained.norm()
+    adapter = {p.dtype for key, p in evaluated.denoiser.named_parameters() if "lora_" in key}
+    assert adapter == {torch.float32}
+
+
+@pytest.mark.parametrize(("rank", "alpha"), STRENGTHS)
+@pytest.mark.parametrize("name", TARGETS)
+def test_plain_diffusers_loads_the_trained_strength(config, tmp_path, name, rank, alpha):
+    trained, plain = load(config, name, "fp32"), load(config, name, "fp32")
+    train(trained, Lora(rank=rank, alpha=alpha, targets=TARGETS[name])).save(tmp_path)
+    plain.pipeline.load_lora_weights(tmp_path)
+    torch.testing.assert_close(output(plain), output(trained))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_loaded_full_fine_tune_is_the_trained_policy(config, tmp_path, name, precision):
+    """Text encoders included: they are frozen, so both sides must hold them in one precision."""
+    trained, evaluated = load(config, name, precision, all_weights=True), load(config, name, precision)
+    train(trained, None).save(tmp_path)
+    load_trained(evaluated, tmp_path)
+    assert torch.equal(output(evaluated), output(trained))
+    assert {p.dtype for p in trained.denoiser.parameters()} == {torch.float32}
+
+
+def test_equal_adapters_are_equal_bytes(config, tmp_path):
+    backbone = load(config, "sd35m", "fp32")
+    tuning = train(backbone, Lora(rank=2, alpha=4))
+    files = [tmp_path / str(k) / LORA_FILE for k in range(6)]
+    for file in files:
+        tuning.save(file.parent)
+    assert len({file.read_bytes() for file in files}) == 1
+
+
+def test_an_adapter_without_alpha_is_refused_in_one_line(config, tmp_path):
+    train(load(config, "sd35m", "fp32"), Lora(rank=2, alpha=4)).save(tmp_path)
+    save_file(load_file(tmp_path / LORA_FILE), tmp_path / LORA_FILE)  # as older versions wrote it
+    with pytest.raises(UserError, match="without its alpha.*train anew") as refused:
+        load_trained(load(config, "sd35m", "fp32"), tmp_path)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("lora", [Lora(rank=2, alpha=4), None])
+def test_weights_that_are_not_finite_are_not_saved(config, tmp_path, lora):
+    tuning = train(load(config, "sd35m", "fp32", all_weights=lora is None), lora)
+    with torch.no_grad():
+        tuning.parameters[-1].view(-1)[0] = float("inf")
+    with pytest.raises(UserError, match="not finite"):
+        tuning.save(tmp_path / "final")
+    assert not (tmp_path / "final").exists()
+
+
+@pytest.mark.parametrize("case", json.loads(Path(__file__).parents[1].joinpath("data/ema_series.json").read_text()))
+def test_the_average_is_the_public_codes_series(case):
+    """The series of tests/data/ema_series.py, in exact arithmetic, at every step."""
+    parameter = torch.tensor([case["initial"]], dtype=torch.float64)
+    average = MovingAverage([parameter], Ema(decay=case["decay"], every=case["every"]))
+    for step, (value, expected) in enumerate(zip(case["parameter"], case["average"], strict=True)):
+        parameter.fill_(value)
+        average.update([parameter], step)
+        assert average.values[0].item() == pytest.approx(expected, rel=1e-13)
 
 
 def test_the_average_is_a_copy():

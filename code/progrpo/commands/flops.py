@@ -22,15 +22,14 @@ def add_parser(commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, compute, print."""
-    import json
-
     from progrpo.cost import atomic_costs, flops
-    from progrpo.files import write_json
+    from progrpo.files import to_json, write_json
 
     report = flops.report(atomic_costs.measure())
     if arguments.out:
         write_json(arguments.out, report)
-    print(json.dumps(report, indent=1, sort_keys=True) if arguments.json else "\n".join(table(report)))
+    as_json = to_json(report, "the report", indent=1, sort_keys=True)
+    print(as_json if arguments.json else "\n".join(table(report)))
     return 0
 
 

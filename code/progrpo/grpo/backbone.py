@@ -193,7 +193,8 @@ FAMILIES: dict[str, tuple[type[Backbone], type[DiffusionPipeline]]] = {
 def load_backbone(model: Model, device: torch.device, train_all_weights: bool = False) -> Backbone:
     """Load a pipeline folder of the official layout; UserError when it is missing or its weights are corrupt.
 
-    Frozen weights are held in the model's precision; a denoiser that is trained in full stays in float32 under autocast.
+    Frozen weights are held in the model's precision; a denoiser that is trained in full stays in float32 under autocast, and the
+    decoder is float32 always.
     """
     if not Path(model.path, "model_index.json").is_file():
         raise UserError(
@@ -201,7 +202,9 @@ def load_backbone(model: Model, device: torch.device, train_all_weights: bool = 
         )
     backbone_class, pipeline_class = FAMILIES[model.family]
     silence_libraries()
-    dtype = torch.float32 if train_all_weights else DTYPES[model.precision]
+    dtype = {"default": DTYPES[model.precision], "vae": torch.float32}
+    if train_all_weights:
+        dtype[backbone_class.denoiser_name] = torch.float32
     extra = {"safety_checker": None, "requires_safety_checker": False} if model.family == "diffusion" else {}
     try:
         pipeline = pipeline_class.from_pretrained(model.path, dtype=dtype, local_files_only=True, **extra)

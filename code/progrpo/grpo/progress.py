@@ -1,11 +1,13 @@
 """What an iteration reports: the line of metrics.jsonl, and the line that a person reads while it trains."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from progrpo.files import to_json
 from progrpo.grpo.rollout import Rollout
 
 
@@ -17,7 +19,7 @@ class UpdateStatistics:
     clipped: list[Tensor] = field(default_factory=list)
     kl: list[Tensor] = field(default_factory=list)
     loss: list[Tensor] = field(default_factory=list)
-    grad_norm: list[Tensor] = field(default_factory=list)
+    grad_norm: list[Tensor] = field(default_factory=list)  # of updates that were made
     first_ratio_error: Tensor | None = None
 
 
@@ -44,7 +46,7 @@ def measure(rollout: Rollout, statistics: UpdateStatistics, gather: Callable[[Te
         "clip_fraction": average(statistics.clipped),
         "kl": average(statistics.kl) if statistics.kl else None,
         "loss": average(statistics.loss),
-        "grad_norm": torch.stack(statistics.grad_norm).mean().item(),
+        "grad_norm": torch.stack(statistics.grad_norm).mean().item() if statistics.grad_norm else None,
         "denoiser_calls": counters[0],
         "decoder_calls": counters[1],
         "reward_calls": counters[2],
@@ -56,12 +58,19 @@ def first_rewards(rollout: Rollout) -> Tensor:
     return rollout.stages[0].rewards.to(rollout.rewards.device) if rollout.stages else rollout.rewards
 
 
+def metrics_text(line: dict) -> str:
+    """An iteration's numbers as a line of metrics.jsonl; UserError names those that are not finite."""
+    bad = [name for name, value in line.items() if isinstance(value, float) and not math.isfinite(value)]
+    return to_json(line, f"iteration {line['iteration']}: {', '.join(bad)}")
+
+
 def progress_line(line: dict, seconds: dict, iterations: int) -> str:
     """One line for a person: reward, ratio, clipping, KL, zero-variance groups, seconds for rollout and update."""
     kl = "-" if line["kl"] is None else f"{line['kl']:.2e}"
+    grad = "-" if line["grad_norm"] is None else f"{line['grad_norm']:.3f}"
     return (
         f"iteration {line['iteration']}/{iterations} reward {line['reward_mean']:.4f} std {line['reward_std']:.4f}"
-        f" ratio {line['ratio_mean']:.6f} clip {line['clip_fraction']:.3f} kl {kl} grad {line['grad_norm']:.3f}"
+        f" ratio {line['ratio_mean']:.6f} clip {line['clip_fraction']:.3f} kl {kl} grad {grad}"
         f" zero-variance {line['zero_variance_groups']}/{line['groups']}"
         f" rollout {seconds['rollout']:.1f} s update {seconds['update']:.1f} s"
     )

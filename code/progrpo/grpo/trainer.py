@@ -4,7 +4,6 @@ Shape letters: P prompts of this rank, K survivors per prompt, N = P K samples, 
 B rows of a micro-batch.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,15 +17,15 @@ from torch.utils._pytree import tree_map_only
 
 from progrpo.config import Run
 from progrpo.errors import UserError
-from progrpo.files import write_text
+from progrpo.files import to_json, write_text
 from progrpo.grpo.backbone import Backbone, Text
 from progrpo.grpo.checkpoint import GracefulStop, StateStore
 from progrpo.grpo.objective import advantages, clipped_surrogate, step_kl
-from progrpo.grpo.progress import UpdateStatistics, measure, progress_line
+from progrpo.grpo.progress import UpdateStatistics, measure, metrics_text, progress_line
 from progrpo.grpo.prompt_stream import PromptStream
 from progrpo.grpo.rollout import Clock, Policy, Rollout, Schedule, TrajectoryNoise, expand_and_prune
 from progrpo.grpo.samplers import log_prob, step_mean
-from progrpo.grpo.tuning import MovingAverage, Tuning
+from progrpo.grpo.tuning import MovingAverage, Tuning, require_finite
 from progrpo.rewards.base import Scorer
 
 
@@ -112,11 +111,14 @@ class Trainer:
         with clock.part("update"):
             statistics = self._update(samples)
         line = {"iteration": self.iteration + 1, **measure(samples.rollout, statistics, self.accelerator.gather)}
+        metrics = metrics_text(line)
+        averaged = self.average.values if self.average else []
+        require_finite([*self.tuning.parameters, *averaged], f"iteration {self.iteration + 1}: the trained weights")
         seconds = {**samples.rollout.seconds, **clock.seconds}
         self.iteration += 1
         self.start_of_iteration = None
-        self.metrics.append(json.dumps(line))
-        self.timings.append(json.dumps({"iteration": self.iteration, **seconds}))
+        self.metrics.append(metrics)
+        self.timings.append(to_json({"iteration": self.iteration, **seconds}, "the timings"))
         if self.accelerator.is_main_process:
             self._write_logs()
             print(progress_line(line, seconds, self.run.iterations), flush=True)
@@ -220,13 +222,14 @@ class Trainer:
                 self._accumulate(samples, 0, size, statistics)
                 self._on_policy(statistics)
             norm = self.accelerator.clip_grad_norm_(self.tuning.parameters, self.run.optimizer.max_grad_norm)
-            statistics.grad_norm.append(torch.as_tensor(norm).detach())
             self._keep_start()
             self.optimizer.step()
+            if not self.accelerator.optimizer_step_was_skipped:  # fp16: the scaler skips a gradient that overflowed
+                statistics.grad_norm.append(torch.as_tensor(norm).detach())
             self.optimizer.zero_grad(set_to_none=True)
-            self.updates += 1
             if self.average:
                 self.average.update(self.tuning.parameters, self.updates)
+            self.updates += 1
         return statistics
 
     def _accumulate(self, samples: Samples, start: int, size: int, statistics: UpdateStatistics) -> None:

@@ -1,6 +1,7 @@
 """From a tier's configuration to images on disk, and from images to scores and benchmark results."""
 
 import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -114,10 +115,14 @@ def summary_line(result: dict) -> str:
 
 
 def score_images(scorer: Scorer, images: list[BenchmarkImage], batch: int) -> list[float]:
-    """One score per image, read from disk in batches of images of one size."""
+    """One score per image, read from disk in batches of images of one size; UserError names an image whose score is not finite."""
     scores: list[float] = []
     for part, pixels in _batches(images, batch):
-        scores += scorer.score(pixels, [item.prompt for item in part]).tolist()
+        values = scorer.score(pixels, [item.prompt for item in part]).tolist()
+        bad = [item.path for item, value in zip(part, values, strict=True) if not math.isfinite(value)]
+        if bad:
+            raise UserError(f"{bad[0]}: the score of {scorer.name} is not finite; check the scorer's weights")
+        scores += values
     return scores
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from progrpo.benchmarks.geneval.vocabulary import COLORS, geneval_vocabulary
 from progrpo.benchmarks.prompt_sets import RELATIONS
-from progrpo.files import write_text
+from progrpo.files import write_jsonl
 
 SEED, PROMPTS_PER_TAG = 43, 100
 NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
@@ -93,5 +93,5 @@ def geneval_records(names: Sequence[str] | None = None, seed: int = SEED, per_ta
 def write_prompts(path: Path | str) -> int:
     """Write evaluation_metadata.jsonl (85,209 bytes) atomically; the number of records."""
     records = geneval_records()
-    write_text(path, "".join(json.dumps(record) + "\n" for record in records))
+    write_jsonl(path, records)
     return len(records)

@@ -1,0 +1,218 @@
+"""The gradient step as an equation: what the trainer accumulates is the gradient of one loss over all samples, written out here."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny
+from progrpo.config import Config, load_config
+from progrpo.errors import UserError
+from progrpo.grpo.backbone import load_backbone
+from progrpo.grpo.progress import UpdateStatistics, metrics_text
+from progrpo.grpo.samplers import log_prob, step_mean
+from progrpo.grpo.trainer import Samples, Trainer
+
+GUIDANCE, CLIP, BETA = 3.0, 0.02, 0.7
+SMALL = {  # 2 prompts x 2 survivors, 2 of 3 steps trained: one update of 4 samples
+    "prompts_per_iteration": 2,
+    "updates_per_iteration": 1,
+    "iterations": 1,
+    "group": {"size": 3, "pruning": [{"step": 2, "keep": 2}]},
+}
+FAMILIES = {"flow": (tiny.FLOW, 0.7), "diffusion": (tiny.DIFFUSION, 1.0)}
+
+
+class Brightness:
+    """A reward that any model can raise: the mean pixel."""
+
+    name = "brightness"
+
+    def score(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        return images.flatten(1).mean(1)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    return tiny.make_models(tmp_path_factory.mktemp("models"))
+
+
+def configuration(folder: Path, models: Path, family: str, beta: float, both: bool, micro_batch: int, **more) -> Config:
+    base, noise = FAMILIES[family]
+    run = base | SMALL | {"micro_batch": micro_batch, "sampling_batch": 2}
+    run["sampling"] = {"steps": 3, "guidance_scale": GUIDANCE, "noise": noise}
+    run["objective"] = {"clip_range": CLIP, "kl_beta": beta, "trained_fraction": 0.7, "unconditional_gradient": both}
+    return load_config(tiny.write_config(folder / "config.yaml", models, run=run | more))
+
+
+def trainer_of(config: Config, out: Path) -> Trainer:
+    run = config.runs["run"]
+    backbone = load_backbone(config.models[run.model], torch.device("cpu"), train_all_weights=run.lora is None)
+    return Trainer(run, 0, backbone, Brightness(), ["a red circle", "a blue square", "two circles"], out)
+
+
+def moved(trainer: Trainer) -> Samples:
+    """Samples of an iteration, after which the weights have moved: ratios on both sides of the clip range, and a KL."""
+    samples = trainer._sample()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in trainer.tuning.parameters:
+            size = 0.1 if trainer.run.lora else 0.02 * parameter.std().nan_to_num(0)
+            parameter += size * torch.randn(parameter.shape, generator=generator)
+    return samples
+
+
+def accumulated(trainer: Trainer, samples: Samples) -> tuple[torch.Tensor, float]:
+    """(the gradient as one vector, the mean of the recorded losses) of an update over all samples."""
+    statistics = UpdateStatistics()
+    trainer._accumulate(samples, 0, len(samples.advantages), statistics)
+    gradient = torch.cat([parameter.grad.flatten() for parameter in trainer.tuning.parameters])
+    trainer.optimizer.zero_grad(set_to_none=True)
+    return gradient, torch.stack(statistics.loss).mean().item()
+
+
+def denoise(backbone, x, step, table, text):
+    if backbone.model.family == "diffusion":
+        return backbone.denoiser(x, table.timesteps[step], text.embeddings).sample
+    timestep = table.timesteps[step].expand(len(x))
+    return backbone.denoiser(
+        x, encoder_hidden_states=text.embeddings, pooled_projections=text.pooled, timestep=timestep
+    ).sample
+
+
+def whole_loss(trainer: Trainer, samples: Samples, untrained) -> torch.Tensor:
+    """mean over samples and trained steps of max(-A r, -A clip(r)) + beta KL, from the recorded states; no batches."""
+    run, backbone, table = trainer.run, trainer.backbone, trainer.table
+    states, rewards = samples.rollout.states, samples.rollout.rewards.double()
+    spread = rewards.std(1, correction=0, keepdim=True)
+    advantage = ((rewards - rewards.mean(1, keepdim=True)) / (spread + 1e-4)).flatten().float()
+    prompts = [trainer.prompts[k] for k in trainer.stream.iteration(0)]
+    rows = [prompt for prompt in prompts for _ in range(rewards.shape[1])]
+
+    def mean_of(step, model, both):
+        x = states[:, step]
+        conditional = denoise(model, x, step, table, model.encode(rows))
+        unconditional = denoise(model, x, step, table, model.encode([""] * len(rows)))
+        unconditional = unconditional if both else unconditional.detach()
+        return step_mean(table, step, x, (1 - GUIDANCE) * unconditional + GUIDANCE * conditional)
+
+    terms = []
+    for step in range(2):
+        mean = mean_of(step, backbone, run.objective.unconditional_gradient)
+        new = log_prob(table, step, states[:, step + 1], mean)
+        ratio = (new - samples.rollout.log_probs[:, step]).exp()
+        terms.append(torch.max(-advantage * ratio, -advantage * ratio.clamp(1 - CLIP, 1 + CLIP)))
+        if run.objective.kl_beta:
+            with torch.no_grad():
+                reference = mean_of(step, untrained, True)
+            difference = (mean - reference).pow(2).flatten(1).mean(1)
+            terms[-1] = terms[-1] + run.objective.kl_beta * difference / (2 * table.kl_std[step] ** 2)
+    return torch.cat(terms).mean()
+
+
+@pytest.mark.parametrize("both", [True, False], ids=["both gradients", "unconditional detached"])
+@pytest.mark.parametrize("beta", [0.0, BETA])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_accumulated_gradient_is_that_of_the_whole_loss(models, tmp_path, family, beta, both):
+    config = configuration(tmp_path, models, family, beta, both, micro_batch=2)
+    trainer = trainer_of(config, tmp_path / "out")
+    samples = moved(trainer)
+    gradient, value = accumulated(trainer, samples)
+    untrained = load_backbone(trainer.backbone.model, torch.device("cpu"))
+    loss = whole_loss(trainer, samples, untrained)
+    expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, trainer.tuning.parameters)])
+    assert value == pytest.approx(loss.item(), rel=1e-4)
+    assert (gradient - expected).norm() < 1e-4 * expected.norm()
+    assert expected.norm() > 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_detaching_the_unconditional_branch_changes_the_gradient_and_no_bit_of_the_value(models, tmp_path, family):
+    results = []
+    for both in (True, False):
+        trainer = trainer_of(configuration(tmp_path, models, family, BETA, both, micro_batch=2), tmp_path / "out")
+        results.append(accumulated(trainer, moved(trainer)))
+    (gradient, value), (detached, same_value) = results
+    assert value == same_value
+    assert (gradient - detached).norm() > 0.1 * gradient.norm()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_gradient_does_not_depend_on_the_micro_batch(models, tmp_path, family):
+    gradients = []
+    for micro_batch in (1, 2, 4):
+        trainer = trainer_of(configuration(tmp_path, models, family, BETA, True, micro_batch), tmp_path / "out")
+        gradients.append(accumulated(trainer, moved(trainer))[0])
+    for other in gradients[1:]:
+        assert (other - gradients[0]).norm() < 1e-3 * gradients[0].norm()
+
+
+def test_samples_lie_on_both_sides_of_the_clip_range(models, tmp_path):
+    """Else the tests above would not see the clipping."""
+    for family in FAMILIES:
+        trainer = trainer_of(configuration(tmp_path, models, family, BETA, True, micro_batch=4), tmp_path / "out")
+        statistics = UpdateStatistics()
+        trainer._accumulate(moved(trainer), 0, 4, statistics)
+        ratio = torch.cat(statistics.ratio)
+        assert (ratio - 1).abs().min() < CLIP < (ratio - 1).abs().max()
+
+
+def test_updates_on_a_simple_reward_raise_it(models, tmp_path):
+    """All weights are trained: the untrained transformer hardly sees its attention."""
+    more = {"iterations": 6, "optimizer": {"learning_rate": 3e-3}, "lora": None, "ema": None, "group": {"size": 8}}
+    trainer = trainer_of(configuration(tmp_path, models, "flow", 0.0, True, micro_batch=16, **more), tmp_path / "out")
+    before = trainer._sample().rollout.rewards
+    trainer.train()
+    trainer.iteration = 0  # the noise of the first samples again
+    after = trainer._sample().rollout.rewards
+    assert after.mean() > before.mean() + 2 * before.std()
+
+
+def test_weights_that_are_not_finite_end_the_training_before_anything_is_saved(models, tmp_path, monkeypatch):
+    trainer = trainer_of(configuration(tmp_path, models, "flow", 0.0, True, micro_batch=4), tmp_path / "out")
+    monkeypatch.setattr(trainer.optimizer, "step", lambda: trainer.tuning.parameters[0].data.fill_(float("nan")))
+    with pytest.raises(UserError, match="iteration 1: the trained weights are not finite"):
+        trainer.train()
+    assert not (tmp_path / "out").exists()
+
+
+def test_metrics_that_are_not_finite_are_named():
+    with pytest.raises(UserError, match="iteration 4: kl, grad_norm: "):
+        metrics_text({"iteration": 4, "loss": 0.5, "kl": float("inf"), "grad_norm": float("nan")})
+
+
+RANK = """
+import sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[1], sys.argv[2]]
+import torch
+import test_gradient
+from progrpo.config import load_config
+trainer = test_gradient.trainer_of(load_config(sys.argv[3]), Path(sys.argv[4]) / "out")
+gradient, _ = test_gradient.accumulated(trainer, test_gradient.moved(trainer))
+if trainer.accelerator.is_main_process:
+    torch.save(gradient, Path(sys.argv[4]) / "gradient.pt")
+trainer.accelerator.wait_for_everyone()
+import os
+os._exit(0)
+"""
+
+
+def test_two_ranks_accumulate_the_gradient_of_one(models, tmp_path):
+    more = {"prompts_per_iteration": 4}
+    config = configuration(tmp_path, models, "flow", BETA, False, micro_batch=2, **more)
+    trainer = trainer_of(config, tmp_path / "out")
+    gradient, _ = accumulated(trainer, moved(trainer))
+    script = tmp_path / "rank.py"
+    script.write_text(RANK)
+    here = Path(__file__).parent
+    arguments = [script, here, here.parent, tmp_path / "config.yaml", tmp_path]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*torchrun, *map(str, arguments)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ranks = torch.load(tmp_path / "gradient.pt", weights_only=True)
+    assert (ranks - gradient).norm() < 1e-3 * gradient.norm()
