@@ -9,7 +9,12 @@ for job, sets in evaluation_jobs().items():
         input:
             generate_inputs(sets),
             weights=model_weights,
-            code=code("grpo/backbone.py", "jobs/images.py", "grpo/samplers.py", "grpo/tuning.py"),
+            code=code(
+                "grpo/backbone.py",
+                "jobs/images.py",
+                "grpo/samplers.py",
+                "grpo/tuning.py",
+            ),
         output:
             images=expand(
                 "<results>/images/{{model}}-seed{{seed}}/{prompts}/prompts.jsonl",
