@@ -97,9 +97,13 @@ def _own_layout(folder: Path) -> list[BenchmarkImage]:
 def _own_gaps(folder: Path) -> str | None:
     lines = list(_own_lines(folder))
     missing = [(where, line["image"]) for where, path, line in lines if not path.is_file()]
-    if not missing:
-        return None
-    return f"{len(missing)} of {len(lines)} images do not exist, the first is {missing[0][1]} ({missing[0][0]})"
+    if missing:
+        return f"{len(missing)} of {len(lines)} images do not exist, the first is {missing[0][1]} ({missing[0][0]})"
+    listed = {path for _, path, _ in lines}
+    others = [
+        p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.suffix.lower() in PICTURES and p not in listed
+    ]
+    return f"{len(others)} images are not in prompts.jsonl, the first is {others[0]}" if others else None
 
 
 def _geneval_folders(folder: Path) -> list[Path]:
@@ -118,7 +122,8 @@ def _geneval_layout(folder: Path) -> list[BenchmarkImage]:
         records = list(read_jsonl(source))
         if len(records) != 1:
             raise UserError(f"{source}: expected the one GenEval record of the prompt, found {len(records)}")
-        (number, record), where = records[0], f"{source}:{records[0][0]}"
+        [(number, record)] = records
+        where = f"{source}:{number}"
         if not isinstance(record.get("prompt"), str):
             raise UserError(f'{where}: not a GenEval record: it needs the strings "tag" and "prompt"')
         for path in _geneval_samples(prompt_folder):

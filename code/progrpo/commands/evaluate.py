@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from progrpo.commands.options import HelpFormatter, add_device
+from progrpo.commands.options import HelpFormatter, add_allow_partial, add_device
 
 
 def add_parser(commands) -> None:
@@ -21,6 +21,7 @@ def add_parser(commands) -> None:
         "--prompts", nargs="+", metavar="SET", help="prompt sets (default: every sub-folder of --images)"
     )
     parser.add_argument("--out", required=True, type=Path, help="folder of the results")
+    add_allow_partial(parser)
     add_device(parser)
     parser.set_defaults(run=run)
 
@@ -31,5 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     from progrpo.jobs.evaluate import evaluate_images
 
     config = load_config(arguments.config)
-    evaluate_images(config, arguments.images, arguments.prompts, arguments.out, arguments.device)
+    evaluate_images(
+        config, arguments.images, arguments.prompts, arguments.out, arguments.device, arguments.allow_partial
+    )
     return 0

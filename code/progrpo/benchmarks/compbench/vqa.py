@@ -88,8 +88,8 @@ def vqa_scores(
 ) -> list[dict]:
     """[{"image", "prompt", "questions", "probabilities", "score"}] of the images of a folder.
 
-    UserError: an empty folder, a partial one unless allow_partial, an image that does not open. A word that the tokenizer lacks is [UNK], as in the
-    original.
+    UserError: an empty folder, a partial one unless allow_partial, an image that does not open. A word that the tokenizer
+    lacks is [UNK], as in the original.
     """
     images, lines = list_images(folder, allow_partial), []
     for start in range(0, len(images), batch_size):

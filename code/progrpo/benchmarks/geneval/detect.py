@@ -66,9 +66,9 @@ def detect_images(
     """Detections lines {"image", "metadata", "detections"} of every image of a folder, with all raw
     detections.
 
-    progress(done, total) is called after each batch. UserError: an empty folder, a partial one unless allow_partial, an image that does not open,
-    a record with a class or colour that the models do not know, a record that asks for a colour without a
-    classifier.
+    progress(done, total) is called after each batch. UserError: an empty folder, a partial one unless allow_partial, an
+    image that does not open, a record with a class or colour that the models do not know, a record that asks for a colour
+    without a classifier.
     """
     images = list_images(folder, allow_partial)
     require_records(images, vocabulary(detector, colors))
