@@ -7,9 +7,12 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from progrpo.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CANNOT_WRITE = "cannot be written ({}); make room or choose another folder, then the same command goes on"
 
@@ -145,6 +148,27 @@ def read_jsonl(path: Path | str) -> Iterator[tuple[int, dict]]:
         if not isinstance(record, dict):
             raise UserError(f"{path}:{number}: expected a JSON object, found {type(record).__name__}")
         yield number, record
+
+
+def read_object(path: Path | str) -> dict:
+    """The JSON object of a file; UserError names a file that is no JSON or holds something else."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def read_arrays(path: Path | str, names: tuple[str, ...]) -> dict[str, "np.ndarray"]:
+    """Those of some arrays that an .npz file holds; UserError for a file that is none, is damaged or would run code."""
+    import numpy as np  # here: most commands that read files need no arrays
+
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in names if name in stored}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except Exception as error:  # zip, zlib and numpy's own headers each raise their own kinds
+        raise UserError(f"{path}: not an .npz file of plain arrays ({' '.join(str(error).split())[:120]})") from None
 
 
 def sha256(path: Path | str) -> str:

@@ -40,10 +40,12 @@ for job, sets in evaluation_jobs().items():
             weights=weights_option,
             settings=generate_digest(sets),
         shell:
-            "bash workflow/scripts/begin_anew_if_changed.sh {params.settings}-$(cat {input} | sha256sum | cut -c -16)"
-            " {params.folders} > {log} 2>&1 && "
-            "progrpo generate --config {params.config} --run {wildcards.model} --seed {wildcards.seed}"
-            " --prompts {params.sets} --out {params.folder} {params.weights} >> {log} 2>&1"
+            "begun_with=$(set -o pipefail; find -L {input:q} -type f -print0 | LC_ALL=C sort -z | xargs -0 cat | sha256sum"
+            " | cut -c -16) && "
+            "bash workflow/scripts/begin_anew_if_changed.sh {params.settings:q}-$begun_with {params.folders:q}"
+            " > {log:q} 2>&1 && "
+            "progrpo generate --config {params.config:q} --run {wildcards.model:q} --seed {wildcards.seed:q}"
+            " --prompts {params.sets:q} --out {params.folder:q} {params.weights:q} >> {log:q} 2>&1"
 
     if scored(sets):
 
@@ -79,8 +81,8 @@ for job, sets in evaluation_jobs().items():
                 sets=scored(sets),
                 settings=evaluate_digest(scored(sets)),
             shell:
-                "progrpo evaluate --config {params.config} --images {params.images} --prompts {params.sets}"
-                " --out {params.folder} > {log} 2>&1"
+                "progrpo evaluate --config {params.config:q} --images {params.images:q} --prompts {params.sets:q}"
+                " --out {params.folder:q} > {log:q} 2>&1"
 
 
 rule collect_grid:
@@ -103,7 +105,7 @@ rule collect_grid:
         mem_mb=4000,
         runtime=30,
     shell:
-        "python {input.script} --out {output.data} {input.images} > {log} 2>&1"
+        "python {input.script:q} --out {output.data:q} {input.images:q} > {log:q} 2>&1"
 
 
 rule summarise:
@@ -130,4 +132,4 @@ rule summarise:
     params:
         config=CONFIG_FILE,
     shell:
-        "progrpo summary --config {params.config} --out {output.summary} > {log} 2>&1"
+        "progrpo summary --config {params.config:q} --out {output.summary:q} > {log:q} 2>&1"

@@ -18,7 +18,7 @@ rule write_miniature_prompts:
     params:
         folder=subpath(output[0], parent=True),
     shell:
-        "progrpo miniature prompts --out {params.folder} > {log} 2>&1"
+        "progrpo miniature prompts --out {params.folder:q} > {log:q} 2>&1"
 
 
 rule train_miniature_autoencoder:
@@ -37,7 +37,7 @@ rule train_miniature_autoencoder:
     params:
         folder=subpath(output.config, parent=True),
     shell:
-        "progrpo miniature autoencoder --out {params.folder} > {log} 2>&1"
+        "progrpo miniature autoencoder --out {params.folder:q} > {log:q} 2>&1"
 
 
 rule train_miniature_model:
@@ -61,7 +61,7 @@ rule train_miniature_model:
         autoencoder=subpath(input.autoencoder, parent=True),
         folder=subpath(output.denoiser, ancestor=2),
     shell:
-        "progrpo miniature {wildcards.model} --autoencoder {params.autoencoder} --out {params.folder} > {log} 2>&1"
+        "progrpo miniature {wildcards.model:q} --autoencoder {params.autoencoder:q} --out {params.folder:q} > {log:q} 2>&1"
 
 
 rule train_miniature_scorer:
@@ -83,7 +83,7 @@ rule train_miniature_scorer:
     params:
         folder=subpath(output.weights, parent=True),
     shell:
-        "progrpo scorers train --name {wildcards.scorer} --out {params.folder} > {log} 2>&1"
+        "progrpo scorers train --name {wildcards.scorer:q} --out {params.folder:q} > {log:q} 2>&1"
 
 
 rule train_miniature_detector:
@@ -102,7 +102,7 @@ rule train_miniature_detector:
     params:
         folder=subpath(output.report, parent=True),
     shell:
-        "progrpo geneval train-miniature --out {params.folder} > {log} 2>&1"
+        "progrpo geneval train-miniature --out {params.folder:q} > {log:q} 2>&1"
 
 
 rule train_miniature_blip_vqa:
@@ -121,4 +121,4 @@ rule train_miniature_blip_vqa:
     params:
         folder=subpath(output.report, parent=True),
     shell:
-        "progrpo compbench train-miniature --out {params.folder} > {log} 2>&1"
+        "progrpo compbench train-miniature --out {params.folder:q} > {log:q} 2>&1"

@@ -29,7 +29,7 @@ rule draw_training_curves:
         quantities=CURVE_KEYS,
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
-        "progrpo figures --figure fig5 --data {params.runs} --keys {params.quantities} --out {params.stem} > {log} 2>&1"
+        "progrpo figures --figure fig5 --data {params.runs:q} --keys {params.quantities:q} --out {params.stem:q} > {log:q} 2>&1"
 
 
 rule draw_analysis:
@@ -59,7 +59,7 @@ rule draw_analysis:
         figure=lambda wildcards: ANALYSIS_FIGURES[wildcards.analysis],
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
-        "progrpo figures --figure {params.figure} --data {input.data} --out {params.stem} > {log} 2>&1"
+        "progrpo figures --figure {params.figure:q} --data {input.data:q} --out {params.stem:q} > {log:q} 2>&1"
 
 
 rule draw_previews:
@@ -85,7 +85,7 @@ rule draw_previews:
     params:
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
-        "progrpo figures --figure fig7 --data {input.data} --out {params.stem} > {log} 2>&1"
+        "progrpo figures --figure fig7 --data {input.data:q} --out {params.stem:q} > {log:q} 2>&1"
 
 
 rule draw_grid:
@@ -111,7 +111,7 @@ rule draw_grid:
     params:
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
-        "progrpo figures --figure qualitative --data {input.data} --out {params.stem} > {log} 2>&1"
+        "progrpo figures --figure qualitative --data {input.data:q} --out {params.stem:q} > {log:q} 2>&1"
 
 
 rule show_tables:
@@ -138,5 +138,5 @@ rule show_tables:
         config=CONFIG_FILE,
         settings=digest(*TIER.runs.values()),
     shell:
-        "progrpo tables --config {params.config} --summary {input.summary}"
-        " --table page --out {output} > {log} 2>&1"
+        "progrpo tables --config {params.config:q} --summary {input.summary:q}"
+        " --table page --out {output:q} > {log:q} 2>&1"

@@ -22,7 +22,7 @@ rule restore_evaluations:
         mem_mb=4000,
         runtime=30,
     shell:
-        "dvc pull --force {input.pointer} > {log} 2>&1"
+        "dvc pull --force {input.pointer:q} > {log:q} 2>&1"
 
 
 rule restore_analyses:
@@ -41,4 +41,4 @@ rule restore_analyses:
         mem_mb=4000,
         runtime=30,
     shell:
-        "dvc pull --force {input.pointer} > {log} 2>&1"
+        "dvc pull --force {input.pointer:q} > {log:q} 2>&1"

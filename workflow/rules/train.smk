@@ -40,10 +40,12 @@ rule train:
         nodes=hardware(of_run, lambda asked: asked.nodes),
         gpus=hardware(of_run, lambda asked: asked.gpus),
     shell:
-        "bash workflow/scripts/run_training.sh {params.folder}"
-        " {params.settings}-$(cat {input} | sha256sum | cut -c -16) {params.nodes} {params.gpus}"
-        " progrpo train --config {params.config} --run {wildcards.run}"
-        " --seed {wildcards.seed} --out {params.folder} > {log} 2>&1"
+        "begun_with=$(set -o pipefail; find -L {input:q} -type f -print0 | LC_ALL=C sort -z | xargs -0 cat | sha256sum"
+        " | cut -c -16) && "
+        "bash workflow/scripts/run_training.sh {params.folder:q} {params.settings:q}-$begun_with"
+        " {params.nodes:q} {params.gpus:q}"
+        " progrpo train --config {params.config:q} --run {wildcards.run:q}"
+        " --seed {wildcards.seed:q} --out {params.folder:q} > {log:q} 2>&1"
 
 
 use rule train as train_on_several_nodes with:

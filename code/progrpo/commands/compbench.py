@@ -145,8 +145,9 @@ def run_detect(arguments: argparse.Namespace) -> None:
 
 def run_verdict(arguments: argparse.Namespace) -> None:
     """Score stored detections of spatial prompts."""
-    from progrpo.benchmarks.compbench.spatial import summary, verdicts
-    from progrpo.files import read_json, read_jsonl, write_json, write_jsonl
+    from progrpo.benchmarks.compbench.spatial import Settings, summary, verdicts
+    from progrpo.files import read_jsonl, write_json, write_jsonl
+    from progrpo.typed import read_checked
 
     path = arguments.detections
     require_other_file(arguments.out, path)
@@ -154,9 +155,7 @@ def run_verdict(arguments: argparse.Namespace) -> None:
     if not results:
         raise UserError(f"{path}: holds no detections; run `progrpo compbench detect` first")
     settings_file = path.with_suffix(".settings.json")
-    settings = read_json(settings_file) if settings_file.is_file() else {"metric": "spatial_external"}
-    if not isinstance(settings, dict) or not isinstance(settings.get("metric"), str):
-        raise UserError(f'{settings_file}: needs the string "metric"; run the detection again')
+    settings = read_checked(Settings, settings_file) if settings_file.is_file() else {"metric": "spatial_external"}
     scores = {**settings, **summary(results, arguments.metric or settings["metric"])}
     write_jsonl(arguments.out, results)
     write_json(arguments.out.with_suffix(".summary.json"), scores)

@@ -8,10 +8,26 @@ be run elsewhere and stored in this format.
 
 from collections.abc import Iterable
 from statistics import fmean
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from progrpo.benchmarks.compbench.chunks import Chunker
 from progrpo.benchmarks.geneval.verdict import is_coordinate
 from progrpo.errors import UserError
+from progrpo.typed import Number
+
+
+class Settings(BaseModel):
+    """What stands beside a detections file: how the objects were found."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    metric: Annotated[str, Field(min_length=1, max_length=200)]
+    chunker: str | None = None
+    threshold: Number | None = None
+    partial: str | None = None
+
 
 LOCALITIES = (  # in the original's order: the first that occurs in the prompt counts
     "on side of",

@@ -18,7 +18,7 @@ from progrpo.benchmarks.compbench.spatial import find_locality, find_objects, fr
 from progrpo.benchmarks.geneval.detector import Detector, check_model_folder, load_detector
 from progrpo.benchmarks.images import list_images, open_image
 from progrpo.errors import UserError
-from progrpo.files import read_json
+from progrpo.files import read_object
 from progrpo.rewards.base import freeze
 
 
@@ -78,7 +78,7 @@ class Mask2FormerDetector:
 def load_spatial_detector(folder: Path | str, device: torch.device | str = "cpu") -> SpatialDetector:
     """The detector of a model folder, by the model type in its config.json: owlv2 or mask2former."""
     folder = Path(folder)
-    kind = read_json(folder / "config.json").get("model_type") if (folder / "config.json").is_file() else None
+    kind = read_object(folder / "config.json").get("model_type") if (folder / "config.json").is_file() else None
     if kind == "mask2former":
         return Mask2FormerDetector(load_detector(folder, device))
     if kind not in (None, "owlv2"):

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Annotated
 
 from PIL import Image
+from pydantic import BaseModel, Field
 
 from progrpo.benchmarks.geneval.color import ColorClassifier, object_crop
 from progrpo.benchmarks.geneval.detector import Detector, Instances
@@ -11,7 +13,18 @@ from progrpo.benchmarks.geneval.vocabulary import COLORS
 from progrpo.benchmarks.images import BenchmarkImage, list_images, open_image, require_records
 from progrpo.benchmarks.prompt_sets import Vocabulary
 from progrpo.errors import UserError
-from progrpo.files import read_json, write_json, write_jsonl
+from progrpo.files import write_json, write_jsonl
+from progrpo.typed import read_checked
+
+Words = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+
+
+class Settings(BaseModel):
+    """What stands beside a detections file."""
+
+    classes: Words
+    colors: Words
+    partial: str | None = None
 
 
 def batches(images: list[BenchmarkImage], size: int) -> Iterator[list[tuple[BenchmarkImage, Image.Image]]]:
@@ -110,9 +123,5 @@ def stored_settings(detections: Path) -> tuple[Vocabulary | None, str | None]:
     path = settings_path(detections)
     if not path.is_file():
         return None, None
-    settings = read_json(path)
-    words = [settings.get(key) for key in ("classes", "colors")] if isinstance(settings, dict) else [None]
-    if not all(isinstance(w, list) and w and all(isinstance(word, str) for word in w) for w in words):
-        raise UserError(f'{path}: needs the lists of words "classes" and "colors"; run the detection again')
-    partial = settings.get("partial")
-    return Vocabulary(tuple(words[0]), tuple(words[1])), None if partial is None else str(partial)
+    settings = read_checked(Settings, path)
+    return Vocabulary(tuple(settings["classes"]), tuple(settings["colors"])), settings.get("partial")
