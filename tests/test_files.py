@@ -1,11 +1,17 @@
 """Text as people have it is read or refused in one true line; writes are whole or absent and leave nothing behind."""
 
+import errno
+import fcntl
 import json
+import os
+import subprocess
+import sys
+import time
 
 import pytest
 
 from progrpo.errors import UserError
-from progrpo.files import read_json, read_jsonl, read_text, write_json, write_jsonl
+from progrpo.files import JUST_MADE, TEMPORARY, read_json, read_jsonl, read_text, write_json, write_jsonl, write_text
 
 
 def write(tmp_path, data: bytes):
@@ -83,3 +89,44 @@ def test_nan_is_never_written(tmp_path):
         with pytest.raises(UserError, match=r"a\.jsonl:2: .*nothing is written"):
             write_jsonl(tmp_path / "a.jsonl", [{}, {"a": [value]}])
     assert not list(tmp_path.iterdir())
+
+
+KILLED = """
+import os, signal, sys
+from progrpo.files import write_atomic
+write_atomic(sys.argv[1], lambda file: (file.write(b"half"), file.flush(), os.kill(os.getpid(), signal.SIGKILL)))
+"""
+
+
+def test_the_temporary_file_of_a_killed_write_is_removed_by_the_next_start(tmp_path):
+    for name in ("a.json", "b.json"):
+        subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / name)], check=False)
+    litter = list(tmp_path.iterdir())
+    assert [path.name.startswith(TEMPORARY) for path in litter] == [True, True]
+    living = tmp_path / f"{TEMPORARY}living"
+    living.write_bytes(b"")
+    for path in (*litter, living):
+        os.utime(path, (0, time.time() - JUST_MADE - 1))
+    with open(living, "rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        write_text(tmp_path / "c.json", "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [living.name, "c.json"]
+
+
+def test_a_name_that_fits_no_file_system_is_not_called_a_full_disk(tmp_path):
+    write_text(tmp_path / ("x" * 255), "")
+    for path in (tmp_path / ("x" * 256), tmp_path / ("x" * 255) / "y", f"{tmp_path}/a\0b"):
+        with pytest.raises(UserError, match="name another file"):
+            write_text(path, "")
+
+
+def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_text(tmp_path / "a", "old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="make room"):
+        write_text(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1

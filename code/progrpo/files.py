@@ -1,11 +1,16 @@
 """Atomic files, JSON lines with line numbers, hashes: everything that touches the disk in a way that must not fail halfway."""
 
+import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import math
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -14,6 +19,9 @@ from progrpo.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+TEMPORARY = ".tmp-"  # beginning of a temporary file's name, short whatever the file's own name is
+JUST_MADE = 2  # seconds within which another process may have made a temporary file and not locked it yet
+UNFIT_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EILSEQ)
 CANNOT_WRITE = "cannot be written ({}); make room or choose another folder, then the same command goes on"
 
 
@@ -26,14 +34,23 @@ def write_atomic(path: Path | str, write: Callable[[BinaryIO], object]) -> None:
     try:
         _write_atomic(Path(path), write)
     except OSError as error:
+        if error.errno in UNFIT_NAME:
+            raise UserError(f"{path}: cannot be written ({error.strerror}); name another file") from error
         raise UserError(f"{path}: {CANNOT_WRITE.format(error.strerror or error)}") from error
+    except ValueError as error:
+        if "\0" in str(path):
+            raise UserError(f"{path}: cannot be written ({error}); name another file") from error
+        raise
 
 
 def _write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    _remove_litter(path.parent.resolve())
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
+            with contextlib.suppress(OSError):  # a file system without locks keeps the litter of killed writes
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -42,6 +59,16 @@ def _write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@cache
+def _remove_litter(folder: Path) -> None:
+    """Remove, once per process, the temporary files of killed writes; those of living ones are locked."""
+    for leftover in folder.glob(f"{TEMPORARY}*"):
+        with contextlib.suppress(OSError), open(leftover, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - os.fstat(file.fileno()).st_mtime > JUST_MADE:
+                leftover.unlink()
 
 
 def write_text(path: Path | str, text: str) -> None:
