@@ -2,8 +2,10 @@
 
 import argparse
 import importlib
+import io
 import os
 import sys
+from typing import NoReturn
 
 from progrpo.errors import UserError
 
@@ -27,11 +29,22 @@ COMMANDS = (
 )
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one line, as every other complaint is."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and leave with status 2."""
+        self.exit(2, one_line(f"{self.prog}: error: {message}; see {self.prog} --help"))
+
+
+def one_line(message: str) -> str:
+    """A message, whatever names and texts it quotes, as one printable line."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in message)[:2000] + "\n"
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line; each command module adds its own parser and names its `run` function."""
-    parser = argparse.ArgumentParser(
-        prog="progrpo", description="Pro-GRPO: train, generate, evaluate, analyse, tabulate."
-    )
+    parser = Parser(prog="progrpo", description="Pro-GRPO: train, generate, evaluate, analyse, tabulate.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         importlib.import_module(f"progrpo.commands.{name}").add_parser(commands)
@@ -40,11 +53,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 with one line on standard error when the input was bad."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
     arguments = build_parser().parse_args(argv)
     try:
         return arguments.run(arguments) or 0
     except UserError as error:
-        print(f"progrpo {arguments.command}: error: {error}", file=sys.stderr)
+        sys.stderr.write(one_line(f"progrpo {arguments.command}: error: {error}"))
         return 2
     except KeyboardInterrupt:
         print(f"progrpo {arguments.command}: interrupted", file=sys.stderr)

@@ -3,13 +3,14 @@
 import json
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import TypedDict
 
 from progrpo.errors import UserError
 from progrpo.plugins import SCORERS, SELECTION_RULES, known_name
+from progrpo.typed import Name, PathText, check, read_yaml
 
 
 def _finite_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -17,13 +18,18 @@ def _finite_options(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, le=10**6)]  # a count that some loop or tensor is made of
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Options = Annotated[dict[str, Any], AfterValidator(_finite_options)]
 ScorerKind = Annotated[str, AfterValidator(partial(known_name, table=SCORERS))]
 Rule = Annotated[str, AfterValidator(partial(known_name, table=SELECTION_RULES))]
 Precision = Literal["fp32", "bf16", "fp16"]
+SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]  # in the manifest
+Target = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", max_length=200)
+]  # a module, or how its name ends
 
 
 class Section(BaseModel):
@@ -36,9 +42,9 @@ class Model(Section):
     """A base model in the official folder layout."""
 
     family: Literal["flow", "diffusion"]
-    path: str
-    source: str | None = None  # name in the manifest of weights; none for what the project trains itself
-    resolution: Positive
+    path: PathText
+    source: SourceName | None = None  # name in the manifest of weights; none for what the project trains itself
+    resolution: Annotated[int, Field(gt=0, le=8192)]
     precision: Precision = "fp32"
     max_sequence_length: Positive = 128  # T5 tokens of the flow family; Flow-GRPO trains with 128 beside CLIP's 77
 
@@ -47,8 +53,8 @@ class Scorer(Section):
     """A reward or metric; `options` go to the scorer itself, `sources` are the manifest's names of what it reads."""
 
     kind: ScorerKind  # of plugins.SCORERS, or package.module:Class
-    path: str | None = None
-    sources: tuple[str, ...] = ()
+    path: PathText | None = None
+    sources: tuple[SourceName, ...] = ()
     precision: Precision = "fp32"
     batch_size: Positive = 16
     options: Options = {}
@@ -57,9 +63,9 @@ class Scorer(Section):
 class PromptSet(Section):
     """Prompts of a training or an evaluation: one per line (.txt), GenEval records (.jsonl), a list (.json), or HPSv2's folder."""
 
-    path: str
-    source: str | None = None
-    images_per_prompt: Positive = 1
+    path: PathText
+    source: SourceName | None = None
+    images_per_prompt: Annotated[int, Field(gt=0, le=10**4)] = 1
     limit: Positive | None = None  # the first so many of all
     limit_per_style: Positive | None = None  # the first so many of each of HPSv2's styles
     distinct: bool = False  # repeated prompts count once: DrawBench's file has each five times
@@ -69,9 +75,9 @@ class PromptSet(Section):
 class Sampling(Section):
     """How a trajectory is sampled. `noise` is a of the flow SDE or eta of DDIM; 0 is the deterministic sampler."""
 
-    steps: Positive
-    guidance_scale: Annotated[float, Field(ge=1)]
-    noise: Annotated[float, Field(ge=0)] = 0.0
+    steps: Annotated[int, Field(gt=0, le=1000)]
+    guidance_scale: Annotated[float, Field(ge=1, le=1000)]
+    noise: Annotated[float, Field(ge=0, le=100)] = 0.0
     shared_initial_noise: bool = False  # DanceGRPO: one initial noise for all prompts and trajectories of an iteration
 
 
@@ -89,7 +95,7 @@ class Group(Section):
     (static filtering; without any earlier stage this is the oracle of pruning).
     """
 
-    size: Annotated[int, Field(ge=2)]
+    size: Annotated[int, Field(ge=2, le=10**5)]
     pruning: tuple[Pruning, ...] = ()
     rule: Rule = "ovf"  # of plugins.SELECTION_RULES, or package.module:function
     preview: Literal["reuse", "recompute"] = "reuse"
@@ -137,19 +143,19 @@ class Objective(Section):
 class Optimizer(Section):
     """AdamW without a schedule."""
 
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Annotated[float, Field(gt=0, le=10)]
     betas: tuple[Beta, Beta] = (0.9, 0.999)
-    epsilon: Annotated[float, Field(gt=0)] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 1e-4
+    max_grad_norm: Annotated[float, Field(gt=0, le=1e9)] = 1.0
 
 
 class Lora(Section):
     """Low-rank adapters on the attention projections of the denoiser."""
 
-    rank: Positive = 32
+    rank: Annotated[int, Field(gt=0, le=4096)] = 32
     alpha: Positive = 64
-    targets: tuple[str, ...] = (
+    targets: Annotated[tuple[Target, ...], Field(min_length=1)] = (
         "attn.to_q",
         "attn.to_k",
         "attn.to_v",
@@ -174,10 +180,10 @@ class Hardware(Section):
     `gpus` counts one node; 0 runs on the CPU with one process.
     """
 
-    gpus: Annotated[int, Field(ge=0)] = 1
+    gpus: Annotated[int, Field(ge=0, le=1024)] = 1
     nodes: Positive = 1
     memory_gb: Positive = 8
-    hours: Annotated[float, Field(gt=0)] = 1.0
+    hours: Annotated[float, Field(gt=0, le=10**5)] = 1.0
 
 
 class Speed(Section):
@@ -193,7 +199,7 @@ class Run(Section):
     method: str  # what a training calls itself: DanceGRPO, Flow-GRPO, Pro-GRPO ...; decides nothing
     model: str
     prompts: str
-    reward: dict[str, float]
+    reward: dict[str, Annotated[float, Field(ge=-1e6, le=1e6)]]
     sampling: Sampling
     group: Group
     objective: Objective
@@ -207,7 +213,7 @@ class Run(Section):
     iterations: Positive
     save_every: Positive = 1
     gradient_checkpointing: bool = False
-    seeds: tuple[int, ...] | None = None  # default: the tier's seeds
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None  # default: the tier's seeds
     evaluations: tuple[str, ...] | None = None  # prompt sets to evaluate on; default: all of the tier
     hardware: Hardware = Hardware()
     speed: Speed = Speed()
@@ -254,7 +260,7 @@ class Analysis(Section):
     prompt_count: Positive
     group: Annotated[int, Field(ge=2)]
     sampling: Sampling
-    seed: int = 0
+    seed: Seed = 0
     batch: Positive = 48  # rows per model call
     grid: Positive = 4  # pilot: prompts whose previews are kept for the figure
     candidates: tuple[tuple[int, int], ...] = ()  # pilot: pairs (t1, t2) to compare
@@ -262,26 +268,56 @@ class Analysis(Section):
     hardware: Hardware = Hardware()
 
 
+class GenEvalSettings(TypedDict):
+    """Models of GenEval."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    detector: PathText
+    color_classifier: PathText
+    sources: NotRequired[list[SourceName]]
+
+
+class CompBenchSettings(TypedDict):
+    """Models of T2I-CompBench++; a tokenizer stands only beside an original .pth."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    vqa: PathText
+    spatial_detector: PathText
+    chunker: Literal["auto", "spacy", "template"]
+    tokenizer: NotRequired[PathText]
+    sources: NotRequired[list[SourceName]]
+
+
+class Benchmarks(TypedDict, total=False):
+    """Settings by benchmark."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    geneval: GenEvalSettings
+    compbench: CompBenchSettings
+
+
 class Config(Section):
     """Everything that distinguishes a tier."""
 
-    tier: str
-    results: str
-    seeds: tuple[int, ...]
-    models: dict[str, Model]
-    scorers: dict[str, Scorer]
-    prompt_sets: dict[str, PromptSet]
-    evaluations: dict[str, Evaluation]  # by prompt set
+    tier: Name
+    results: PathText
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    models: dict[Name, Model]
+    scorers: dict[Name, Scorer]
+    prompt_sets: dict[Name, PromptSet]
+    evaluations: dict[Name, Evaluation]  # by prompt set
     evaluation_jobs: Literal["per_prompt_set", "per_model"] = (
         "per_prompt_set"  # how the workflow cuts evaluations into jobs
     )
-    benchmarks: dict[str, Options] = {}  # weights and options of geneval and compbench
-    runs: dict[str, Run]
-    analyses: dict[str, Analysis] = {}
+    benchmarks: Benchmarks = {}  # weights and options of geneval and compbench
+    runs: dict[Name, Run]
+    analyses: dict[Name, Analysis] = {}
 
     @model_validator(mode="after")
     def _references(self):
         for name, run in self.runs.items():
+            if name.startswith("base_"):
+                raise ValueError(f"runs.{name}: base_... names the models that runs start from; choose another name")
             _known(self.models, run.model, f"runs.{name}.model")
             _known(self.prompt_sets, run.prompts, f"runs.{name}.prompts")
             for scorer in run.reward:
@@ -317,21 +353,10 @@ def _known(names: dict, name: str, where: str) -> None:
 
 def load_config(path: Path | str) -> Config:
     """Read and validate a tier's YAML; UserError names the first offending key and what is wrong with it."""
-    try:
-        data = yaml.safe_load(Path(path).read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such config; the tiers are the files config/<tier>.yaml") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not Path(path).exists():
+        raise UserError(f"{path}: no such config; the tiers are the files config/<tier>.yaml")
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping of keys, found {type(data).__name__}")
     data.pop("templates", None)  # YAML anchors that runs share
-    try:
-        return Config.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            message = "unknown key; remove it or correct its spelling"
-        raise UserError(f"{path}: {where + ': ' if where else ''}{message}") from None
+    return check(Config, data, path)

@@ -60,7 +60,7 @@ def test_ovf_study_reads_metrics_of_every_seed(tmp_path):
     assert result["seeds"] == 2
     assert result["curves"]["ovf"]["reward"]["mean"] == [0.5, 1, 1.5, 2, 2.5]
     (folders[0] / "metrics.jsonl").write_text('{"iteration": 1}\n')
-    with pytest.raises(UserError, match="metrics.jsonl:1: no"):
+    with pytest.raises(UserError, match="metrics.jsonl: entry 1: no"):
         run(analyse, "analyse", "ovf-study", *words, "--out", tmp_path / "out.json")
 
 

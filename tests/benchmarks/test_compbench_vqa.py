@@ -150,7 +150,7 @@ def test_bad_images_and_models_are_one_line(folder, images, tmp_path, capsys):
     assert "a green circle_000001.png: the image does not open" in capsys.readouterr().err
     write_jsonl(images / "prompts.jsonl", [])
     assert run(folder, images, tmp_path / "s.jsonl") == 2
-    assert "no images" in capsys.readouterr().err
+    assert "2 images are not in prompts.jsonl" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert run(tmp_path / "empty", images, tmp_path / "s.jsonl") == 2
     assert "no model there" in capsys.readouterr().err

@@ -253,7 +253,7 @@ def truncated_line(images):
     [
         (broken_image, "1.png: the image does not open"),
         (empty_folder, "images: no images"),
-        (lost_image, "prompts.jsonl:3: image 2.png does not exist"),
+        (lost_image, "1 of 3 images do not exist, the first is 2.png"),
         (unknown_color, "prompts.jsonl:2: unknown color 'mauve'"),
         (truncated_line, "prompts.jsonl:3: not a JSON object"),
     ],

@@ -151,9 +151,14 @@ def test_the_command_writes_verdicts_and_scores(tmp_path, capsys):
         ({**GOOD, "detections": [found("blimp")]}, "jsonl:2: a detection of the unknown class 'blimp'"),
         ({"image": "1.png", "metadata": GOOD["metadata"]}, 'jsonl:2: the line needs "image"'),
         (
-            {**GOOD, "metadata": record("colors", {"class": "dog", "count": 1, "color": "red"})},
+            {**GOOD, "image": "1.png", "metadata": record("colors", {"class": "dog", "count": 1, "color": "red"})},
             "jsonl:2: no color is stored for a 'dog'",
         ),
+        (GOOD, "jsonl:2: image 0.png was judged already, see "),
+        ({**GOOD, "detections": [{**found("dog"), "score": 1.5}]}, "jsonl:2: the score 1.5 of a detection is not in"),
+        ({**GOOD, "detections": [{**found("dog"), "score": -0.1}]}, "jsonl:2: the score -0.1 of a detection is not in"),
+        ({**GOOD, "detections": [{**found("dog"), "box": [0, 0, 1e308, 1]}]}, "jsonl:2: a detection needs"),
+        ({**GOOD, "detections": [{**found("dog"), "color": "crimson"}]}, "jsonl:2: a detection of the unknown color"),
     ],
 )
 def test_a_bad_line_is_named_and_nothing_is_written(tmp_path, capsys, bad, message):

@@ -122,10 +122,11 @@ def test_a_bad_record_is_named_with_its_line(tmp_path, change, message):
     ("name", "content", "message"),
     [
         ("p.jsonl", '{"prompt": "a dog"}\n{"pro', "p.jsonl:2: not a JSON object"),
-        ("p.json", {"a": 1}, "expected a JSON list"),
+        ("p.json", '{"a":\n1}', "expected a JSON list"),
         ("p.json", ["a dog", 3], "item 2 is not a prompt"),
         ("p.txt", "\n\n", "holds no prompt"),
-        ("p.csv", "a dog", "unknown kind of prompt file '.csv'"),
+        ("p.csv", "a dog", 'p.csv:1: the table needs one column "prompt"; it has a dog'),
+        ("p.doc", "a dog", "unknown kind of prompt file '.doc'"),
     ],
 )
 def test_bad_files_are_named(tmp_path, name, content, message):
@@ -152,7 +153,7 @@ def test_folders_without_images_are_named(tmp_path):
     with pytest.raises(UserError, match="no images"):
         list_images(tmp_path)
     (tmp_path / "00000").mkdir()
-    (tmp_path / "00000" / "metadata.jsonl").write_text("[1]")
+    (tmp_path / "00000" / "metadata.jsonl").write_text('{"tag": "x"}')
     with pytest.raises(UserError, match="metadata.jsonl:1: not a GenEval record"):
         list_images(tmp_path)
 
@@ -160,4 +161,6 @@ def test_folders_without_images_are_named(tmp_path):
 def test_compbench_names_give_prompt_and_order(tmp_path):
     for name in ("a dog_000002.png", "a cat_000010.png", "a red_hat_000001.png", "notes.png"):
         (tmp_path / name).write_bytes(b"")
-    assert [item.prompt for item in list_images(tmp_path)] == ["a red_hat", "a dog", "a cat"]
+    with pytest.raises(UserError, match="1 of 4 images are not named"):
+        list_images(tmp_path)
+    assert [item.prompt for item in list_images(tmp_path, allow_partial=True)] == ["a red_hat", "a dog", "a cat"]

@@ -202,10 +202,10 @@ def test_the_summary_collects_configured_runs_and_seeds_only(config, tmp_path):
 def test_a_half_written_evaluation_is_named(config, tmp_path):
     path = write_evaluation(config, "progrpo_sd35m", 0, 1.0)
     path.write_text(path.read_text()[:20])
-    with pytest.raises(UserError, match="progrpo_sd35m-seed0/test_flow.json: not valid JSON"):
+    with pytest.raises(UserError, match="progrpo_sd35m-seed0/test_flow.json:2: not valid JSON"):
         collect(config, tmp_path / "hardware")
     path.write_text("{}")
-    with pytest.raises(UserError, match="progrpo_sd35m-seed0/test_flow.json: not an evaluation"):
+    with pytest.raises(UserError, match="progrpo_sd35m-seed0/test_flow.json: scores: Field required"):
         collect(config, tmp_path / "hardware")
 
 

@@ -268,7 +268,7 @@ def test_the_command_fetches_by_a_given_manifest(server, tmp_path, capsys):
     assert (tmp_path / "to" / "weights.bin").read_bytes() == CONTENT
     (tmp_path / "m.yaml").write_text(yaml.safe_dump({"models": {"tiny": {**fields, "hub": "a/b"}}}))
     assert main(["fetch", "tiny", "--manifest", str(tmp_path / "m.yaml")]) == 2
-    assert "m.yaml: tiny: entry: Value error, needs exactly one of url, hub, generated" in capsys.readouterr().err
+    assert "m.yaml: tiny: needs exactly one of url, hub, generated" in capsys.readouterr().err
 
 
 def test_sizes_for_people():

@@ -23,7 +23,7 @@ rule sample_rewards:
         config=CONFIG_FILE,
         settings=analysis_digest,
     shell:
-        "progrpo sample-rewards --config {params.config} --analysis {wildcards.analysis} --out {output.rewards} > {log} 2>&1"
+        "progrpo sample-rewards --config {params.config:q} --analysis {wildcards.analysis:q} --out {output.rewards:q} > {log:q} 2>&1"
 
 
 use rule sample_rewards as sample_previews with:
@@ -51,7 +51,7 @@ rule analyse_reward_clustering:
     params:
         code=code_of("progrpo.commands.analyse:run_clustering"),
     shell:
-        "progrpo analyse reward-clustering --rewards {input.rewards} --out {output} > {log} 2>&1"
+        "progrpo analyse reward-clustering --rewards {input.rewards:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule analyse_pruning_pilot:
@@ -71,7 +71,7 @@ rule analyse_pruning_pilot:
     params:
         code=code_of("progrpo.commands.analyse:run_pilot"),
     shell:
-        "progrpo analyse pruning-pilot --previews {input.previews} --out {output} > {log} 2>&1"
+        "progrpo analyse pruning-pilot --previews {input.previews:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule analyse_ovf_study:
@@ -96,8 +96,8 @@ rule analyse_ovf_study:
         uniform=lambda wildcards, input: run_folders(input.uniform),
         ovf=lambda wildcards, input: run_folders(input.ovf),
     shell:
-        "progrpo analyse ovf-study --full {params.full} --uniform {params.uniform} --ovf {params.ovf}"
-        " --out {output} > {log} 2>&1"
+        "progrpo analyse ovf-study --full {params.full:q} --uniform {params.uniform:q} --ovf {params.ovf:q}"
+        " --out {output:q} > {log:q} 2>&1"
 
 
 rule count_flops:
@@ -115,4 +115,4 @@ rule count_flops:
     params:
         code=code_of("progrpo.commands.flops"),
     shell:
-        "progrpo flops --out {output} > {log} 2>&1"
+        "progrpo flops --out {output:q} > {log:q} 2>&1"

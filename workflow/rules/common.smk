@@ -215,8 +215,8 @@ def model_weights(wildcards):
 
 
 def weights_option(wildcards, input):
-    """`--weights FOLDER` of a run, nothing for a base model."""
-    return f"--weights {Path(input.weights).parent}" if input.weights else ""
+    """The words `--weights FOLDER` of a run, none for a base model."""
+    return ["--weights", Path(input.weights).parent] if input.weights else []
 
 
 def generate_inputs(sets):

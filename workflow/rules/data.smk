@@ -23,7 +23,7 @@ if option_of("miniature") == "stored":
             mem_mb=4000,
             runtime=30,
         shell:
-            "dvc pull --force {input.pointer} > {log} 2>&1"
+            "dvc pull --force {input.pointer:q} > {log:q} 2>&1"
 
 else:
 
@@ -45,4 +45,4 @@ rule fetch:
     params:
         folder=subpath(output.record, parent=True),
     shell:
-        "progrpo fetch {wildcards.source} --to {params.folder} --yes > {log} 2>&1"
+        "progrpo fetch {wildcards.source:q} --to {params.folder:q} --yes > {log:q} 2>&1"

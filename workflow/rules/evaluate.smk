@@ -32,10 +32,10 @@ for job, sets in evaluation_jobs().items():
             code=GENERATE_CODE,
             settings=generate_digest(sets),
         shell:
-            "progrpo generate --config {params.config} --run {wildcards.model} --seed {wildcards.seed}"
-            " --prompts {params.sets} --out {params.folder} {params.weights}"
-            " --if-changed begin-anew --wait-for-lock --fingerprint {params.code}"
-            " > {log} 2>&1"
+            "progrpo generate --config {params.config:q} --run {wildcards.model:q} --seed {wildcards.seed:q}"
+            " --prompts {params.sets:q} --out {params.folder:q} {params.weights:q}"
+            " --if-changed begin-anew --wait-for-lock --fingerprint {params.code:q}"
+            " > {log:q} 2>&1"
 
     if scored(sets):
 
@@ -71,10 +71,10 @@ for job, sets in evaluation_jobs().items():
                 code=evaluate_code(scored(sets)),
                 settings=evaluate_digest(scored(sets)),
             shell:
-                "progrpo evaluate --config {params.config} --images {params.images} --prompts {params.sets}"
-                " --out {params.folder}"
-                " --if-changed begin-anew --wait-for-lock --fingerprint {params.code}"
-                " > {log} 2>&1"
+                "progrpo evaluate --config {params.config:q} --images {params.images:q} --prompts {params.sets:q}"
+                " --out {params.folder:q}"
+                " --if-changed begin-anew --wait-for-lock --fingerprint {params.code:q}"
+                " > {log:q} 2>&1"
 
 
 rule collect_grid:
@@ -97,7 +97,7 @@ rule collect_grid:
         mem_mb=4000,
         runtime=30,
     shell:
-        "python {input.script} --out {output.data} {input.images} > {log} 2>&1"
+        "python {input.script:q} --out {output.data:q} {input.images:q} > {log:q} 2>&1"
 
 
 rule summarise:
@@ -124,4 +124,4 @@ rule summarise:
         code=code_of("progrpo.commands.summary"),
         config=CONFIG_FILE,
     shell:
-        "progrpo summary --config {params.config} --out {output.summary} > {log} 2>&1"
+        "progrpo summary --config {params.config:q} --out {output.summary:q} > {log:q} 2>&1"

@@ -14,10 +14,10 @@ rule write_miniature_prompts:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code_of("progrpo.commands.miniature"),
+        code=code_of("progrpo.miniature.world"),
         folder=subpath(output[0], parent=True),
     shell:
-        "progrpo miniature prompts --out {params.folder} > {log} 2>&1"
+        "progrpo miniature prompts --out {params.folder:q} > {log:q} 2>&1"
 
 
 rule train_miniature_autoencoder:
@@ -32,10 +32,10 @@ rule train_miniature_autoencoder:
     resources:
         runtime="1h",
     params:
-        code=code_of("progrpo.commands.miniature"),
+        code=code_of("progrpo.miniature.world"),
         folder=subpath(output.config, parent=True),
     shell:
-        "progrpo miniature autoencoder --out {params.folder} > {log} 2>&1"
+        "progrpo miniature autoencoder --out {params.folder:q} > {log:q} 2>&1"
 
 
 rule train_miniature_model:
@@ -55,11 +55,11 @@ rule train_miniature_model:
     resources:
         runtime="3h",
     params:
-        code=code_of("progrpo.commands.miniature"),
+        code=code_of("progrpo.miniature.world"),
         autoencoder=subpath(input.autoencoder, parent=True),
         folder=subpath(output.denoiser, ancestor=2),
     shell:
-        "progrpo miniature {wildcards.model} --autoencoder {params.autoencoder} --out {params.folder} > {log} 2>&1"
+        "progrpo miniature {wildcards.model:q} --autoencoder {params.autoencoder:q} --out {params.folder:q} > {log:q} 2>&1"
 
 
 rule train_miniature_scorer:
@@ -77,10 +77,10 @@ rule train_miniature_scorer:
     resources:
         runtime="2h",
     params:
-        code=code_of("progrpo.commands.scorers:run_train"),
+        code=code_of("progrpo.miniature.scorer_training"),
         folder=subpath(output.weights, parent=True),
     shell:
-        "progrpo miniature {wildcards.scorer} --out {params.folder} > {log} 2>&1"
+        "progrpo miniature {wildcards.scorer:q} --out {params.folder:q} > {log:q} 2>&1"
 
 
 rule train_miniature_detector:
@@ -95,10 +95,10 @@ rule train_miniature_detector:
     resources:
         runtime="2h",
     params:
-        code=code_of("progrpo.commands.geneval:run_train_miniature"),
+        code=code_of("progrpo.miniature.detector_training"),
         folder=subpath(output.report, parent=True),
     shell:
-        "progrpo miniature detector --out {params.folder} > {log} 2>&1"
+        "progrpo miniature detector --out {params.folder:q} > {log:q} 2>&1"
 
 
 rule train_miniature_blip_vqa:
@@ -113,7 +113,7 @@ rule train_miniature_blip_vqa:
     resources:
         runtime="2h",
     params:
-        code=code_of("progrpo.commands.compbench:run_train_miniature"),
+        code=code_of("progrpo.miniature.vqa_training"),
         folder=subpath(output.report, parent=True),
     shell:
-        "progrpo miniature blip_vqa --out {params.folder} > {log} 2>&1"
+        "progrpo miniature blip_vqa --out {params.folder:q} > {log:q} 2>&1"

@@ -31,7 +31,7 @@ rule draw_training_curves:
         quantities=CURVE_KEYS,
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
-        "progrpo figures --figure fig5 --data {params.runs} --keys {params.quantities} --out {params.stem} > {log} 2>&1"
+        "progrpo figures --figure fig5 --data {params.runs:q} --keys {params.quantities:q} --out {params.stem:q} > {log:q} 2>&1"
 
 
 rule draw_analysis:
@@ -61,7 +61,7 @@ rule draw_analysis:
         figure=lambda wildcards: ANALYSIS_FIGURES[wildcards.analysis],
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
-        "progrpo figures --figure {params.figure} --data {input.data} --out {params.stem} > {log} 2>&1"
+        "progrpo figures --figure {params.figure:q} --data {input.data:q} --out {params.stem:q} > {log:q} 2>&1"
 
 
 rule draw_previews:
@@ -87,7 +87,7 @@ rule draw_previews:
         code=code_of("progrpo.commands.figures"),
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
-        "progrpo figures --figure fig7 --data {input.data} --out {params.stem} > {log} 2>&1"
+        "progrpo figures --figure fig7 --data {input.data:q} --out {params.stem:q} > {log:q} 2>&1"
 
 
 rule draw_grid:
@@ -113,7 +113,7 @@ rule draw_grid:
         code=code_of("progrpo.commands.figures"),
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
-        "progrpo figures --figure qualitative --data {input.data} --out {params.stem} > {log} 2>&1"
+        "progrpo figures --figure qualitative --data {input.data:q} --out {params.stem:q} > {log:q} 2>&1"
 
 
 rule show_tables:
@@ -144,5 +144,5 @@ rule show_tables:
         config=CONFIG_FILE,
         settings=digest(*TIER.runs.values()),
     shell:
-        "progrpo tables --config {params.config} --own --table page --out {output[0]} > {log} 2>&1 && "
-        "progrpo tables --config {params.config} --own >> {log} 2>&1"
+        "progrpo tables --config {params.config:q} --own --table page --out {output[0]:q} > {log:q} 2>&1 && "
+        "progrpo tables --config {params.config:q} --own >> {log:q} 2>&1"

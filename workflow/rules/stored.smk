@@ -40,4 +40,4 @@ rule adopt_published:
         folders=[pointer.removesuffix(".dvc") for pointer in POINTERS],
         results=subpath(output.summary, parent=True),
     shell:
-        "dvc pull --force {input.pointers} > {log} 2>&1 && cp -r {params.folders} {input.summary} {params.results}/"
+        "dvc pull --force {input.pointers:q} > {log:q} 2>&1 && cp -r {params.folders:q} {input.summary:q} {params.results:q}/"

@@ -32,11 +32,11 @@ rule train:
         nodes=launched(lambda asked: asked.nodes),
         gpus=launched(lambda asked: asked.gpus),
     shell:
-        "bash workflow/scripts/launch.sh {params.nodes} {params.gpus}"
-        " progrpo train --config {params.config} --run {wildcards.run}"
-        " --seed {wildcards.seed} --out {params.folder}"
-        " --if-changed begin-anew --wait-for-lock --fingerprint {params.code}"
-        " > {log} 2>&1"
+        "bash workflow/scripts/launch.sh {params.nodes:q} {params.gpus:q}"
+        " progrpo train --config {params.config:q} --run {wildcards.run:q}"
+        " --seed {wildcards.seed:q} --out {params.folder:q}"
+        " --if-changed begin-anew --wait-for-lock --fingerprint {params.code:q}"
+        " > {log:q} 2>&1"
 
 
 use rule train as train_on_several_nodes with:

@@ -9,6 +9,14 @@ if [ ! -f "config/$tier.yaml" ]; then
   exit 2
 fi
 
+# One at a time in a folder. Snakemake does not inherit the lock: a training that it left behind must not hold it.
+mkdir -p .snakemake
+exec 9> .snakemake/reproduce.lock
+if ! flock --nonblock 9; then
+  echo "make reproduce: already runs in this folder; wait for it or stop it" >&2
+  exit 2
+fi
+
 # A killed Snakemake leaves its lock behind. It is stale when no Snakemake works in this folder any more.
 working=
 for process in $(pgrep -f snakemake || true); do
@@ -19,10 +27,10 @@ if [ -n "$(ls .snakemake/locks 2>/dev/null)" ]; then
     echo "make reproduce: Snakemake already runs in this folder (process $working); wait for it or stop it" >&2
     exit 2
   fi
-  snakemake --quiet all --config tier="$tier" --unlock
+  snakemake --quiet all --config tier="$tier" --unlock 9>&-
 fi
 
-snakemake all --profile local --cores "$cores" --quiet rules --config tier="$tier"
+snakemake all --profile local --cores "$cores" --quiet rules --config tier="$tier" 9>&-
 python workflow/scripts/overview.py "$tier"
 echo
 progrpo compare --config "config/$tier.yaml"

@@ -2,6 +2,8 @@
 read."""
 
 import re
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +11,10 @@ from PIL import Image, ImageOps
 
 from progrpo.benchmarks.prompt_sets import Vocabulary, validate_record
 from progrpo.errors import UserError
-from progrpo.files import read_json, read_jsonl
+from progrpo.files import read_jsonl
+from progrpo.safe_names import path_inside
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -24,23 +29,22 @@ class BenchmarkImage:
     source: str
 
 
-def list_images(folder: Path | str) -> list[BenchmarkImage]:
+def list_images(folder: Path | str, allow_partial: bool = False) -> list[BenchmarkImage]:
     """The images of a folder in a fixed order.
 
     Layouts, first match: `prompts.jsonl` with {"image", "prompt", "metadata"} per line (this project);
     `<00000>/metadata.jsonl` with `<00000>/samples/NNNN.png` (GenEval); `<prompt>_<number>.png`, maybe in
-    `samples/` (T2I-CompBench, which parses the names). UserError: no such folder, no image in it, a listed
-    file that does not exist, a line that names no image.
+    `samples/` (T2I-CompBench, which parses the names). UserError: no such folder, no image in it, a line that
+    names no image or an image a second time, a record that is missing or not alone in its file, and, unless
+    allow_partial, anything that `gaps` finds.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder of images")
-    if (folder / "prompts.jsonl").exists():
-        images = _own_layout(folder)
-    elif any(_geneval_folders(folder)):
-        images = _geneval_layout(folder)
-    else:
-        images = _compbench_layout(folder)
+    layout = _layout(folder)
+    images = layout(folder)
+    missing = gaps(folder)
+    if missing and (not images or not allow_partial):
+        hint = "generate them again" if not images else "make them whole or give --allow-partial"
+        raise UserError(f"{folder}: {missing}; {hint}")
     if not images:
         raise UserError(
             f"{folder}: no images; expected prompts.jsonl, 00000/samples/0000.png or '<prompt>_000000.png'; "
@@ -49,48 +53,121 @@ def list_images(folder: Path | str) -> list[BenchmarkImage]:
     return images
 
 
-def _own_layout(folder: Path) -> list[BenchmarkImage]:
-    index, images = folder / "prompts.jsonl", []
+def gaps(folder: Path | str) -> str | None:
+    """What of a folder of images would not be scored, counted, or None: prompts without an image or with fewer than the
+    others, numbers left out, files whose names the benchmark does not take."""
+    folder = Path(folder)
+    return {_own_layout: _own_gaps, _geneval_layout: _geneval_gaps, _compbench_layout: _compbench_gaps}[
+        _layout(folder)
+    ](folder)
+
+
+def _layout(folder: Path) -> Callable[[Path], list[BenchmarkImage]]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of images")
+    if (folder / "prompts.jsonl").exists():
+        return _own_layout
+    return _geneval_layout if _geneval_folders(folder) else _compbench_layout
+
+
+def _own_lines(folder: Path) -> Iterator[tuple[str, Path, dict]]:
+    """("file:line", image, line) of `prompts.jsonl`."""
+    index, seen = folder / "prompts.jsonl", {}
     for number, line in read_jsonl(index):
         where = f"{index}:{number}"
         name, prompt = line.get("image"), line.get("prompt")
         if not isinstance(name, str) or not isinstance(prompt, str):
             raise UserError(f'{where}: the line needs the strings "image" and "prompt"')
-        if not (folder / name).is_file():
-            raise UserError(f"{where}: image {name} does not exist in {folder}; generate it again")
-        images.append(BenchmarkImage(name, folder / name, prompt, line.get("metadata"), where))
-    return images
+        if seen.setdefault(name, number) != number:
+            raise UserError(f"{where}: image {name} stands in line {seen[name]} too")
+        try:
+            yield where, path_inside(folder, name), line
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from None
+
+
+def _own_layout(folder: Path) -> list[BenchmarkImage]:
+    return [
+        BenchmarkImage(line["image"], path, line["prompt"], line.get("metadata"), where)
+        for where, path, line in _own_lines(folder)
+        if path.is_file()
+    ]
+
+
+def _own_gaps(folder: Path) -> str | None:
+    lines = list(_own_lines(folder))
+    missing = [(where, line["image"]) for where, path, line in lines if not path.is_file()]
+    if missing:
+        return f"{len(missing)} of {len(lines)} images do not exist, the first is {missing[0][1]} ({missing[0][0]})"
+    listed = {path for _, path, _ in lines}
+    others = [
+        p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.suffix.lower() in PICTURES and p not in listed
+    ]
+    return f"{len(others)} images are not in prompts.jsonl, the first is {others[0]}" if others else None
 
 
 def _geneval_folders(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.is_dir() and f.name.isdigit())
+    return sorted(f for f in folder.iterdir() if f.is_dir() and f.name.isascii() and f.name.isdigit())
+
+
+def _geneval_samples(prompt_folder: Path) -> list[Path]:
+    # the original's pattern; grids and previews do not count
+    return sorted(path for path in (prompt_folder / "samples").glob("*.png") if re.fullmatch(r"\d+\.png", path.name))
 
 
 def _geneval_layout(folder: Path) -> list[BenchmarkImage]:
     images = []
     for prompt_folder in _geneval_folders(folder):
         source = prompt_folder / "metadata.jsonl"
-        record = read_json(source)
-        if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
-            raise UserError(f'{source}:1: not a GenEval record: it needs the strings "tag" and "prompt"')
-        for path in sorted((prompt_folder / "samples").glob("*.png")):
-            if re.match(r"\d+\.png", path.name):  # the original's pattern; grids and previews do not count
-                name = str(path.relative_to(folder))
-                images.append(BenchmarkImage(name, path, record["prompt"], record, f"{source}:1"))
+        records = list(read_jsonl(source))
+        if len(records) != 1:
+            raise UserError(f"{source}: expected the one GenEval record of the prompt, found {len(records)}")
+        [(number, record)] = records
+        where = f"{source}:{number}"
+        if not isinstance(record.get("prompt"), str):
+            raise UserError(f'{where}: not a GenEval record: it needs the strings "tag" and "prompt"')
+        for path in _geneval_samples(prompt_folder):
+            images.append(BenchmarkImage(str(path.relative_to(folder)), path, record["prompt"], record, where))
     return images
 
 
+def _geneval_gaps(folder: Path) -> str | None:
+    folders = _geneval_folders(folder)
+    counts = {f.name: len(_geneval_samples(f)) for f in folders}
+    most, left_out = max(counts.values()), max(int(name) for name in counts) + 1 - len({int(name) for name in counts})
+    empty = [name for name, count in counts.items() if count == 0]
+    fewer = [name for name, count in counts.items() if 0 < count < most]
+    if empty:
+        other = Counter(p.suffix for name in empty for p in (folder / name).rglob("*") if p.suffix.lower() in PICTURES)
+        found = "".join(f", {number} {suffix} there" for suffix, number in sorted(other.items()))
+        return f"{len(empty)} of {len(counts)} prompts have no samples/NNNN.png, the first is {empty[0]}{found}"
+    if fewer:
+        return f"{len(fewer)} of {len(counts)} prompts have fewer images than the {most} of others, the first is {fewer[0]}"
+    return f"{left_out} prompt folders are left out of 0 to {max(map(int, counts))}" if left_out else None
+
+
+def _compbench_folder(folder: Path) -> Path:
+    return folder / "samples" if (folder / "samples").is_dir() else folder
+
+
 def _compbench_layout(folder: Path) -> list[BenchmarkImage]:
-    samples = folder / "samples" if (folder / "samples").is_dir() else folder
     found = []
-    for path in samples.glob("*.png"):
-        match = re.fullmatch(r"(.+)_(\d+)\.png", path.name)
+    for path in _compbench_folder(folder).glob("*.png"):
+        match = re.fullmatch(r"(.+)_(\d+)\.png", path.name, re.DOTALL)
         if match:
             found.append((int(match[2]), path, match[1]))
     return [
         BenchmarkImage(str(path.relative_to(folder)), path, prompt, None, str(path))
         for _, path, prompt in sorted(found)
     ]
+
+
+def _compbench_gaps(folder: Path) -> str | None:
+    pictures = [p for p in sorted(_compbench_folder(folder).iterdir()) if p.suffix.lower() in PICTURES and p.is_file()]
+    odd = [p.name for p in pictures if not re.fullmatch(r".+_\d+\.png", p.name, re.DOTALL)]
+    if not odd:
+        return None
+    return f"{len(odd)} of {len(pictures)} images are not named '<prompt>_000000.png', the first is {odd[0]}"
 
 
 def require_records(images: list[BenchmarkImage], vocabulary: Vocabulary) -> None:

@@ -7,13 +7,15 @@ prompts/create_prompts.py). Other keys of a clause (the miniature world's "textu
 verdict does not look at them.
 """
 
+import csv
 import difflib
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from progrpo.errors import UserError
-from progrpo.files import read_json, read_jsonl
+from progrpo.files import read_json, read_jsonl, read_text
 
 RELATIONS = ("left of", "right of", "above", "below")
 
@@ -44,20 +46,20 @@ def load_prompts(
 ) -> list[PromptRecord]:
     """Prompts of a file in its order, of each style the first `limit_per_style`, of these the first `limit`.
 
-    path: .txt (a prompt per line), .jsonl (GenEval records, or objects with "prompt" and maybe "metadata") or .json
-    (a list of strings), or a folder of .json files, one per style, as HPSv2's benchmark has them. distinct:
-    repeated entries count once (DrawBench's file has each five times). vocabulary: when given, records may name
+    path: .txt (a prompt per line), .jsonl (GenEval records, or objects with "prompt" and maybe "metadata"), .json (a list of
+    strings or of such objects), .tsv or .csv (a table with the column "prompt", as PartiPrompts has it), or a folder of
+    .json files, one per style, as HPSv2's benchmark has them. A file under another of these endings is known by its content.
+    distinct: repeated entries count once (DrawBench's file has each five times). vocabulary: when given, records may name
     only its classes and colours. UserError names file and line (or item) of the first entry that is no prompt or no
     valid record, an empty file, and a style with fewer prompts than `limit_per_style`, or a prompt without a style.
     """
     path = Path(path)
-    readers = {".txt": _read_text, ".jsonl": _read_jsonl, ".json": _read_json}
     if path.is_dir():
         prompts = _read_styles(path, vocabulary)
-    elif path.suffix in readers:
-        prompts = readers[path.suffix](path, vocabulary)
+    elif path.suffix.lower() in (".txt", ".json", ".jsonl", ".tsv", ".csv"):
+        prompts = _read_file(path, vocabulary)
     else:
-        raise UserError(f"{path}: unknown kind of prompt file {path.suffix!r}; use .txt, .jsonl or .json")
+        raise UserError(f"{path}: unknown kind of prompt file {path.suffix!r}; use .txt, .jsonl, .json, .tsv or .csv")
     if not prompts:
         raise UserError(f"{path}: holds no prompt")
     if distinct:
@@ -80,24 +82,58 @@ def _first_of_each_style(prompts: list[PromptRecord], count: int, path: Path) ->
     return [record for records in styles.values() for record in records[:count]]
 
 
-def _read_text(path: Path, vocabulary: Vocabulary | None) -> list[PromptRecord]:
+def _read_file(path: Path, vocabulary: Vocabulary | None) -> list[PromptRecord]:
+    text, suffix = read_text(path), path.suffix.lower()
+    head = text.strip()
+    first = head.split("\n", 1)[0]
+    if suffix == ".json" or head.startswith("["):
+        as_list = head.startswith("[") or not _is_json(first)
+        if suffix in (".json", ".jsonl") or _is_json(head):
+            return _read_json(path, vocabulary) if as_list else _read_jsonl(path, vocabulary)
+    if suffix == ".jsonl" or (first.startswith("{") and _is_json(first)):
+        return _read_jsonl(path, vocabulary)
+    delimiter = "," if suffix == ".csv" else "\t"
+    if suffix in (".tsv", ".csv") or (delimiter in first and "prompt" in first.lower().split(delimiter)):
+        return _read_table(path, text, delimiter)
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if lines and all("\t" in line.strip() for _, line in lines):
+        raise UserError(f'{path}: a table (every line holds a tab) without a column "prompt" in its first line')
+    return [PromptRecord(line.strip()) for _, line in lines]
+
+
+def _is_json(text: str) -> bool:
+    """Whether a text is JSON: a prompt, too, may begin with a bracket."""
     try:
-        lines = path.read_text().split("\n")  # not splitlines: prompts of users hold U+2028 and form feeds
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error})") from None
-    return [PromptRecord(line.strip()) for line in lines if line.strip()]
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _read_table(path: Path, text: str, delimiter: str) -> list[PromptRecord]:
+    # PartiPrompts' cells hold quotes that quote nothing, so a tab-separated table is read as it stands
+    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
+    prompts = []
+    try:
+        head = [cell.strip().lower() for cell in next(rows, [])]
+        if head.count("prompt") != 1:
+            raise UserError(f'{path}:1: the table needs one column "prompt"; it has {", ".join(head)[:80] or "none"}')
+        for row in rows:
+            if any(cell.strip() for cell in row):
+                if len(row) <= head.index("prompt") or not row[head.index("prompt")].strip():
+                    raise UserError(f"{path}:{rows.line_num}: the row has no prompt")
+                prompts.append(PromptRecord(row[head.index("prompt")].strip()))
+    except csv.Error as error:
+        raise UserError(f"{path}:{rows.line_num}: not a table ({error})") from None
+    return prompts
 
 
 def _read_json(path: Path, vocabulary: Vocabulary | None) -> list[PromptRecord]:
     prompts = read_json(path)
     if not isinstance(prompts, list):
         raise UserError(f"{path}: expected a JSON list of prompts, found {type(prompts).__name__}")
-    for number, prompt in enumerate(prompts, 1):
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise UserError(f"{path}: item {number} is not a prompt: {json.dumps(prompt)[:60]}")
-    return [PromptRecord(prompt) for prompt in prompts]
+    return [_record(prompt, f"{path}: item {number}", vocabulary) for number, prompt in enumerate(prompts, 1)]
 
 
 def _read_styles(folder: Path, vocabulary: Vocabulary | None) -> list[PromptRecord]:
@@ -109,17 +145,24 @@ def _read_styles(folder: Path, vocabulary: Vocabulary | None) -> list[PromptReco
 
 
 def _read_jsonl(path: Path, vocabulary: Vocabulary | None) -> list[PromptRecord]:
-    records = []
-    for number, line in read_jsonl(path):
-        where = f"{path}:{number}"
-        prompt = line.get("prompt")
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise UserError(f'{where}: the record has no "prompt"')
-        metadata = line if "include" in line else line.get("metadata")
-        if metadata is not None:
-            validate_record(metadata, where, vocabulary)
-        records.append(PromptRecord(prompt, metadata))
-    return records
+    return [_record(line, f"{path}:{number}", vocabulary) for number, line in read_jsonl(path)]
+
+
+def _record(entry: object, where: str, vocabulary: Vocabulary | None) -> PromptRecord:
+    """The prompt of a string or of an object; UserError begins with `where`."""
+    prompt = entry.get("prompt") if isinstance(entry, dict) else entry
+    if isinstance(entry, dict) and (not isinstance(prompt, str) or not prompt.strip()):
+        raise UserError(f'{where}: the record has no "prompt"')
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise UserError(f"{where} is not a prompt: {json.dumps(prompt)[:60]}")
+    if "\0" in prompt:
+        raise UserError(f"{where}: the prompt holds a NUL character")
+    if isinstance(entry, str):
+        return PromptRecord(prompt)
+    metadata = entry if "include" in entry else entry.get("metadata")
+    if metadata is not None:
+        validate_record(metadata, where, vocabulary)
+    return PromptRecord(prompt, metadata)
 
 
 def validate_record(record: dict, where: str, vocabulary: Vocabulary | None = None) -> None:
@@ -134,8 +177,10 @@ def validate_record(record: dict, where: str, vocabulary: Vocabulary | None = No
     ):
         raise UserError(f'{where}: not a GenEval record: it needs the strings "tag" and "prompt"')
     include, exclude = record.get("include"), record.get("exclude", [])
-    if not isinstance(include, list) or not include or not isinstance(exclude, list):
-        raise UserError(f'{where}: not a GenEval record: "include" must be a list of at least one clause')
+    if not isinstance(include, list) or not isinstance(exclude, list) or not include + exclude:
+        raise UserError(
+            f'{where}: not a GenEval record: "include" and "exclude" must be lists with at least one clause'
+        )
     for index, clause in enumerate(include):
         _validate_clause(clause, where, vocabulary)
         if "position" in clause:

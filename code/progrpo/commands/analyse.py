@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from progrpo.commands.options import HelpFormatter
+from progrpo.commands.options import HelpFormatter, require_between
 from progrpo.errors import UserError
 
 # Quantity of the study -> key of metrics.jsonl. The reward of the unpruned group, so that arms are comparable; the
@@ -64,16 +64,6 @@ def _add_ovf_study(studies) -> None:
     study.add_argument("--window", type=int, default=10, help="iterations of the trailing mean")
 
 
-def _arrays(path: str, keys: tuple[str, ...]) -> list:
-    from progrpo.files import read_json
-
-    stored = read_json(path)
-    for key in keys:
-        if not isinstance(stored, dict) or key not in stored:
-            raise UserError(f"{path}: no {key!r}; write the file with `progrpo sample-rewards`")
-    return [*(stored[key] for key in keys), stored]
-
-
 def _analysed(path: str, analyse: Callable[[], dict]) -> dict:
     """The result of `analyse`, whose complaints about the data of `path` become one line for the user."""
     try:
@@ -86,8 +76,11 @@ def run_clustering(arguments: argparse.Namespace) -> int:
     """Analyse stored rewards of P prompts x n trajectories."""
     from progrpo.analysis import reward_clustering
     from progrpo.files import write_json
+    from progrpo.report.schema import Rewards
+    from progrpo.typed import read_checked
 
-    rewards, _ = _arrays(arguments.rewards, ("rewards",))
+    require_between("--simulations", arguments.simulations, 1, 10**6)
+    rewards = read_checked(Rewards, arguments.rewards)["rewards"]
     keeps = tuple(arguments.keep) if arguments.keep else None
     result = _analysed(arguments.rewards, lambda: reward_clustering.analyse(rewards, keeps, arguments.simulations))
     write_json(arguments.out, result)
@@ -113,8 +106,12 @@ def run_pilot(arguments: argparse.Namespace) -> int:
     """Analyse stored preview and terminal rewards of an unpruned pool."""
     from progrpo.analysis import pruning_pilot
     from progrpo.files import write_json
+    from progrpo.report.schema import Previews
+    from progrpo.typed import read_checked
 
-    previews, terminal, stored = _arrays(arguments.previews, ("previews", "terminal"))
+    require_between("--tolerance", arguments.tolerance, 0, 1)
+    stored = read_checked(Previews, arguments.previews)
+    previews, terminal = stored["previews"], stored["terminal"]
     pairs = _pairs(arguments.pairs) or stored.get("candidates")
     counts = arguments.counts
     if not counts and stored.get("keep"):
@@ -133,17 +130,21 @@ def run_pilot(arguments: argparse.Namespace) -> int:
 
 
 def _metrics(folders: list[str]) -> dict[str, list[list[float]]]:
-    from progrpo.files import read_jsonl
+    from progrpo.report.summary import read_metrics
 
     runs = {quantity: [] for quantity in OVF_STUDY_METRICS}
     for folder in folders:
         path = Path(folder) / "metrics.jsonl"
-        lines = list(read_jsonl(path))
+        lines = read_metrics(path)
+        if not lines:
+            raise UserError(f"{path}: empty; train the run first")
         for quantity, key in OVF_STUDY_METRICS.items():
-            for number, line in lines:
-                if key not in line:
-                    raise UserError(f"{path}:{number}: no {key!r}; was this file written by `progrpo train`?")
-            runs[quantity].append([line[key] for _, line in lines])
+            values = [line.get(key) for line in lines]
+            if None in values:
+                raise UserError(
+                    f"{path}: entry {values.index(None) + 1}: no {key!r}; was it written by `progrpo train`?"
+                )
+            runs[quantity].append(values)
     return runs
 
 
@@ -152,6 +153,7 @@ def run_ovf_study(arguments: argparse.Namespace) -> int:
     from progrpo.analysis import ovf_study
     from progrpo.files import write_json
 
+    require_between("--window", arguments.window, 1, 10**6)
     folders = {arm: getattr(arguments, arm) for arm in ovf_study.ARMS}
     arms = {arm: _metrics(paths) for arm, paths in folders.items()}
     result = _analysed(", ".join(sum(folders.values(), [])), lambda: ovf_study.analyse(arms, arguments.window))

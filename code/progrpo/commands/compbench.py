@@ -3,7 +3,14 @@
 import argparse
 from pathlib import Path
 
-from progrpo.commands.options import HelpFormatter, add_device, progress_bar
+from progrpo.commands.options import (
+    HelpFormatter,
+    add_allow_partial,
+    add_device,
+    progress_bar,
+    require_between,
+    require_other_file,
+)
 from progrpo.errors import UserError
 
 SPATIAL = "spatial"
@@ -71,6 +78,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="who finds noun chunks; recorded in results",
     )
+    add_allow_partial(parser)
     add_device(parser)
 
 
@@ -90,11 +98,19 @@ def run_vqa(arguments: argparse.Namespace) -> None:
     vqa = load_vqa(arguments.model, choose_device(arguments.device), arguments.tokenizer)
     bar, progress = progress_bar()
     with bar:
-        lines = vqa_scores(arguments.images, vqa, chunker, arguments.batch_size, progress)
-    scores = summary(lines, arguments.category, vqa, chunker)
+        lines = vqa_scores(arguments.images, vqa, chunker, arguments.batch_size, progress, arguments.allow_partial)
+    scores = {**summary(lines, arguments.category, vqa, chunker), **_partial(arguments.images)}
     write_jsonl(arguments.out, lines)
     write_json(arguments.out.with_suffix(".summary.json"), scores)
     print(f"BLIP-VQA {arguments.category}: {scores['score']:.4f} over {len(lines)} images (chunks: {chunker.name})")
+
+
+def _partial(images: Path) -> dict[str, str]:
+    """What the result says of a folder of images that is not whole; nothing of a whole one."""
+    from progrpo.benchmarks.images import gaps
+
+    missing = gaps(images)
+    return {"partial": missing} if missing else {}
 
 
 def run_detect(arguments: argparse.Namespace) -> None:
@@ -105,13 +121,17 @@ def run_detect(arguments: argparse.Namespace) -> None:
     from progrpo.files import write_json, write_jsonl
     from progrpo.grpo.backbone import silence_libraries
 
+    require_between("--threshold", arguments.threshold, 0, 1)
     silence_libraries()
     chunker = load_chunker(arguments.chunker)
     detector = load_spatial_detector(arguments.model, choose_device(arguments.device))
     bar, progress = progress_bar()
     with bar:
-        lines = detect_spatial(arguments.images, detector, chunker, arguments.threshold, progress)
+        lines = detect_spatial(
+            arguments.images, detector, chunker, arguments.threshold, progress, arguments.allow_partial
+        )
     settings = {"metric": f"spatial_{detector.name}", "chunker": chunker.name, "threshold": arguments.threshold}
+    settings |= _partial(arguments.images)
     write_json(arguments.out.with_suffix(".settings.json"), settings)
     write_jsonl(arguments.out, lines)
     print(f"{arguments.out}: {len(lines)} images")
@@ -119,15 +139,17 @@ def run_detect(arguments: argparse.Namespace) -> None:
 
 def run_verdict(arguments: argparse.Namespace) -> None:
     """Score stored detections of spatial prompts."""
-    from progrpo.benchmarks.compbench.spatial import summary, verdicts
-    from progrpo.files import read_json, read_jsonl, write_json, write_jsonl
+    from progrpo.benchmarks.compbench.spatial import Settings, summary, verdicts
+    from progrpo.files import read_jsonl, write_json, write_jsonl
+    from progrpo.typed import read_checked
 
     path = arguments.detections
+    require_other_file(arguments.out, path)
     results = verdicts((f"{path}:{number}", line) for number, line in read_jsonl(path))
     if not results:
         raise UserError(f"{path}: holds no detections; run `progrpo compbench detect` first")
     settings_file = path.with_suffix(".settings.json")
-    settings = read_json(settings_file) if settings_file.is_file() else {"metric": "spatial_external"}
+    settings = read_checked(Settings, settings_file) if settings_file.is_file() else {"metric": "spatial_external"}
     scores = {**settings, **summary(results, arguments.metric or settings["metric"])}
     write_jsonl(arguments.out, results)
     write_json(arguments.out.with_suffix(".summary.json"), scores)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from progrpo.commands.options import HelpFormatter, add_device, add_start, start_of
+from progrpo.commands.options import HelpFormatter, add_allow_partial, add_device, add_start, start_of
 
 
 def add_parser(commands) -> None:
@@ -21,6 +21,7 @@ def add_parser(commands) -> None:
         "--prompts", nargs="+", metavar="SET", help="prompt sets (default: every sub-folder of --images)"
     )
     parser.add_argument("--out", required=True, type=Path, help="folder of the results")
+    add_allow_partial(parser)
     add_device(parser)
     add_start(parser)
     parser.set_defaults(run=run)
@@ -33,5 +34,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config)
     start = start_of(arguments)
-    evaluate_images(config, arguments.images, arguments.prompts, arguments.out, arguments.device, start)
+    sets, partial = arguments.prompts, arguments.allow_partial
+    evaluate_images(config, arguments.images, sets, arguments.out, arguments.device, start, partial)
     return 0

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from progrpo.commands.options import HelpFormatter
+from progrpo.commands.options import HelpFormatter, require_between
 from progrpo.errors import UserError
 
 FIGURES = {
@@ -41,19 +41,20 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.figure != "fig5" and len(arguments.data) != 1:
         raise UserError(f"--data: {arguments.figure} is drawn from one file, not {len(arguments.data)}")
+    require_between("--window", arguments.window, 1, 10**6)
     try:
-        figure = _draw(arguments, arguments.data[0])
-    except (KeyError, ValueError, TypeError) as error:
+        paths = figures.save(_draw(arguments, arguments.data[0]), arguments.out)
+    except (KeyError, ValueError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
         raise UserError(f"{' '.join(arguments.data)}: not data of {arguments.figure} ({what})") from None
-    for path in figures.save(figure, arguments.out):
+    for path in paths:
         print(path)
     return 0
 
 
 def _draw(arguments: argparse.Namespace, path: str):
-    from progrpo.files import read_json
-    from progrpo.report import figures
+    from progrpo.report import figures, schema
+    from progrpo.typed import read_checked
 
     if arguments.figure == "fig5":
         return figures.draw_training_curves(
@@ -61,37 +62,46 @@ def _draw(arguments: argparse.Namespace, path: str):
         )
     if arguments.figure in ("fig7", "qualitative"):
         return figures.draw_grid(*_grid(path))
-    draw = {
-        "fig2": figures.draw_ovf_study,
-        "fig6": figures.draw_reward_distribution,
-        "pilot": figures.draw_pilot,
+    draw, kind = {
+        "fig2": (figures.draw_ovf_study, schema.OvfStudy),
+        "fig6": (figures.draw_reward_distribution, schema.Clustering),
+        "pilot": (figures.draw_pilot, schema.Pilot),
     }[arguments.figure]
-    return draw(read_json(path))
+    return draw(read_checked(kind, path))
 
 
 def _grid(path: str) -> tuple:
     """Images, prompts and column labels of an .npz; without labels the columns are completed steps."""
-    import numpy as np
+    from progrpo.files import read_arrays
 
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            images, prompts = stored["images"], stored["prompts"].tolist()
-            labels = stored["labels"].tolist() if "labels" in stored else None
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    return images, prompts, labels or [f"t = {step}" for step in range(images.shape[1])]
+    stored = read_arrays(path, ("images", "prompts", "labels"))
+    for key, kind, dimensions in (("images", "u1", 5), ("prompts", "U", 1), ("labels", "U", 1)):
+        array = stored.get(key)
+        if key == "labels" and array is None:
+            continue
+        if array is None or array.ndim != dimensions or array.dtype.kind != kind[0] or array.size == 0:
+            raise UserError(
+                f"{path}: {key}: missing, empty or of another type; expected {dimensions} dimensions of {kind}"
+            )
+    images = stored["images"]
+    labels = stored["labels"].tolist() if "labels" in stored else [f"t = {step}" for step in range(images.shape[1])]
+    return images, [_printable(text) for text in stored["prompts"].tolist()], [_printable(text) for text in labels]
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _runs(paths: list[str]) -> dict[str, list[list[dict]]]:
     """{run: metric records of each seed} from run folders `<run>-seed<seed>` or the metrics files inside them."""
-    from progrpo.files import read_jsonl
     from progrpo.names import parse_seed_folder
+    from progrpo.report.summary import read_metrics
 
     runs: dict[str, list[list[dict]]] = {}
     for path in map(Path, paths):
         folder = path.parent if path.suffix == ".jsonl" else path
         run, _ = parse_seed_folder(folder.name) or (folder.name, 0)
-        records = [record for _, record in read_jsonl(folder / "metrics.jsonl")]
+        records = read_metrics(folder / "metrics.jsonl")
         if not records:
             raise UserError(f"{folder / 'metrics.jsonl'}: empty; train the run first")
         runs.setdefault(run, []).append(records)

@@ -4,7 +4,14 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from progrpo.commands.options import HelpFormatter, add_device, progress_bar
+from progrpo.commands.options import (
+    HelpFormatter,
+    add_allow_partial,
+    add_device,
+    progress_bar,
+    require_between,
+    require_other_file,
+)
 from progrpo.errors import UserError
 
 
@@ -33,6 +40,7 @@ def add_parser(commands) -> None:
     detect.add_argument(
         "--clip", type=Path, help="CLIP folder for colours (clip-vit-large-patch14); default: as --model"
     )
+    add_allow_partial(detect)
     add_device(detect)
     detect.add_argument("--batch-size", type=int, default=1, help="images of one size per forward pass")
     detect.set_defaults(run=run_detect)
@@ -65,14 +73,20 @@ def run_prompts(arguments: argparse.Namespace) -> None:
 def run_detect(arguments: argparse.Namespace) -> None:
     """Write the detections of a folder of images."""
     from progrpo.benchmarks.geneval.detect import detect_images, vocabulary, write_detections
+    from progrpo.benchmarks.images import gaps
 
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
     detector, colors = _load_models(arguments)
     bar, progress = progress_bar()
     with bar:
-        lines = detect_images(arguments.images, detector, colors, arguments.batch_size, progress)
-    write_detections(arguments.out, lines, vocabulary(detector, colors), asdict(detector.pipeline))
+        lines = detect_images(
+            arguments.images, detector, colors, arguments.batch_size, progress, arguments.allow_partial
+        )
+    partial = gaps(arguments.images)
+    write_detections(arguments.out, lines, vocabulary(detector, colors), asdict(detector.pipeline), partial)
+    if partial:
+        print(f"partial: {partial}")
     print(f"{arguments.out}: {len(lines)} images")
 
 
@@ -93,7 +107,7 @@ def _load_models(arguments: argparse.Namespace):
     device = choose_device(arguments.device)
     if arguments.model:
         return load(arguments.model, arguments.clip)
-    images = list_images(arguments.images)
+    images = list_images(arguments.images, arguments.allow_partial)
     misfit = UserError(
         "--model: no GenEval detector of config/*.yaml is here; `progrpo fetch mask2former` and `clip-vit-l14`, or name a folder"
     )
@@ -124,25 +138,33 @@ def _configured_models() -> list[tuple[Path, Path]]:
 
 def run_verdict(arguments: argparse.Namespace) -> None:
     """Judge stored detections, print and write the scores."""
-    from progrpo.benchmarks.geneval.detect import stored_vocabulary
+    from progrpo.benchmarks.geneval.detect import stored_settings
     from progrpo.benchmarks.geneval.verdict import Protocol, summary, verdicts
     from progrpo.files import read_jsonl, write_json, write_jsonl
 
     path = arguments.detections
+    require_other_file(arguments.out, path)
+    for option in ("threshold", "counting_threshold", "max_overlap"):
+        require_between(f"--{option.replace('_', '-')}", getattr(arguments, option), 0, 1)
+    require_between("--max-objects", arguments.max_objects, 1, 10**6)
     lines = [(f"{path}:{number}", line) for number, line in read_jsonl(path)]
     if not lines:
         raise UserError(f"{path}: holds no detections; run `progrpo geneval detect` first")
-    known = stored_vocabulary(path) or vocabulary_of(lines[0][1].get("metadata"))
+    known, partial = stored_settings(path)
+    known = known or vocabulary_of(lines[0][1].get("metadata"))
     protocol = Protocol(arguments.threshold, arguments.counting_threshold, arguments.max_objects, arguments.max_overlap)
     results = verdicts(lines, known, protocol)
     scores = summary([line["metadata"] for _, line in lines], results)
     write_jsonl(arguments.out, results)
-    write_json(arguments.out.with_suffix(".summary.json"), {**scores, "protocol": asdict(protocol)})
+    write_json(
+        arguments.out.with_suffix(".summary.json"),
+        {**scores, "protocol": asdict(protocol), **({"partial": partial} if partial else {})},
+    )
     for tag, entry in scores["tags"].items():
         print(f"{tag:<16} = {entry['score']:.2%} ({entry['correct']} / {entry['images']})")
     print(f"% correct images  = {scores['correct_images']:.2%} of {scores['images']}")
     print(f"% correct prompts = {scores['correct_prompts']:.2%} of {scores['prompts']}")
-    print(f"overall (mean of tags) = {scores['overall']:.5f}")
+    print(f"overall (mean of tags) = {scores['overall']:.5f}" + (f"  PARTIAL: {partial}" if partial else ""))
 
 
 def vocabulary_of(record: dict):

@@ -2,9 +2,11 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 from tqdm import tqdm
 
+from progrpo.errors import UserError
 from progrpo.identity import Start
 
 
@@ -45,6 +47,28 @@ def add_start(parser: argparse.ArgumentParser) -> None:
 def start_of(arguments: argparse.Namespace) -> Start:
     """The values of `add_start`'s options."""
     return Start(arguments.if_changed, arguments.wait_for_lock, arguments.fingerprint)
+
+
+def add_allow_partial(parser: argparse.ArgumentParser) -> None:
+    """Add `--allow-partial`."""
+    parser.add_argument(
+        "--allow-partial",
+        action="store_true",
+        help="score a folder in which images are missing or misnamed; the result says so",
+    )
+
+
+def require_between(name: str, value: float, low: float, high: float) -> None:
+    """UserError when an option's value is not in [low, high]; NaN is not."""
+    if not low <= value <= high:
+        raise UserError(f"{name} {value}: must be between {low:g} and {high:g}")
+
+
+def require_other_file(out: Path, source: Path) -> None:
+    """UserError when --out, or the summary beside it, would replace the file that is read, or its settings."""
+    written = {path.resolve() for path in (out, out.with_suffix(".summary.json"))}
+    if written & {path.resolve() for path in (source, source.with_suffix(".settings.json"))}:
+        raise UserError(f"--out {out}: would replace {source} or its settings; name another file")
 
 
 def progress_bar() -> tuple[tqdm, Callable[[int, int], None]]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from progrpo.benchmarks.images import BenchmarkImage, list_images, open_image
+from progrpo.benchmarks.images import BenchmarkImage, gaps, list_images, open_image
 from progrpo.config import Config
 from progrpo.devices import choose_device
 from progrpo.errors import UserError
@@ -25,16 +25,25 @@ from progrpo.rewards.base import Scorer
 
 
 def evaluate_images(
-    config: Config, images: Path, sets: list[str] | None, out: Path, device_name: str, start: Start = REFUSE
+    config: Config,
+    images: Path,
+    sets: list[str] | None,
+    out: Path,
+    device_name: str,
+    start: Start = REFUSE,
+    allow_partial: bool = False,
 ) -> None:
-    """Score `images/<prompt set>/` into `out/<prompt set>.json` (means, benchmarks) and `.scores.jsonl` (each image)."""
+    """Score `images/<prompt set>/` into `out/<prompt set>.json` (means, benchmarks) and `.scores.jsonl` (each image).
+
+    UserError for a set of which images are missing, unless allow_partial; the result then says what is.
+    """
     if not images.is_dir():
         raise UserError(f"{images}: no such folder; make the images with `progrpo generate`")
     chosen = sets or [name for name in config.evaluations if (images / name).is_dir()]
     if not chosen:
         raise UserError(f"{images}: holds no prompt set of tier {config.tier} ({', '.join(config.evaluations)})")
     require_sets(config, chosen)
-    tools = Tools(config, choose_device(device_name))
+    tools = Tools(config, choose_device(device_name), allow_partial)
     for name in chosen:
         require_generated(images / name)
         folder = Folder(out, (f"{name}.*",), prefix=f"{name}.")  # the sets of a model lie side by side
@@ -45,8 +54,10 @@ def evaluate_images(
 
 def _evaluate_set(tools: "Tools", name: str, images: Path, out: Path) -> None:
     evaluation = tools.config.evaluations[name]
-    listed = list_images(images)
+    listed = list_images(images, tools.allow_partial)
     result: dict[str, Any] = {"provenance": provenance(evaluation, 0), "scores": {}}
+    if missing := gaps(images):
+        result["partial"] = missing
     columns = {scorer: score_images(tools.scorer(scorer), listed, evaluation.batch) for scorer in evaluation.scorers}
     for scorer, values in columns.items():
         result["scores"][scorer] = {"mean": fmean(values), "std": pstdev(values), "n": len(values)}
@@ -96,9 +107,9 @@ def _batches(images: list[BenchmarkImage], size: int) -> Iterator[tuple[list[Ben
 class Tools:
     """Scorers and benchmark models of a tier, each loaded once, when it is first needed."""
 
-    def __init__(self, config: Config, device: torch.device):
+    def __init__(self, config: Config, device: torch.device, allow_partial: bool = False):
         silence_libraries()
-        self.config, self.device = config, device
+        self.config, self.device, self.allow_partial = config, device, allow_partial
         self._loaded: dict[str, Any] = {}
 
     def once(self, key: str, load) -> Any:
@@ -132,7 +143,7 @@ def run_geneval(tools: Tools, folder: Path, name: str, out: Path) -> dict:
     colors = tools.once(
         "colors", lambda: load_color_classifier(tools.setting("geneval", "color_classifier"), tools.device)
     )
-    lines = detect_images(folder, detector, colors, batch_size=8)
+    lines = detect_images(folder, detector, colors, batch_size=8, allow_partial=tools.allow_partial)
     path = out.with_name(f"{name}.detections.jsonl")
     write_jsonl(path, lines)
     results = verdicts([(f"{path}:{k}", line) for k, line in enumerate(lines, 1)], vocabulary(detector, colors))
@@ -153,14 +164,14 @@ def run_compbench(tools: Tools, folder: Path, name: str, out: Path) -> dict:
     if category == "spatial":
         path = tools.setting("compbench", "spatial_detector")
         detector = tools.once("spatial", lambda: load_spatial_detector(path, tools.device))
-        lines = detect_spatial(folder, detector, chunker)
+        lines = detect_spatial(folder, detector, chunker, allow_partial=tools.allow_partial)
         stored = out.with_name(f"{name}.detections.jsonl")
         write_jsonl(stored, lines)
         results = spatial.verdicts([(f"{stored}:{k}", line) for k, line in enumerate(lines, 1)])
         return spatial.summary(results, f"spatial_{detector.name}")
     tokenizer = tools.config.benchmarks["compbench"].get("tokenizer")  # only an original .pth needs one beside it
     model = tools.once("vqa", lambda: load_vqa(tools.setting("compbench", "vqa"), tools.device, tokenizer))
-    lines = vqa.vqa_scores(folder, model, chunker)
+    lines = vqa.vqa_scores(folder, model, chunker, allow_partial=tools.allow_partial)
     write_jsonl(out.with_name(f"{name}.answers.jsonl"), lines)
     return vqa.summary(lines, category, model, chunker)
 

@@ -16,6 +16,7 @@ from progrpo.files import read_jsonl, sha256, write_atomic, write_jsonl
 from progrpo.grpo.backbone import Backbone
 from progrpo.grpo.rollout import TrajectoryNoise, in_batches
 from progrpo.grpo.samplers import StepTable, step_mean, step_sample
+from progrpo.safe_names import file_name
 
 INDEX = "prompts.jsonl"
 
@@ -33,7 +34,8 @@ class ImageTask:
 def image_tasks(records: list[PromptRecord], prompts: PromptSet) -> list[ImageTask]:
     """Every image of a prompt set in order, named by its layout.
 
-    geneval: 00000/samples/0000.png; compbench: samples/<prompt>_000000.png; hpsv2: <style>/00000.jpg, counted within the style that
+    geneval: 00000/samples/0000.png; compbench: samples/<prompt>_000000.png (the prompt as far as
+    it can be a file name; `prompts.jsonl` keeps it whole); hpsv2: <style>/00000.jpg, counted within the style that
     the prompt's metadata names; plain: 00000.png, or 00000_00.png where a prompt has several images.
     """
     tasks, in_style = [], {}
@@ -42,11 +44,11 @@ def image_tasks(records: list[PromptRecord], prompts: PromptSet) -> list[ImageTa
             if prompts.layout == "geneval":
                 name = f"{p:05d}/samples/{k:04d}.png"
             elif prompts.layout == "compbench":
-                name = f"samples/{record.prompt}_{p * prompts.images_per_prompt + k:06d}.png"
+                name = "samples/" + file_name(record.prompt, f"_{p * prompts.images_per_prompt + k:06d}.png")
             elif prompts.layout == "hpsv2":
-                style = (record.metadata or {}).get("style", "all")
+                style = str((record.metadata or {}).get("style", "all"))
                 in_style[style] = in_style.get(style, -1) + 1
-                name = f"{style}/{in_style[style]:05d}.jpg"
+                name = f"{file_name(style)}/{in_style[style]:05d}.jpg"
             else:
                 name = f"{p:05d}.png" if prompts.images_per_prompt == 1 else f"{p:05d}_{k:02d}.png"
             tasks.append(ImageTask(name, record, p, k))

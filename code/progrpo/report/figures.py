@@ -35,6 +35,7 @@ STYLE = {
     "ytick.major.width": 0.6,
     "lines.linewidth": 1.3,
     "legend.frameon": False,
+    "text.parse_math": False,  # a prompt, or the name of a run, may hold a dollar
     "pdf.fonttype": 42,
     "savefig.dpi": 300,
 }
@@ -229,7 +230,7 @@ def draw_pilot(pilot: dict) -> Figure:
     left.plot(*paper.T, color=ORANGE, linestyle="", marker="^", markersize=5, label="paper, SD3.5-M")
     for fraction, name in zip(pilot["selected"]["fractions"], ("$t_1$", "$t_2$"), strict=True):
         left.axvline(fraction, color=GREY, linewidth=0.8, linestyle=":")
-        left.text(fraction + 0.01, 0.02, name, transform=left.get_xaxis_transform(), color=GREY)
+        left.text(fraction + 0.01, 0.02, name, transform=left.get_xaxis_transform(), color=GREY, parse_math=True)
     left.set(xlabel=f"completed steps, t / T  (T = {steps})", ylabel="Spearman, preview and final reward")
     left.set(xlim=(-0.03, 1.0), ylim=(min(-0.05, low.min() - 0.03), 1.05))
     left.legend(loc="upper left")

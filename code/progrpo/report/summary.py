@@ -8,8 +8,10 @@ from typing import Any
 from progrpo.analysis.statistics import mean_interval
 from progrpo.config import Config
 from progrpo.errors import UserError
-from progrpo.files import read_json, read_jsonl
+from progrpo.files import read_jsonl
 from progrpo.names import base_of, parse_seed_folder, seeds_of
+from progrpo.report.schema import Analyses, Evaluation, Metrics, WallClock
+from progrpo.typed import check, read_checked
 
 DIGITS = 10  # significant digits that are kept: more than any table prints (453474.18 has eight)
 ANALYSES = ("flops", "pruning_pilot", "reward_clustering", "ovf_study")
@@ -26,12 +28,15 @@ def collect(config: Config, hardware: Path) -> dict[str, Any]:
     results = Path(config.results)
     evaluated = partial(evaluation_metrics, sets=config.evaluations)
     analysis = {name: results / "analysis" / f"{name}.json" for name in ANALYSES}
+    analysed = {name: read_checked(dict[str, Any], path) for name, path in analysis.items() if path.exists()}
+    for name, result in analysed.items():
+        check(Analyses, {name: result}, analysis[name])
     return rounded(
         {
             "tier": config.tier,
             "evaluations": _by_run(results / "evaluations", config, evaluated),
             "training": _by_run(results / "runs", config, training_metrics),
-            "analysis": {name: read_json(path) for name, path in analysis.items() if path.exists()},
+            "analysis": analysed,
             "hardware": wall_clock(hardware, of={config.tier, *config.models}),
         }
     )
@@ -69,15 +74,14 @@ def evaluation_metrics(folder: Path, sets: Iterable[str]) -> dict[str, float]:
 
 
 def _metrics_of_file(path: Path) -> dict[str, float]:
-    evaluation = read_json(path)
-    try:
-        metrics = {scorer: values["mean"] for scorer, values in evaluation["scores"].items()}
-        if geneval := evaluation.get("geneval"):
-            metrics |= {"overall": geneval["overall"], **geneval["tags"]}
-        if compbench := evaluation.get("compbench"):
-            metrics["score"] = compbench["score"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not an evaluation ({error!r}); delete it and run the step again") from None
+    evaluation = read_checked(Evaluation, path)
+    if evaluation.get("partial"):
+        raise UserError(f"{path}: scores part of its images ({evaluation['partial']}); a table needs all of them")
+    metrics = {scorer: values["mean"] for scorer, values in evaluation["scores"].items()}
+    if geneval := evaluation.get("geneval"):
+        metrics |= {"overall": geneval["overall"], **geneval["tags"]}
+    if compbench := evaluation.get("compbench"):
+        metrics["score"] = compbench["score"]
     return metrics
 
 
@@ -86,10 +90,23 @@ def training_metrics(folder: Path) -> dict[str, float]:
     path = folder / "metrics.jsonl"
     if not path.exists():
         return {}
-    lines = [line for _, line in read_jsonl(path)]
+    lines = read_metrics(path)
     last = lines[-max(1, round(TAIL * len(lines))) :]
     numbers = [key for key, value in (last[0] if last else {}).items() if _is_number(value) and key != "iteration"]
-    return {key: sum(line[key] for line in last) / len(last) for key in numbers if all(key in line for line in last)}
+    return {
+        key: sum(line[key] for line in last) / len(last)
+        for key in numbers
+        if all(_is_number(line.get(key)) for line in last)
+    }
+
+
+def read_metrics(path: Path) -> list[dict[str, float | None]]:
+    """The lines of a `metrics.jsonl`; UserError names file, line and key of what is no number."""
+    lines = []
+    for number, line in read_jsonl(path):
+        check(Metrics, line, f"{path}:{number}")
+        lines.append(line)
+    return lines
 
 
 def _is_number(value: Any) -> bool:
@@ -104,18 +121,15 @@ def wall_clock(folder: Path, of: Container[str]) -> dict[str, dict[str, dict[str
     """
     devices: dict[str, dict] = {}
     for path in sorted(folder.glob("*/wall_clock*.json")):
-        record = read_json(path)
-        try:
-            if record["what"] not in of:
-                continue
-            for run, seconds in record["runs"].items():
-                devices.setdefault(record["device"], {})[run] = {
-                    "vae": seconds["decoder"],
-                    "denoiser": seconds["denoiser"],
-                    "total": seconds["total"],
-                }
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{path}: not a wall-clock measurement ({error!r}); make it with `progrpo bench`") from None
+        record = read_checked(WallClock, path)
+        if record["what"] not in of:
+            continue
+        for run, seconds in record["runs"].items():
+            devices.setdefault(record["device"], {})[run] = {
+                "vae": seconds["decoder"],
+                "denoiser": seconds["denoiser"],
+                "total": seconds["total"],
+            }
     return devices
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from progrpo.errors import UserError
-from progrpo.files import read_json
+from progrpo.files import read_object
 from progrpo.rewards.base import BatchedScorer, freeze, load_state, load_weights, require_file
 from progrpo.rewards.linear_head import load_linear_head
 from progrpo.rewards.preprocess import clip_pixels
@@ -129,7 +129,7 @@ class ImageReward(BatchedScorer):
     @classmethod
     def load(cls, path: Path, device: torch.device | str, *, tokenizer: str | None = None, **common) -> "ImageReward":
         """From a folder with ImageReward.pt, med_config.json and the tokenizer."""
-        med_config = read_json(require_file("imagereward", path / TEXT_CONFIG))
+        med_config = read_object(require_file("imagereward", path / TEXT_CONFIG))
         state = load_weights("imagereward", path / WEIGHTS)
         networks = networks_from_original("imagereward", path, state, med_config)
         bert = load_bert_tokenizer("imagereward", Path(tokenizer) if tokenizer else path)

@@ -9,13 +9,25 @@ from pathlib import Path
 
 import requests
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 from progrpo.errors import UserError
-from progrpo.files import CANNOT_WRITE, read_json, sha256, write_json
-from progrpo.weights.manifest import CONFIRM_ABOVE, Entry, human_size
+from progrpo.files import CANNOT_WRITE, sha256, write_json
+from progrpo.typed import read_checked
+from progrpo.weights.manifest import CONFIRM_ABOVE, RECORD, Entry, Hash, human_size
+
+
+class Fetched(TypedDict):
+    sha256: Hash
+
+
+class Record(TypedDict):
+    """What `RECORD` holds."""
+
+    files: dict[str, Fetched]
+
 
 CHUNK, TIMEOUT = 1 << 16, 60  # bytes that an interruption may lose; seconds without an answer
-RECORD = "fetched.json"  # beside the files: what was downloaded, with hashes
 
 
 def fetch(
@@ -71,7 +83,7 @@ def expected_hash(entry: Entry, to: Path, file: str) -> str | None:
     if known:
         return known.removeprefix("begins ")
     record = to / RECORD
-    return read_json(record).get("files", {}).get(file, {}).get("sha256") if record.is_file() else None
+    return read_checked(Record, record)["files"].get(file, {}).get("sha256") if record.is_file() else None
 
 
 def verify(entry: Entry, to: Path, file: str, path: Path) -> None:
@@ -116,7 +128,7 @@ def _from_url(name: str, entry: Entry, to: Path) -> list[Path]:
         if not _present(entry, to, file):
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_name(path.name + ".part")
-            download(entry.url.format(file=file), part)
+            download(entry.url.replace("{file}", file), part)
             _install(entry, to, file, part)
         paths.append(path)
     return paths

@@ -8,11 +8,26 @@ be run elsewhere and stored in this format.
 
 from collections.abc import Iterable
 from statistics import fmean
+from typing import Annotated
 
-import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from progrpo.benchmarks.compbench.chunks import Chunker
+from progrpo.benchmarks.geneval.verdict import is_coordinate
 from progrpo.errors import UserError
+from progrpo.typed import Number
+
+
+class Settings(BaseModel):
+    """What stands beside a detections file: how the objects were found."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    metric: Annotated[str, Field(min_length=1, max_length=200)]
+    chunker: str | None = None
+    threshold: Number | None = None
+    partial: str | None = None
+
 
 LOCALITIES = (  # in the original's order: the first that occurs in the prompt counts
     "on side of",
@@ -122,17 +137,22 @@ def validate_line(line: dict, where: str) -> None:
     for found in line["objects"]:
         box = found.get("box") if isinstance(found, dict) else None
         numbers = [*box, found.get("score")] if isinstance(box, list) else []
-        valid = len(numbers) == 5 and all(isinstance(n, int | float) and np.isfinite(n) for n in numbers)
+        valid = len(numbers) == 5 and all(map(is_coordinate, numbers))
         if not valid or not isinstance(found.get("label"), str):
             raise UserError(f'{where}: an object needs "label", "score" and a "box" of four numbers: {str(found)[:80]}')
+        if not 0 <= found["score"] <= 1:
+            raise UserError(f"{where}: the score {found['score']} of an object is not in [0, 1]")
 
 
 def verdicts(lines: Iterable[tuple[str, dict]]) -> list[dict]:
     """[{"prompt", "score"}] for detections lines, each given with its "file:line"; UserError for the first bad
     line."""
-    results = []
+    results, seen = [], {}
     for where, line in lines:
         validate_line(line, where)
+        image = line.get("image")
+        if image is not None and seen.setdefault(str(image), where) != where:
+            raise UserError(f"{where}: image {image} was judged already, see {seen[str(image)]}")
         score = spatial_score(line["obj1"], line["obj2"], line.get("locality"), line["objects"])
         results.append({"prompt": line["prompt"], "score": score})
     return results

@@ -17,7 +17,7 @@ from progrpo.benchmarks.compbench.spatial import find_locality, find_objects, fr
 from progrpo.benchmarks.geneval.detector import Detector, check_model_folder, load_detector
 from progrpo.benchmarks.images import list_images, open_image
 from progrpo.errors import UserError
-from progrpo.files import read_json
+from progrpo.files import read_object
 from progrpo.rewards.base import freeze
 
 
@@ -77,7 +77,7 @@ class Mask2FormerDetector:
 def load_spatial_detector(folder: Path | str, device: torch.device | str = "cpu") -> SpatialDetector:
     """The detector of a model folder, by the model type in its config.json: owlv2 or mask2former."""
     folder = Path(folder)
-    kind = read_json(folder / "config.json").get("model_type") if (folder / "config.json").is_file() else None
+    kind = read_object(folder / "config.json").get("model_type") if (folder / "config.json").is_file() else None
     if kind == "mask2former":
         return Mask2FormerDetector(load_detector(folder, device))
     if kind not in (None, "owlv2"):
@@ -96,13 +96,14 @@ def detect_spatial(
     chunker: Chunker,
     threshold: float = 0.1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    allow_partial: bool = False,
 ) -> list[dict]:
     """Lines {"prompt", "obj1", "obj2", "locality", "objects"} of the images of a folder, with "image" for reference.
 
     Objects score at least `threshold`, are sorted by falling score, and lie in the benchmark's 480-pixel frame.
-    UserError: an empty folder, an image that does not open, a prompt without a noun.
+    UserError: an empty folder, a partial one unless allow_partial, an image that does not open, a prompt without a noun.
     """
-    images, lines = list_images(folder), []
+    images, lines = list_images(folder, allow_partial), []
     for item in images:
         image = open_image(item.path)
         obj1, obj2 = find_objects(item.prompt, chunker)

@@ -83,13 +83,14 @@ def vqa_scores(
     chunker: Chunker,
     batch_size: int = 8,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    allow_partial: bool = False,
 ) -> list[dict]:
     """[{"image", "prompt", "questions", "probabilities", "score"}] of the images of a folder.
 
-    UserError: an empty folder, an image that does not open. A word that the tokenizer lacks is [UNK], as in the
-    original.
+    UserError: an empty folder, a partial one unless allow_partial, an image that does not open. A word that the tokenizer
+    lacks is [UNK], as in the original.
     """
-    images, lines = list_images(folder), []
+    images, lines = list_images(folder, allow_partial), []
     for start in range(0, len(images), batch_size):
         items = images[start : start + batch_size]
         asked = [questions(chunker.chunks(item.prompt)) for item in items]

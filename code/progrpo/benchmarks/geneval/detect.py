@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Annotated
 
 from PIL import Image
+from pydantic import BaseModel, Field
 
 from progrpo.benchmarks.geneval.color import ColorClassifier, object_crop
 from progrpo.benchmarks.geneval.detector import Detector, Instances
@@ -11,7 +13,18 @@ from progrpo.benchmarks.geneval.vocabulary import COLORS
 from progrpo.benchmarks.images import BenchmarkImage, list_images, open_image, require_records
 from progrpo.benchmarks.prompt_sets import Vocabulary
 from progrpo.errors import UserError
-from progrpo.files import read_json, write_json, write_jsonl
+from progrpo.files import write_json, write_jsonl
+from progrpo.typed import read_checked
+
+Words = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+
+
+class Settings(BaseModel):
+    """What stands beside a detections file."""
+
+    classes: Words
+    colors: Words
+    partial: str | None = None
 
 
 def batches(images: list[BenchmarkImage], size: int) -> Iterator[list[tuple[BenchmarkImage, Image.Image]]]:
@@ -61,15 +74,16 @@ def detect_images(
     colors: ColorClassifier | None,
     batch_size: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    allow_partial: bool = False,
 ) -> list[dict]:
     """Detections lines {"image", "metadata", "detections"} of every image of a folder, with all raw
     detections.
 
-    progress(done, total) is called after each batch. UserError: an empty folder, an image that does not open,
-    a record with a class or colour that the models do not know, a record that asks for a colour without a
-    classifier.
+    progress(done, total) is called after each batch. UserError: an empty folder, a partial one unless allow_partial, an
+    image that does not open, a record with a class or colour that the models do not know, a record that asks for a colour
+    without a classifier.
     """
-    images = list_images(folder)
+    images = list_images(folder, allow_partial)
     require_records(images, vocabulary(detector, colors))
     if colors is None and any(asked_colors(item.metadata) for item in images):
         raise UserError(f"{folder}: the records ask for colours; give the colour classifier (--clip)")
@@ -93,19 +107,21 @@ def settings_path(out: Path) -> Path:
     return out.with_suffix(".settings.json")
 
 
-def write_detections(out: Path, lines: list[dict], known: Vocabulary, pipeline: dict) -> None:
+def write_detections(
+    out: Path, lines: list[dict], known: Vocabulary, pipeline: dict, partial: str | None = None
+) -> None:
     """Write detections lines, and beside them the vocabulary and the test pipeline they were made with, each
-    atomically."""
-    write_json(settings_path(out), {"classes": known.classes, "colors": known.colors, "pipeline": pipeline})
+    atomically. partial: what of the folder of images is not in them."""
+    settings = {"classes": known.classes, "colors": known.colors, "pipeline": pipeline}
+    write_json(settings_path(out), settings | ({"partial": partial} if partial else {}))
     write_jsonl(out, lines)
 
 
-def stored_vocabulary(detections: Path) -> Vocabulary | None:
-    """The vocabulary that `write_detections` stored beside a detections file, or None."""
+def stored_settings(detections: Path) -> tuple[Vocabulary | None, str | None]:
+    """The vocabulary that `write_detections` stored beside a detections file, and what was not in the images; None each
+    where nothing is stored."""
     path = settings_path(detections)
     if not path.is_file():
-        return None
-    settings = read_json(path)
-    if not isinstance(settings, dict) or not {"classes", "colors"} <= set(settings):
-        raise UserError(f'{path}: needs "classes" and "colors"; delete it or run the detection again')
-    return Vocabulary(tuple(settings["classes"]), tuple(settings["colors"]))
+        return None, None
+    settings = read_checked(Settings, path)
+    return Vocabulary(tuple(settings["classes"]), tuple(settings["colors"])), settings.get("partial")

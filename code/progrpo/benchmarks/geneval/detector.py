@@ -7,21 +7,25 @@ x 384 and drops empty ones.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pydantic import BaseModel, Field
 from torch import Tensor
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
 from progrpo.benchmarks.geneval.mmdet_checkpoint import NOT_IN_MMDET, convert_mmdet
 from progrpo.benchmarks.geneval.vocabulary import OBJECT_NAMES_FILE, detector_classes, geneval_vocabulary
 from progrpo.errors import UserError
-from progrpo.files import read_json, write_json, write_text
+from progrpo.files import read_object, write_json, write_text
 from progrpo.rewards.base import freeze, load_state, load_weights
+from progrpo.typed import Number, check
 
 TOP = 100  # instances per image (mmdet's max_per_image)
+Spread = Annotated[float, Field(gt=0, le=1000)]
 IMAGENET_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
 IMAGENET_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
 
@@ -43,6 +47,20 @@ class TestPipeline:
         return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
+class Size(BaseModel):
+    shortest_edge: Annotated[int, Field(ge=1, le=8192)]
+    longest_edge: Annotated[int, Field(ge=1, le=8192)]
+
+
+class Preprocessor(BaseModel):
+    """preprocessor_config.json, as far as it is read."""
+
+    size: Size
+    size_divisor: Annotated[int, Field(ge=1, le=1024)] = 32
+    image_mean: tuple[Number, Number, Number] = IMAGENET_MEAN
+    image_std: tuple[Spread, Spread, Spread] = IMAGENET_STD
+
+
 @dataclass(frozen=True)
 class Instances:
     """The detections of one image: labels (k,), scores (k,), boxes (k, 4) as [x0, y0, x1, y1] exclusive,
@@ -61,10 +79,11 @@ def read_pipeline(folder: Path) -> TestPipeline:
     384) is not GenEval's protocol, and 800/1333 is used instead, as when there is no such file.
     """
     path = folder / "preprocessor_config.json"
-    settings = read_json(path) if path.is_file() else {}
+    settings = read_object(path) if path.is_file() else {}
     size = settings.get("size") or {}
-    if not {"shortest_edge", "longest_edge"} <= set(size):
+    if not isinstance(size, dict) or not {"shortest_edge", "longest_edge"} <= set(size):
         return TestPipeline()
+    check(Preprocessor, settings, path)
     return TestPipeline(
         size["shortest_edge"],
         size["longest_edge"],
@@ -225,7 +244,7 @@ def check_model_folder(folder: Path, model_type: str) -> None:
     """UserError unless the folder holds a transformers model of this type with weights."""
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: no model there (config.json is missing); see `progrpo fetch --list`")
-    found = read_json(folder / "config.json").get("model_type")
+    found = read_object(folder / "config.json").get("model_type")
     if found != model_type:
         raise UserError(f"{folder}: holds a model of type {found!r}; expected {model_type!r}")
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):

@@ -153,21 +153,34 @@ def validate_line(line: dict, where: str, vocabulary: Vocabulary) -> None:
     for detection in line["detections"]:
         box = detection.get("box") if isinstance(detection, dict) else None
         numbers = [*box, detection.get("score")] if isinstance(box, list) else []
-        if len(numbers) != 5 or not all(isinstance(n, int | float) and np.isfinite(n) for n in numbers):
+        if len(numbers) != 5 or not all(map(is_coordinate, numbers)):
             raise UserError(
                 f'{where}: a detection needs "class", a "box" of four numbers and a "score": {str(detection)[:80]}'
             )
+        if not 0 <= detection["score"] <= 1:
+            raise UserError(f"{where}: the score {detection['score']} of a detection is not in [0, 1]")
         if detection.get("class") not in vocabulary.classes:
             raise UserError(f"{where}: a detection of the unknown class {detection.get('class')!r}")
-        detection.setdefault("color", None)
+        color = detection.setdefault("color", None)
+        if color is not None and color not in vocabulary.colors:
+            raise UserError(
+                f"{where}: a detection of the unknown color {color!r}; known: {', '.join(vocabulary.colors)}"
+            )
+
+
+def is_coordinate(number: object) -> bool:
+    """Whether a value can be a coordinate of a box or a score: a finite number, far from float32's limits."""
+    return isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < 1e9
 
 
 def verdicts(lines: Iterable[tuple[str, dict]], vocabulary: Vocabulary, protocol: Protocol | None = None) -> list[dict]:
     """[{"image", "correct", "reason"}] for detections lines, each given with its "file:line"; UserError for
     the first bad line."""
-    protocol, results = protocol or Protocol(), []
+    protocol, results, seen = protocol or Protocol(), [], {}
     for where, line in lines:
         validate_line(line, where, vocabulary)
+        if seen.setdefault(line["image"], where) != where:
+            raise UserError(f"{where}: image {line['image']} was judged already, see {seen[line['image']]}")
         record = line["metadata"]
         try:
             correct, reason = evaluate(select(line["detections"], record["tag"], protocol), record, protocol)

@@ -4,10 +4,14 @@ names."""
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from progrpo.benchmarks.prompt_sets import Vocabulary
 from progrpo.errors import UserError
-from progrpo.files import read_json
+from progrpo.files import read_object, read_text
+from progrpo.typed import check
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 OBJECT_NAMES_FILE = "object_names.txt"  # in a detector's folder: one class per line, in the order of its labels
@@ -30,10 +34,11 @@ def detector_classes(folder: Path) -> tuple[str, ...]:
     """
     names_file = folder / OBJECT_NAMES_FILE
     if names_file.is_file():
-        return tuple(line.strip() for line in names_file.read_text().splitlines() if line.strip())
-    id2label = read_json(folder / "config.json").get("id2label")
+        return _words(names_file)
+    id2label = read_object(folder / "config.json").get("id2label")
     if not id2label:
         raise UserError(f"{folder}: names no classes; add {OBJECT_NAMES_FILE} with one class per line")
+    check(dict[Annotated[str, Field(pattern=r"^\d{1,6}$")], str], id2label, f"{folder / 'config.json'}: id2label")
     labels = tuple(id2label[key] for key in sorted(id2label, key=int))
     official = geneval_vocabulary().classes
     same = sum(a == b for a, b in zip(labels, official, strict=False))
@@ -46,5 +51,12 @@ def classifier_colors(folder: Path) -> tuple[str, ...]:
     """Colours of a colour classifier's folder: its `color_names.txt`, else GenEval's ten."""
     names_file = folder / COLOR_NAMES_FILE
     if names_file.is_file():
-        return tuple(line.strip() for line in names_file.read_text().splitlines() if line.strip())
+        return _words(names_file)
     return COLORS
+
+
+def _words(path: Path) -> tuple[str, ...]:
+    words = tuple(line.strip() for line in read_text(path).split("\n") if line.strip())
+    if not words:
+        raise UserError(f"{path}: empty; expected one word per line")
+    return words

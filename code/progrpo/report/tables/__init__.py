@@ -4,10 +4,11 @@ from pathlib import Path
 
 from progrpo.config import Config
 from progrpo.errors import UserError
-from progrpo.files import read_json
+from progrpo.report.schema import Summary
 from progrpo.report.tables.bodies import body, macro_values
 from progrpo.report.tables.latex import Cell, Estimate, fragment, number
 from progrpo.report.tables.layout import EXPECTED, Layout, load_layout, table_names
+from progrpo.typed import read_checked
 
 __all__ = ["PUBLISHED", "build", "load_summary", "table_names"]
 
@@ -16,10 +17,8 @@ MARKS = "paper: ? = not recovered, dot = empty in the paper; measured: -- = not 
 
 
 def load_summary(path: Path | str, tier: str) -> dict:
-    """The summary of a tier; UserError when it is missing, half-written or another tier's."""
-    summary = read_json(path)
-    if not isinstance(summary, dict) or set(summary) != {"tier", "evaluations", "training", "analysis", "hardware"}:
-        raise UserError(f"{path}: not a summary; make it with `progrpo summary`")
+    """The summary of a tier; UserError when it is missing, no summary or another tier's."""
+    summary = read_checked(Summary, path)
     if summary["tier"] != tier:
         raise UserError(f"{path}: summary of tier {summary['tier']}, wanted {tier}")
     return summary

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from progrpo.config import Config
-from progrpo.report.tables.latex import LEGEND, escape
+from progrpo.report.tables.latex import LEGEND, literal
 from progrpo.report.tables.layout import EXPECTED, load_layout, table_names
 
 HEAD = r"""\documentclass[10pt]{article}
@@ -25,7 +25,7 @@ def document(config: Config, expected: Path = EXPECTED) -> str:
     ordered = sorted((int(layout.number), name) for name, layout in layouts.items() if layout.number)
     parts = [
         HEAD,
-        f"{{\\Large\\bfseries Pro-GRPO: the paper's tables, tier {escape(config.tier)}}}\\par\\medskip\n",
+        f"{{\\Large\\bfseries Pro-GRPO: the paper's tables, tier {literal(config.tier)}}}\\par\\medskip\n",
         f"{LEGEND}\\par\n",
     ]
     for number, name in ordered:

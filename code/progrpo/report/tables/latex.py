@@ -50,8 +50,20 @@ class Body:
     leading: tuple[str, ...] = ("Model", "", "Seeds")
 
 
+SPECIAL = {character: "\\" + character for character in "&%$#_{}"} | {
+    "\\": "\\textbackslash{}",
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+}
+
+
+def literal(text: str) -> str:
+    """Text that was measured or configured, such as the name of a device, so that LaTeX sets it and never runs it."""
+    return "".join(SPECIAL.get(c, c) if c.isprintable() else "?" for c in text)
+
+
 def escape(text: str) -> str:
-    """Text with LaTeX's special characters made harmless; labels that hold math are left alone."""
+    """A label of `paper_tables/expected` with special characters made harmless; one that holds math is left alone."""
     if "$" in text or "\\" in text:
         return text
     for character in "&%#_":
@@ -110,7 +122,7 @@ def _group_heads(body: Body) -> list[str]:
 
 def _text_cells(line: Line, previous: Line | None, leading: int) -> list[str]:
     repeated = previous is not None and (previous.label, previous.block) == (line.label, line.block)
-    cells = ["" if repeated else escape(line.label), line.source, line.seeds]
+    cells = ["" if repeated else escape(line.label), literal(line.source), line.seeds]
     return cells[:leading]
 
 

@@ -1,12 +1,12 @@
 """The layout of a table and the paper's numbers in it: `paper_tables/expected/*.yaml`, read and checked."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from progrpo.errors import UserError
+from progrpo.typed import check, read_yaml
 
 EXPECTED = Path("paper_tables/expected")
 Certainty = Literal["stated", "notes2", "notes1", "inferred"]
@@ -94,11 +94,4 @@ def load_layout(name: str, folder: Path = EXPECTED) -> Layout:
         raise UserError(
             f"--table {name}: no such table; known: {', '.join(table_names(folder)) or f'none in {folder}'}"
         )
-    try:
-        data: Any = yaml.safe_load(path.read_text())
-        return Layout.model_validate(data)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+    return check(Layout, read_yaml(path), path)

@@ -59,7 +59,7 @@ def _head(body: Body) -> list[str]:
 
 def _line(line: Line, body: Body, repeated: bool, bold: Sequence[str]) -> str:
     """One row; `bold` are the keys of its bold columns, `repeated` leaves out a label that stands in the row above."""
-    leading = ["" if repeated else plain(line.label), plain(line.source), line.seeds][: len(body.leading)]
+    leading = ["" if repeated else plain(line.label), html.escape(line.source), plain(line.seeds)][: len(body.leading)]
     cells = [f'<td class="text">{text}</td>' for text in leading]
     for column in body.columns:
         cells.append(_cell(line.cells.get(column.key, NOT_RUN), column, column.key in bold))

@@ -1,0 +1,255 @@
+"""What the files that tables and figures are made from hold, as far as something is made from it; other keys pass."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from progrpo.typed import Count, Number
+
+Pair = tuple[Number, Number]
+Series = Annotated[list[Number], Field(min_length=1)]
+
+
+class Part(BaseModel):
+    """A part of a stored result."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Estimate(Part):
+    """A mean over seeds."""
+
+    mean: Number
+    low: Number | None
+    high: Number | None
+    std: Number | None
+    n: Annotated[Count, Field(ge=1)]
+    seeds: dict[Annotated[str, Field(pattern=r"^\d{1,20}$")], Number]
+
+
+class Tflop(Part):
+    total: Number
+
+
+class FlopsRun(Part):
+    tflop: Tflop
+    one_plus_reduction: Number
+    speedup: Number
+
+
+class Accounting(Part):
+    runs: dict[str, FlopsRun]
+
+
+class Accountings(Part):
+    published: Accounting
+    measured: Accounting
+
+
+class Atomic(Part):
+    measured: dict[str, dict[str, Number]]
+
+
+class Flops(Part):
+    """`progrpo flops`."""
+
+    accountings: Accountings
+    atomic: Atomic
+
+
+class PairOfSteps(Part):
+    cost_ratio: Number
+    variance: Number
+
+
+class Candidate(PairOfSteps):
+    pruning_steps: tuple[Count, Count]
+    spearman: Pair
+    variance_low: Number
+    variance_high: Number
+    decision: Literal["selected", "inefficient", "borderline", "inseparable", "unreliable"]
+
+
+class Reliability(Part):
+    fraction: Number
+    spearman: Number
+    low: Number
+    high: Number
+
+
+class PaperSpearman(Part):
+    fraction: Number
+    spearman: Number
+
+
+class Selected(Part):
+    fractions: Pair
+
+
+class ReferenceVariances(Part):
+    oracle: Number
+    pool: Number
+    random: Number
+
+
+class Pilot(Part):
+    """`progrpo analyse pruning-pilot`."""
+
+    candidates: list[Candidate]
+    all_pairs: list[PairOfSteps]
+    steps: Annotated[Count, Field(ge=1)]
+    reliability: Annotated[list[Reliability], Field(min_length=1)]
+    paper_spearman: Annotated[list[PaperSpearman], Field(min_length=1)]
+    selected: Selected
+    reference_variances: ReferenceVariances
+
+
+class Histogram(Part):
+    edges: Annotated[Series, Field(min_length=2)]
+    density: Series
+    gaussian_groups: Series
+
+
+class Moments(Part):
+    mean: Number
+    std: Annotated[Number, Field(gt=0)]
+
+
+class Quantiles(Part):
+    theoretical: Series
+    observed: Series
+
+
+class Share(Part):
+    delta: Number
+    observed: Number
+    gaussian_groups: Number
+
+
+class SubsetShare(Part):
+    share: Number
+
+
+class SubsetShares(Part):
+    shares: list[SubsetShare]
+
+
+class Subsampling(Part):
+    keep: Count
+    rule: Literal["uniform", "ovf"]
+    observed: SubsetShares
+    gaussian: SubsetShares
+
+
+class Clustering(Part):
+    """`progrpo analyse reward-clustering`."""
+
+    histogram: Histogram
+    moments: Moments
+    group: Count
+    trajectories: Count
+    qq: Quantiles
+    shares: Annotated[list[Share], Field(min_length=1)]
+    subsampling: Annotated[list[Subsampling], Field(min_length=1)]
+
+
+class Band(Part):
+    mean: Series
+    low: list[Number | None]
+    high: list[Number | None]
+
+
+class Quantities(Part):
+    reward: Band
+    reward_std: Band
+
+
+class Curves(Part):
+    full: Quantities
+    uniform: Quantities
+    ovf: Quantities
+
+
+class OvfStudy(Part):
+    """`progrpo analyse ovf-study`."""
+
+    curves: Curves
+
+
+class Analyses(Part):
+    flops: Flops | None = None
+    pruning_pilot: Pilot | None = None
+    reward_clustering: Clustering | None = None
+    ovf_study: OvfStudy | None = None
+
+
+class Seconds(Part):
+    vae: Number
+    denoiser: Number
+    total: Number
+
+
+class Summary(BaseModel):
+    """`progrpo summary`: all numbers of a tier."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tier: str
+    evaluations: dict[str, dict[str, Estimate]]
+    training: dict[str, dict[str, Estimate]]
+    analysis: Analyses
+    hardware: dict[str, dict[str, Seconds]]
+
+
+class Score(Part):
+    mean: Number
+
+
+class GenEval(Part):
+    overall: Number
+    tags: dict[str, Number]
+
+
+class CompBench(Part):
+    score: Number
+
+
+class Evaluation(Part):
+    """`progrpo evaluate`: one prompt set. `partial` says which images were missing."""
+
+    scores: dict[str, Score]
+    geneval: GenEval | None = None
+    compbench: CompBench | None = None
+    partial: str | None = None
+
+
+class Timing(Part):
+    decoder: Number
+    denoiser: Number
+    total: Number
+
+
+class WallClock(Part):
+    """`progrpo bench`: the seconds of an iteration."""
+
+    what: str
+    device: str
+    runs: dict[str, Timing]
+
+
+class Rewards(Part):
+    """`progrpo sample-rewards`: terminal rewards of P prompts x n trajectories."""
+
+    rewards: Annotated[list[Series], Field(min_length=1)]
+
+
+class Previews(Part):
+    """`progrpo sample-rewards` of a pilot: previews P x N x T and terminal rewards P x N."""
+
+    previews: Annotated[list[list[Series]], Field(min_length=1)]
+    terminal: Annotated[list[Series], Field(min_length=1)]
+    candidates: list[tuple[Count, Count]] | None = None
+    keep: tuple[Count, Count] | None = None
+
+
+Metrics = dict[str, Number | None]  # a line of metrics.jsonl

@@ -1,0 +1,146 @@
+"""No benchmark scores part of a folder silently: what is missing is counted and refused, or allowed and reported."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from progrpo.benchmarks.images import gaps, list_images
+from progrpo.cli import main
+from progrpo.errors import UserError
+
+RECORD = {"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"}
+
+
+def put(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4)).save(path)
+
+
+@pytest.fixture
+def geneval(tmp_path):
+    """A whole GenEval folder: four prompts with two images each."""
+    for prompt in range(4):
+        folder = tmp_path / "images" / f"{prompt:05d}"
+        for k in range(2):
+            put(folder / "samples" / f"{k:04d}.png")
+        (folder / "metadata.jsonl").write_text(json.dumps(RECORD))
+        put(folder / "grid.png")  # the original's generation leaves one beside the samples
+    return tmp_path / "images"
+
+
+def rename(folder, ending):
+    for path in sorted(folder.glob("0000[13]/samples/*.png")):
+        path.rename(path.with_suffix(ending))
+
+
+def remove(folder, name):
+    path = folder / name
+    if path.is_dir():
+        for child in sorted(path.rglob("*"), reverse=True):
+            child.rmdir() if child.is_dir() else child.unlink()
+        path.rmdir()
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message", "left"),
+    [
+        (lambda f: rename(f, ".jpg"), "2 of 4 prompts have no samples/NNNN.png, the first is 00001.* 4 .jpg", 4),
+        (lambda f: rename(f, ".PNG"), "2 of 4 prompts have no samples/NNNN.png, the first is 00001.* 4 .PNG", 4),
+        (lambda f: remove(f, "00002/samples"), "1 of 4 prompts have no samples/NNNN.png, the first is 00002", 6),
+        (lambda f: remove(f, "00002"), "1 prompt folders are left out of 0 to 3", 6),
+        (lambda f: remove(f, "00003/samples/0001.png"), "1 of 4 prompts have fewer images than the 2", 7),
+    ],
+)
+def test_a_partial_geneval_folder_is_refused_or_reported(geneval, damage, message, left):
+    assert len(list_images(geneval)) == 8
+    assert gaps(geneval) is None
+    damage(geneval)
+    with pytest.raises(UserError, match=message):
+        list_images(geneval)
+    assert len(list_images(geneval, allow_partial=True)) == left
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A whole folder in this project's layout."""
+    for k in range(3):
+        put(tmp_path / f"{k}.png")
+    lines = [{"image": f"{k}.png", "prompt": "a bench", "metadata": RECORD} for k in range(3)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path
+
+
+def test_a_partial_folder_of_this_project_is_refused_or_reported(own):
+    assert len(list_images(own)) == 3
+    put(own / "3.png")
+    with pytest.raises(UserError, match="1 images are not in prompts.jsonl, the first is 3.png"):
+        list_images(own)
+    assert len(list_images(own, allow_partial=True)) == 3
+    (own / "1.png").unlink()
+    with pytest.raises(UserError, match=r"1 of 3 images do not exist, the first is 1.png \(.*prompts.jsonl:2\)"):
+        list_images(own)
+    assert len(list_images(own, allow_partial=True)) == 2
+
+
+@pytest.mark.parametrize("name", ["../x.png", "/x.png", "a/../../x.png", "0.png"])
+def test_an_index_names_images_inside_its_folder_once(own, name):
+    with open(own / "prompts.jsonl", "a") as file:
+        file.write(json.dumps({"image": name, "prompt": "a bench"}))
+    with pytest.raises(UserError, match="prompts.jsonl:4: "):
+        list_images(own, allow_partial=True)
+
+
+def test_a_folder_without_any_image_is_refused_even_as_a_partial_one(geneval):
+    rename(geneval, ".jpg")
+    for k in (0, 2):
+        remove(geneval, f"{k:05d}/samples")
+    with pytest.raises(UserError, match="4 of 4 prompts have no"):
+        list_images(geneval, allow_partial=True)
+
+
+def test_the_verdict_reports_what_the_detection_left_out(tmp_path, capsys):
+    line = {"image": "0.png", "metadata": RECORD, "detections": []}
+    (tmp_path / "d.jsonl").write_text(json.dumps(line))
+    settings = {"classes": ["bench"], "colors": ["red"], "partial": "1 of 4 prompts have no samples"}
+    (tmp_path / "d.settings.json").write_text(json.dumps(settings))
+    assert (
+        main(["geneval", "verdict", "--detections", str(tmp_path / "d.jsonl"), "--out", str(tmp_path / "v.jsonl")]) == 0
+    )
+    assert json.loads((tmp_path / "v.summary.json").read_text())["partial"] == settings["partial"]
+    assert "PARTIAL: 1 of 4" in capsys.readouterr().out
+
+
+def test_a_record_that_only_excludes_has_its_verdict(tmp_path):
+    record = {"tag": "none", "include": [], "exclude": [{"class": "bench", "count": 1}], "prompt": "no bench"}
+    bench = {"class": "bench", "box": [0, 0, 1, 1], "score": 0.9}
+    lines = [{"image": f"{k}.png", "metadata": record, "detections": [bench] * k} for k in range(2)]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert (
+        main(["geneval", "verdict", "--detections", str(tmp_path / "d.jsonl"), "--out", str(tmp_path / "v.jsonl")]) == 0
+    )
+    verdicts = [json.loads(line)["correct"] for line in (tmp_path / "v.jsonl").read_text().splitlines()]
+    assert verdicts == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max-objects", "-3"], "--max-objects -3: must be between 1 and"),
+        (["--threshold", "nan"], "--threshold nan: must be between 0 and 1"),
+        (["--max-overlap", "-1"], "--max-overlap -1.0: must be"),
+        (["--out", "d.jsonl"], "would replace"),
+        (["--out", "./d.jsonl"], "would replace"),
+        (["--out", "d.settings.json"], "would replace"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(tmp_path)
+    text = json.dumps({"image": "0.png", "metadata": RECORD, "detections": []})
+    (tmp_path / "d.jsonl").write_text(text)
+    assert main(["geneval", "verdict", "--detections", "d.jsonl", "--out", "v.jsonl", *options]) == 2
+    assert message in capsys.readouterr().err
+    assert (tmp_path / "d.jsonl").read_text() == text
+    assert len(list(tmp_path.iterdir())) == 1
