@@ -2,7 +2,8 @@
 # make test                     the test suite, Slurm tests included where Slurm is installed
 # make test-slurm               only those: a one-node Slurm is started and stopped
 # make paper-tables.pdf         all tables of a tier on paper
-# make lint                     ruff, snakemake --lint, snakefmt
+# make mutants                  breaks one line at a time and lists the breaks that no test notices (minutes)
+# make lint                     ruff, mypy, snakefmt, snakemake --lint
 TIER ?= smoke
 CORES ?= 2
 PYTHON ?= python3
@@ -15,7 +16,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport VIRTUAL_ENV
 
-.PHONY: reproduce test test-slurm lint install
+.PHONY: reproduce test test-slurm mutants lint install
 
 reproduce: $(INSTALLED)
 	@bash workflow/scripts/reproduce.sh $(TIER) $(CORES)
@@ -28,9 +29,13 @@ test-slurm: $(INSTALLED)
 	  { echo "make test-slurm: Slurm is not installed: apt-get install -y --no-install-recommends slurm-wlm munge" >&2; exit 2; }
 	python -m pytest tests/slurm
 
+mutants: $(INSTALLED)
+	PYTHONPATH=code OMP_NUM_THREADS=1 python tests/mutation/run.py
+
 lint: $(INSTALLED)
 	ruff check .
 	ruff format --check .
+	mypy
 	snakemake --config tier=smoke --lint
 	snakefmt --check Snakefile workflow
 
