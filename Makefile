@@ -4,7 +4,8 @@
 # make tables [OWN=1]           every table from the published results; OWN=1: a tier's from your own, as far as they go
 # make paper-tables.pdf [OWN=1] all tables of a tier on paper
 # make publish TIER=mini        the author's step: this machine's results become the published ones
-# make lint                     ruff, snakemake --lint, snakefmt
+# make mutants                  breaks one line at a time and lists the breaks that no test notices (minutes)
+# make lint                     ruff, mypy, snakefmt, snakemake --lint
 TIER ?= smoke
 CORES ?= 2
 PYTHON ?= python3
@@ -18,7 +19,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport VIRTUAL_ENV
 
-.PHONY: reproduce tables publish test test-slurm lint install
+.PHONY: reproduce tables publish test test-slurm mutants lint install
 
 reproduce: $(INSTALLED)
 	@bash workflow/scripts/reproduce.sh $(TIER) $(CORES)
@@ -42,9 +43,13 @@ test-slurm: $(INSTALLED)
 	  { echo "make test-slurm: Slurm is not installed: apt-get install -y --no-install-recommends slurm-wlm munge" >&2; exit 2; }
 	python -m pytest tests/slurm
 
+mutants: $(INSTALLED)
+	PYTHONPATH=code OMP_NUM_THREADS=1 python tests/mutation/run.py
+
 lint: $(INSTALLED)
 	ruff check .
 	ruff format --check .
+	mypy
 	snakemake --config tier=smoke --lint
 	snakefmt --check Snakefile workflow
 
