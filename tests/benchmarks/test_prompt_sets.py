@@ -11,6 +11,7 @@ from progrpo.benchmarks.prompt_sets import PromptRecord, Vocabulary, load_prompt
 from progrpo.config import load_config
 from progrpo.errors import UserError
 from progrpo.jobs.loading import prompts_of
+from progrpo.report.tables.layout import load_layout
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,6 +76,20 @@ def test_the_papers_sets_of_the_hpsv2_benchmark_take_as_many_of_each_style(tmp_p
     assert of_each_style("hpsv2") == {800}  # the benchmark whole, so that its score is the published one's
     for analysis in config.analyses.values():
         assert of_each_style(analysis.prompts) == {analysis.prompt_count // 4}
+
+
+def test_the_papers_test_prompts_are_a_part_of_the_out_of_domain_set_and_the_table_says_so(tmp_path):
+    config = load_config(ROOT / "config" / "paper.yaml")
+    benchmark = write_styles(tmp_path, 800)
+    sections = [
+        config.prompt_sets[name].model_copy(update={"path": str(benchmark)}) for name in ("test_diffusion", "hpsv2")
+    ]
+    test, out_of_domain = ({p.prompt for p in prompts_of(section)} for section in sections)
+    assert test < out_of_domain
+    caption = load_layout("diffusion_main", ROOT / "paper_tables" / "expected").caption
+    assert "At tier paper the in-domain prompts are a part of the HPSv2 benchmark." in caption
+    trained = {config.prompt_sets[run.prompts].source for run in config.runs.values()}
+    assert config.prompt_sets["hpsv2"].source not in trained
 
 
 def test_unusual_separators_inside_a_prompt_do_not_split_it(tmp_path):
