@@ -3,7 +3,7 @@
 
 rule draw_training_curves:
     input:
-        weights=lambda wildcards: run_files(CURVES[wildcards.curves]),
+        weights=lambda wildcards: PLAN.weights_files(CURVES[wildcards.curves]),
     output:
         report(
             "<results>/figures/{curves}.png",
@@ -24,12 +24,11 @@ rule draw_training_curves:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code_of("progrpo.commands.figures"),
+        code=PLAN.code_of("progrpo.commands.figures"),
         runs=lambda wildcards, input: run_folders(input.weights),
-        quantities=CURVE_KEYS,
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
-        "progrpo figures --figure fig5 --data {params.runs} --keys {params.quantities} --out {params.stem} > {log} 2>&1"
+        "progrpo figures --figure fig5 --data {params.runs} --out {params.stem} > {log} 2>&1"
 
 
 rule draw_analysis:
@@ -55,7 +54,7 @@ rule draw_analysis:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code_of("progrpo.commands.figures"),
+        code=PLAN.code_of("progrpo.commands.figures"),
         figure=lambda wildcards: ANALYSIS_FIGURES[wildcards.analysis],
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
@@ -82,7 +81,7 @@ rule draw_previews:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code_of("progrpo.commands.figures"),
+        code=PLAN.code_of("progrpo.commands.figures"),
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
         "progrpo figures --figure fig7 --data {input.data} --out {params.stem} > {log} 2>&1"
@@ -108,7 +107,7 @@ rule draw_grid:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code_of("progrpo.commands.figures"),
+        code=PLAN.code_of("progrpo.commands.figures"),
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
         "progrpo figures --figure qualitative --data {input.data} --out {params.stem} > {log} 2>&1"
@@ -134,9 +133,9 @@ rule show_tables:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code_of("progrpo.commands.tables"),
+        code=PLAN.code_of("progrpo.commands.tables"),
         config=CONFIG_FILE,
-        settings=digest(*TIER.runs.values()),
+        settings=PLAN.tables_settings(),
     shell:
         "progrpo tables --config {params.config} --summary {input.summary}"
         " --table page --out {output} > {log} 2>&1"

@@ -11,7 +11,7 @@ rule restore_evaluations:
     input:
         pointer="<results>/evaluations.dvc",
     output:
-        evaluation_files(),
+        PLAN.evaluation_files(),
     log:
         "<results>/logs/restore/evaluations.log",
     benchmark:
@@ -29,8 +29,8 @@ rule restore_analyses:
     input:
         pointer="<results>/analysis.dvc",
     output:
-        analysis_files(),
-        stored_samples(),
+        PLAN.analysis_files(),
+        PLAN.stored_samples(),
     log:
         "<results>/logs/restore/analyses.log",
     benchmark:
