@@ -9,7 +9,6 @@ min_version("9.20")
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/files.smk"
 
 
 pathvars:
@@ -17,7 +16,7 @@ pathvars:
 
 
 wildcard_constraints:
-    model=regex([*base_models(), *TIER.runs]),
+    model=regex(evaluated_names(TIER)),
     prompts=regex(TIER.evaluations),
     seed=r"\d+",
 
@@ -26,7 +25,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/report.smk"
 
 
-if option_of("results") == "stored":
+if OPTIONS["results"] == "stored":
 
     include: "workflow/rules/stored.smk"
 
@@ -44,7 +43,7 @@ localrules:
 rule all:
     default_target: True
     input:
-        evaluation_files(),
-        analysis_files(),
+        PLAN.evaluation_files(),
+        PLAN.analysis_files(),
         rules.show_tables.output,
-        figure_files(),
+        PLAN.figure_files(),

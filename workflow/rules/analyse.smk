@@ -3,7 +3,7 @@
 
 rule sample_rewards:
     input:
-        analysis_inputs,
+        PLAN.analysis_inputs,
     output:
         rewards="<results>/analysis/samples/{analysis}.json",
     log:
@@ -15,13 +15,13 @@ rule sample_rewards:
     conda:
         "../../environment.yml"
     resources:
-        gpu=hardware(of_analysis, gpus),
-        mem_mb=hardware(of_analysis, megabytes),
-        runtime=hardware(of_analysis, minutes),
+        gpu=PLAN.analysis_resource("gpu"),
+        mem_mb=PLAN.analysis_resource("mem_mb"),
+        runtime=PLAN.analysis_resource("runtime"),
     params:
-        code=analysis_code,
+        code=PLAN.analysis_code,
         config=CONFIG_FILE,
-        settings=analysis_digest,
+        settings=PLAN.analysis_settings,
     shell:
         "progrpo sample-rewards --config {params.config:q} --analysis {wildcards.analysis:q} --out {output.rewards:q} > {log:q} 2>&1"
 
@@ -49,7 +49,7 @@ rule analyse_reward_clustering:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code_of("progrpo.commands.analyse:run_clustering"),
+        code=PLAN.code_of("progrpo.commands.analyse:run_clustering"),
     shell:
         "progrpo analyse reward-clustering --rewards {input.rewards:q} --out {output:q} > {log:q} 2>&1"
 
@@ -69,16 +69,16 @@ rule analyse_pruning_pilot:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code_of("progrpo.commands.analyse:run_pilot"),
+        code=PLAN.code_of("progrpo.commands.analyse:run_pilot"),
     shell:
         "progrpo analyse pruning-pilot --previews {input.previews:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule analyse_ovf_study:
     input:
-        full=study_weights("full"),
-        uniform=study_weights("uniform"),
-        ovf=study_weights("ovf"),
+        full=PLAN.study_weights("full"),
+        uniform=PLAN.study_weights("uniform"),
+        ovf=PLAN.study_weights("ovf"),
     output:
         "<results>/analysis/ovf_study.json",
     log:
@@ -91,7 +91,7 @@ rule analyse_ovf_study:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code_of("progrpo.commands.analyse:run_ovf_study"),
+        code=PLAN.code_of("progrpo.commands.analyse:run_ovf_study"),
         full=lambda wildcards, input: run_folders(input.full),
         uniform=lambda wildcards, input: run_folders(input.uniform),
         ovf=lambda wildcards, input: run_folders(input.ovf),
@@ -113,6 +113,6 @@ rule count_flops:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code_of("progrpo.commands.flops"),
+        code=PLAN.code_of("progrpo.commands.flops"),
     shell:
         "progrpo flops --out {output:q} > {log:q} 2>&1"

@@ -6,7 +6,7 @@ localrules:
     fetch,
 
 
-if option_of("miniature") == "stored":
+if OPTIONS["miniature"] == "stored":
 
     rule restore_miniature:
         input:

@@ -1,14 +1,14 @@
 # Images of every model on its prompt sets, and their scores. The configuration cuts this into jobs (evaluation_jobs), and each
 # kind of job is a rule: one per prompt set where models are large, one per model where loading them is what takes time.
 
-for job, sets in evaluation_jobs().items():
+for job, sets in PLAN.evaluation_jobs().items():
 
     rule:
         name:
             f"generate_{job}"
         input:
-            generate_inputs(sets),
-            weights=model_weights,
+            PLAN.generate_inputs(sets),
+            weights=PLAN.weights_of,
         output:
             images=expand(
                 "<results>/images/{{model}}-seed{{seed}}/{prompts}/prompts.jsonl",
@@ -19,57 +19,59 @@ for job, sets in evaluation_jobs().items():
         benchmark:
             f"<results>/benchmarks/generate/{{model}}-seed{{seed}}_{job}.tsv"
         wildcard_constraints:
-            model=regex(models_of(sets)),
+            model=regex(PLAN.models_of(sets)),
         conda:
             "../../environment.yml"
         resources:
-            **evaluation_resources(sets),
+            **PLAN.evaluation_resources(sets),
         params:
             folder=subpath(output[0], ancestor=2),
             config=CONFIG_FILE,
             sets=sets,
-            weights=weights_option,
-            code=GENERATE_CODE,
-            settings=generate_digest(sets),
+            weights=lambda wildcards, input: (
+                f"--weights {Path(input.weights[0]).parent}" if input.weights else ""
+            ),
+            code=PLAN.generate_code(),
+            settings=PLAN.generate_settings(sets),
         shell:
             "progrpo generate --config {params.config:q} --run {wildcards.model:q} --seed {wildcards.seed:q}"
             " --prompts {params.sets:q} --out {params.folder:q} {params.weights:q}"
             " --if-changed begin-anew --wait-for-lock --fingerprint {params.code:q}"
             " > {log:q} 2>&1"
 
-    if scored(sets):
+    if PLAN.scored(sets):
 
         rule:
             name:
                 f"evaluate_{job}"
             input:
-                evaluate_inputs(sets),
+                PLAN.evaluate_inputs(sets),
                 images=expand(
                     "<results>/images/{{model}}-seed{{seed}}/{prompts}/prompts.jsonl",
-                    prompts=scored(sets),
+                    prompts=PLAN.scored(sets),
                 ),
             output:
                 scores=expand(
                     "<results>/evaluations/{{model}}-seed{{seed}}/{prompts}.json",
-                    prompts=scored(sets),
+                    prompts=PLAN.scored(sets),
                 ),
             log:
                 f"<results>/logs/evaluate/{{model}}-seed{{seed}}_{job}.log",
             benchmark:
                 f"<results>/benchmarks/evaluate/{{model}}-seed{{seed}}_{job}.tsv"
             wildcard_constraints:
-                model=regex(models_of(sets)),
+                model=regex(PLAN.models_of(sets)),
             conda:
                 "../../environment.yml"
             resources:
-                **evaluation_resources(sets),
+                **PLAN.evaluation_resources(sets),
             params:
                 images=lambda wildcards, input: Path(input.images[0]).parents[1],
                 folder=subpath(output[0], parent=True),
                 config=CONFIG_FILE,
-                sets=scored(sets),
-                code=evaluate_code(scored(sets)),
-                settings=evaluate_digest(scored(sets)),
+                sets=PLAN.scored(sets),
+                code=PLAN.evaluate_code(PLAN.scored(sets)),
+                settings=PLAN.evaluate_settings(PLAN.scored(sets)),
             shell:
                 "progrpo evaluate --config {params.config:q} --images {params.images:q} --prompts {params.sets:q}"
                 " --out {params.folder:q}"
@@ -79,11 +81,7 @@ for job, sets in evaluation_jobs().items():
 
 rule collect_grid:
     input:
-        images=[
-            f"<results>/images/{model}-seed{seeds_of(model)[0]}/{QUALITATIVE}/prompts.jsonl"
-            for model in GRID_MODELS
-            if model in evaluated_models()
-        ],
+        images=PLAN.grid_listings(),
         script="workflow/scripts/collect_grid.py",
     output:
         data="<results>/analysis/samples/qualitative.npz",
@@ -102,9 +100,9 @@ rule collect_grid:
 
 rule summarise:
     input:
-        evaluations=evaluation_files(),
-        weights=run_files(TIER.runs),
-        analyses=analysis_files(),
+        evaluations=PLAN.evaluation_files(),
+        weights=PLAN.weights_files(TIER.runs),
+        analyses=PLAN.analysis_files(),
     output:
         summary=report(
             "<results>/summary.json",
@@ -121,7 +119,7 @@ rule summarise:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code_of("progrpo.commands.summary"),
+        code=PLAN.code_of("progrpo.commands.summary"),
         config=CONFIG_FILE,
     shell:
         "progrpo summary --config {params.config:q} --out {output.summary:q} > {log:q} 2>&1"

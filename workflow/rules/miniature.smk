@@ -1,4 +1,5 @@
 # The miniature world made anew (--config miniature=trained). The stored one came from exactly these rules.
+import re
 
 
 rule write_miniature_prompts:
@@ -14,7 +15,7 @@ rule write_miniature_prompts:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code_of("progrpo.miniature.world"),
+        code=PLAN.code_of("progrpo.miniature.world"),
         folder=subpath(output[0], parent=True),
     shell:
         "progrpo miniature prompts --out {params.folder:q} > {log:q} 2>&1"
@@ -32,7 +33,7 @@ rule train_miniature_autoencoder:
     resources:
         runtime="1h",
     params:
-        code=code_of("progrpo.miniature.world"),
+        code=PLAN.code_of("progrpo.miniature.world"),
         folder=subpath(output.config, parent=True),
     shell:
         "progrpo miniature autoencoder --out {params.folder:q} > {log:q} 2>&1"
@@ -55,7 +56,7 @@ rule train_miniature_model:
     resources:
         runtime="3h",
     params:
-        code=code_of("progrpo.miniature.world"),
+        code=PLAN.code_of("progrpo.miniature.world"),
         autoencoder=subpath(input.autoencoder, parent=True),
         folder=subpath(output.denoiser, ancestor=2),
     shell:
@@ -77,7 +78,7 @@ rule train_miniature_scorer:
     resources:
         runtime="2h",
     params:
-        code=code_of("progrpo.miniature.scorer_training"),
+        code=PLAN.code_of("progrpo.miniature.scorer_training"),
         folder=subpath(output.weights, parent=True),
     shell:
         "progrpo miniature {wildcards.scorer:q} --out {params.folder:q} > {log:q} 2>&1"
@@ -95,7 +96,7 @@ rule train_miniature_detector:
     resources:
         runtime="2h",
     params:
-        code=code_of("progrpo.miniature.detector_training"),
+        code=PLAN.code_of("progrpo.miniature.detector_training"),
         folder=subpath(output.report, parent=True),
     shell:
         "progrpo miniature detector --out {params.folder:q} > {log:q} 2>&1"
@@ -113,7 +114,7 @@ rule train_miniature_blip_vqa:
     resources:
         runtime="2h",
     params:
-        code=code_of("progrpo.miniature.vqa_training"),
+        code=PLAN.code_of("progrpo.miniature.vqa_training"),
         folder=subpath(output.report, parent=True),
     shell:
         "progrpo miniature blip_vqa --out {params.folder:q} > {log:q} 2>&1"

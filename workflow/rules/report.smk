@@ -5,7 +5,7 @@ EXPECTED_TABLES = sorted(Path("paper_tables/expected").glob("*.yaml"))
 
 rule draw_training_curves:
     input:
-        weights=lambda wildcards: run_files(CURVES[wildcards.curves]),
+        weights=lambda wildcards: PLAN.weights_files(CURVES[wildcards.curves]),
     output:
         report(
             "<results>/figures/{curves}.png",
@@ -26,12 +26,11 @@ rule draw_training_curves:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code_of("progrpo.commands.figures"),
+        code=PLAN.code_of("progrpo.commands.figures"),
         runs=lambda wildcards, input: run_folders(input.weights),
-        quantities=CURVE_KEYS,
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
-        "progrpo figures --figure fig5 --data {params.runs:q} --keys {params.quantities:q} --out {params.stem:q} > {log:q} 2>&1"
+        "progrpo figures --figure fig5 --data {params.runs:q} --out {params.stem:q} > {log:q} 2>&1"
 
 
 rule draw_analysis:
@@ -57,7 +56,7 @@ rule draw_analysis:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code_of("progrpo.commands.figures"),
+        code=PLAN.code_of("progrpo.commands.figures"),
         figure=lambda wildcards: ANALYSIS_FIGURES[wildcards.analysis],
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
@@ -84,7 +83,7 @@ rule draw_previews:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code_of("progrpo.commands.figures"),
+        code=PLAN.code_of("progrpo.commands.figures"),
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
         "progrpo figures --figure fig7 --data {input.data:q} --out {params.stem:q} > {log:q} 2>&1"
@@ -110,7 +109,7 @@ rule draw_grid:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code_of("progrpo.commands.figures"),
+        code=PLAN.code_of("progrpo.commands.figures"),
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
         "progrpo figures --figure qualitative --data {input.data:q} --out {params.stem:q} > {log:q} 2>&1"
@@ -140,9 +139,9 @@ rule show_tables:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code_of("progrpo.commands.tables"),
+        code=PLAN.code_of("progrpo.commands.tables"),
         config=CONFIG_FILE,
-        settings=digest(*TIER.runs.values()),
+        settings=PLAN.tables_settings(),
     shell:
         "progrpo tables --config {params.config:q} --own --table page --out {output[0]:q} > {log:q} 2>&1 && "
         "progrpo tables --config {params.config:q} --own >> {log:q} 2>&1"

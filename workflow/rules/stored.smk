@@ -4,10 +4,6 @@
 PUBLISHED = Path("results/published", TIER.tier)
 POINTERS = [f"{PUBLISHED}/evaluations.dvc", f"{PUBLISHED}/analysis.dvc"]
 
-if not all(Path(pointer).is_file() for pointer in POINTERS):
-    sys.exit(
-        f"Snakefile: --config results=stored: nothing is published of tier {TIER.tier} ({POINTERS[0]} is missing)"
-    )
 if Path(TIER.results, "runs").exists():
     sys.exit(
         f"Snakefile: --config results=stored: {TIER.results} holds a run of your own; move it away first"
@@ -23,9 +19,9 @@ rule adopt_published:
         pointers=POINTERS,
         summary=f"{PUBLISHED}/summary.json",
     output:
-        evaluation_files(),
-        analysis_files(),
-        stored_samples(),
+        PLAN.evaluation_files(),
+        PLAN.analysis_files(),
+        PLAN.stored_samples(),
         summary="<results>/summary.json",
     log:
         "<results>/logs/adopt_published.log",

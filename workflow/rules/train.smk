@@ -1,12 +1,10 @@
 # One training per run and seed. The resume state lies undeclared in <run>/state/: Snakemake never touches it, so a killed,
 # timed-out or preempted job goes on from it. final/provenance.json is written last.
 
-SEVERAL_NODES = [name for name, run in TIER.runs.items() if run.hardware.nodes > 1]
-
 
 rule train:
     input:
-        run_inputs,
+        PLAN.train_inputs,
     output:
         provenance=ensure(
             "<results>/runs/{run}-seed{seed}/final/provenance.json", non_empty=True
@@ -16,23 +14,22 @@ rule train:
     benchmark:
         "<results>/benchmarks/train/{run}-seed{seed}.tsv"
     wildcard_constraints:
-        run=regex(run for run in TIER.runs if run not in SEVERAL_NODES),
+        run=regex(run for run in TIER.runs if run not in PLAN.several_nodes()),
     conda:
         "../../environment.yml"
     resources:
         nodes=1,
-        gpu=hardware(of_run, gpus),
-        mem_mb=hardware(of_run, megabytes),
-        runtime=hardware(of_run, minutes),
+        gpu=PLAN.train_resource("gpu"),
+        mem_mb=PLAN.train_resource("mem_mb"),
+        runtime=PLAN.train_resource("runtime"),
     params:
-        code=run_code,
+        code=PLAN.train_code,
         folder=subpath(output.provenance, ancestor=2),
         config=CONFIG_FILE,
-        settings=run_digest,
-        nodes=launched(lambda asked: asked.nodes),
-        gpus=launched(lambda asked: asked.gpus),
+        settings=PLAN.train_settings,
+        launch=PLAN.launch,
     shell:
-        "bash workflow/scripts/launch.sh {params.nodes:q} {params.gpus:q}"
+        "bash workflow/scripts/launch.sh {params.launch}"
         " progrpo train --config {params.config:q} --run {wildcards.run:q}"
         " --seed {wildcards.seed:q} --out {params.folder:q}"
         " --if-changed begin-anew --wait-for-lock --fingerprint {params.code:q}"
@@ -41,11 +38,11 @@ rule train:
 
 use rule train as train_on_several_nodes with:
     wildcard_constraints:
-        run=regex(SEVERAL_NODES),
+        run=regex(PLAN.several_nodes()),
     resources:
         mpi="srun",  # the job script itself starts a process group on every node: scripts/launch.sh
-        nodes=hardware(of_run, lambda asked: asked.nodes),
-        tasks=hardware(of_run, lambda asked: asked.nodes),
-        gpu=hardware(of_run, gpus),
-        mem_mb=hardware(of_run, megabytes),
-        runtime=hardware(of_run, minutes),
+        nodes=PLAN.train_nodes,
+        tasks=PLAN.train_nodes,
+        gpu=PLAN.train_resource("gpu"),
+        mem_mb=PLAN.train_resource("mem_mb"),
+        runtime=PLAN.train_resource("runtime"),

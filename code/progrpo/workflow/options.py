@@ -1,0 +1,44 @@
+"""What the Snakefile is given with `--config`: which tier, and where its miniature models and its results come from."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from progrpo.config import Config, load_config
+from progrpo.errors import UserError
+
+DEFAULTS = {
+    "tier": "paper",  # config/<tier>.yaml
+    "miniature": "stored",  # "stored": from the DVC remote in this repository; "trained": made anew
+    "results": "made",  # "made": trained and evaluated here; "stored": the published ones
+}
+
+
+def choose(given: Mapping[str, str]) -> dict[str, str]:
+    """Every option with its value; UserError for an unknown option or value. Tiers are the files of `config/`."""
+    choices = {
+        "tier": sorted(path.stem for path in Path("config").glob("*.yaml")),
+        "miniature": ["stored", "trained"],
+        "results": ["made", "stored"],
+    }
+    for option in given:
+        if option not in DEFAULTS:
+            raise UserError(f"--config {option}: no such option; known: {', '.join(DEFAULTS)}")
+    chosen = {**DEFAULTS, **given}
+    for option, known in choices.items():
+        if chosen[option] not in known:
+            raise UserError(f"--config {option}={chosen[option]}: use one of {', '.join(known)}")
+    return chosen
+
+
+def config_file(chosen: Mapping[str, str]) -> str:
+    """The file of the chosen tier."""
+    return f"config/{chosen['tier']}.yaml"
+
+
+def load_tier(chosen: Mapping[str, str]) -> Config:
+    """The tier's validated configuration; UserError for a wrong key, and for stored results where none are published."""
+    config = load_config(config_file(chosen))
+    pointer = Path("results/published", config.tier, "evaluations.dvc")
+    if chosen["results"] == "stored" and not pointer.is_file():
+        raise UserError(f"--config results=stored: nothing is published of tier {config.tier} ({pointer} is missing)")
+    return config

@@ -1,0 +1,278 @@
+"""A tier's jobs: which there are, what each reads, what of configuration and code decides its result, what it asks of a cluster.
+
+A configuration goes in, names and files come out; the rules of `workflow/rules/` ask for nothing else. Functions that Snakemake calls
+with a job's wildcards return a function of these.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from progrpo.config import Config, Hardware, Section
+from progrpo.names import base_of, evaluated_names, is_base, model_of, prompt_sets_of, seed_folder, seeds_of
+from progrpo.plugins import SCORERS, SELECTION_RULES
+from progrpo.workflow.code_inputs import PACKAGE, Code
+from progrpo.workflow.sources import benchmark_files, model_file, own_code, prompt_file, scorer_files
+
+# What decides no result: how things are called, what else there is, and how the same work is cut into processes and batches.
+LABELS = {"method", "evaluations", "save_every", "seeds"}
+CUTS = {"hardware", "speed", "micro_batch", "sampling_batch", "gradient_checkpointing", "batch", "batch_size"}
+
+GRID_MODELS = (base_of("sd35m"), "flowgrpo_sd35m", "progrpo_sd35m")  # Figs. 4 and 8 to 11
+OVF_STUDY = {  # Figs. 1 and 2: what a static filter of a finished group does
+    "full": "flowgrpo_sd35m",
+    "uniform": "uniform_sd35m",
+    "ovf": "ovf_sd35m",
+}
+CURVES = {  # Fig. 5: training curves per model and reward
+    "curves_flow": ("flowgrpo_sd35m", "progrpo_flash_sd35m", "progrpo_sd35m"),
+    "curves_diffusion": ("dancegrpo_sd14", "progrpo_sd14"),
+    "curves_diffusion_multi": ("dancegrpo_sd14_multi", "progrpo_sd14_multi"),
+}
+PILOT = "pruning_pilot"  # the analysis that also stores images: Fig. 7
+QUALITATIVE = "qualitative"  # the prompt set whose images are only looked at: Figs. 4 and 8 to 11
+ANALYSIS_FIGURES = {"ovf_study": "fig2", "reward_clustering": "fig6", PILOT: "pilot"}  # analysis -> `progrpo figures`
+
+OfJob = Callable[[Any], Any]  # a function of a job's wildcards
+
+
+def digest(*parts: Any) -> str:
+    """16 hexadecimal digits of parts of the configuration: a job runs again when its part changes, not when the file does."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def decisive(section: Section, without: Iterable[str] = ()) -> dict[str, Any]:
+    """The keys of a section that decide a result."""
+    return section.model_dump(mode="json", exclude=LABELS | CUTS | set(without))
+
+
+def resources(*asked: Hardware) -> dict[str, int]:
+    """GPUs, memory and minutes of a job that does the work of all of `asked`, one after the other."""
+    return {
+        "gpu": max(hardware.gpus * hardware.nodes for hardware in asked),
+        "mem_mb": max(1000 * hardware.memory_gb for hardware in asked),
+        "runtime": sum(max(1, round(60 * hardware.hours)) for hardware in asked),
+    }
+
+
+def run_folders(weights: Iterable[str]) -> list[str]:
+    """Run folders, seen from the provenance files of their trained weights."""
+    return [str(Path(file).parents[1]) for file in weights]
+
+
+class Plan:
+    """The jobs of one tier. `made`: runs are trained here, so that their training curves can be drawn."""
+
+    def __init__(self, config: Config, code: Code, made: bool = True):
+        self.config, self.code, self.made = config, code, made
+
+    # What there is
+
+    def several_nodes(self) -> list[str]:
+        """Runs that are trained on more than one node."""
+        return [name for name, run in self.config.runs.items() if run.hardware.nodes > 1]
+
+    def evaluation_jobs(self) -> dict[str, list[str]]:
+        """{name: prompt sets} of the jobs that evaluations are cut into: each set of its own, or a model's sets together."""
+        if self.config.evaluation_jobs == "per_prompt_set":
+            return {prompts: [prompts] for prompts in self.config.evaluations}
+        together = {tuple(prompt_sets_of(self.config, name)) for name in evaluated_names(self.config)}
+        return {"_and_".join([sets[0], f"{len(sets) - 1}_more"][: len(sets)]): list(sets) for sets in sorted(together)}
+
+    def models_of(self, sets: list[str]) -> list[str]:
+        """Models whose evaluation consists of, or contains, a job's prompt sets."""
+        exact = self.config.evaluation_jobs == "per_model"
+        chosen = {name: prompt_sets_of(self.config, name) for name in evaluated_names(self.config)}
+        return [name for name, own in chosen.items() if (own == sets if exact else set(sets) <= set(own))]
+
+    def scored(self, sets: Iterable[str]) -> list[str]:
+        """Those of some prompt sets whose images are scored; the others are only looked at."""
+        evaluations = self.config.evaluations
+        return [name for name in sets if evaluations[name].scorers or evaluations[name].benchmarks]
+
+    def analyses(self) -> list[str]:
+        """Names of the tier's analyses, as far as their runs and settings are in its configuration."""
+        static = ["ovf_study"] if set(OVF_STUDY.values()) <= set(self.config.runs) else []
+        return [*self.config.analyses, *static]
+
+    def grids(self) -> list[str]:
+        """Figures made of images: previews over steps, and models side by side."""
+        previews = ["previews"] if PILOT in self.config.analyses else []
+        compared = QUALITATIVE in self.config.evaluations and set(GRID_MODELS) <= set(evaluated_names(self.config))
+        return [*previews, *([QUALITATIVE] if compared else [])]
+
+    # Files of the results folder
+
+    def weights_files(self, runs: Iterable[str]) -> list[str]:
+        """The provenance of the trained weights of runs, for all their seeds: written last."""
+        return [self._weights_file(run, seed) for run in runs for seed in seeds_of(self.config, run)]
+
+    def _weights_file(self, run: str, seed: int | str) -> str:
+        return f"{self.config.results}/runs/{seed_folder(run, seed)}/final/provenance.json"
+
+    def evaluation_files(self) -> list[str]:
+        """Every evaluation of the tier: models x their seeds x their prompt sets."""
+        return [
+            f"{self.config.results}/evaluations/{seed_folder(name, seed)}/{prompts}.json"
+            for name in evaluated_names(self.config)
+            for seed in seeds_of(self.config, name)
+            for prompts in self.scored(prompt_sets_of(self.config, name))
+        ]
+
+    def grid_listings(self) -> list[str]:
+        """The listings of the images that are shown side by side, of each model's first seed."""
+        return [
+            f"{self.config.results}/images/{seed_folder(name, seeds_of(self.config, name)[0])}/{QUALITATIVE}/prompts.jsonl"
+            for name in GRID_MODELS
+            if name in evaluated_names(self.config)
+        ]
+
+    def analysis_files(self) -> list[str]:
+        """Every analysis of the tier, and the cost model."""
+        return [f"{self.config.results}/analysis/{name}.json" for name in ["flops", *self.analyses()]]
+
+    def stored_samples(self) -> list[str]:
+        """The images that grids are drawn from."""
+        names = {"previews": PILOT, QUALITATIVE: QUALITATIVE}
+        return [f"{self.config.results}/analysis/samples/{names[grid]}.npz" for grid in self.grids()]
+
+    def figure_files(self) -> list[str]:
+        """Every figure of the tier; training curves only where the runs are."""
+        curves = [name for name, runs in CURVES.items() if self.made and set(runs) <= set(self.config.runs)]
+        drawn = [name for name in self.analyses() if name in ANALYSIS_FIGURES]
+        return [f"{self.config.results}/figures/{name}.pdf" for name in [*curves, *drawn, *self.grids()]]
+
+    # Code
+
+    def code_of(self, *entries: str, scorers: Iterable[str] = ()) -> str:
+        """Fingerprint of the code that decides a job's result, that of the scorers it loads included."""
+        kinds = [self.config.scorers[name].kind for name in scorers]
+        modules = {SCORERS.get(kind, kind).partition(":")[0] for kind in kinds}
+        ours = {module for module in modules if module.split(".")[0] == PACKAGE}
+        return self.code.fingerprint(*entries, *ours)  # code of one's own is an input file: sources.own_code
+
+    # Training
+
+    def train_inputs(self, wildcards) -> list[str]:
+        """What a training reads: its base model, prompts and reward scorers."""
+        run = self.config.runs[wildcards.run]
+        files = [model_file(self.config, run.model), prompt_file(self.config, run.prompts)]
+        return [*files, *scorer_files(self.config, run.reward), *own_code(run.group.rule, SELECTION_RULES)]
+
+    def train_settings(self, wildcards) -> str:
+        """Digest of the configuration that decides a training."""
+        run = self.config.runs[wildcards.run]
+        prompts = decisive(self.config.prompt_sets[run.prompts], {"images_per_prompt", "layout"})
+        scorers = {name: decisive(self.config.scorers[name]) for name in run.reward}
+        return digest(decisive(run), decisive(self.config.models[run.model]), prompts, scorers)
+
+    def train_code(self, wildcards) -> str:
+        """Fingerprint of the code that decides a training."""
+        return self.code_of("progrpo.jobs.train", scorers=self.config.runs[wildcards.run].reward)
+
+    def train_resource(self, name: str) -> OfJob:
+        """A resource of a training."""
+        return lambda wildcards: resources(self.config.runs[wildcards.run].hardware)[name]
+
+    def train_nodes(self, wildcards) -> int:
+        """Number of nodes of a training."""
+        return self.config.runs[wildcards.run].hardware.nodes
+
+    def launch(self, wildcards, output) -> str:
+        """Nodes and GPUs per node, for the launcher.
+
+        It takes `output`, without need, because Snakemake runs a job again when a parameter changes, but not for one that follows
+        from the output: on how many GPUs a run is trained is no reason to train it again.
+        """
+        hardware = self.config.runs[wildcards.run].hardware
+        return f"{hardware.nodes} {hardware.gpus}"
+
+    # Images and their scores; `sets` are the prompt sets of one of the evaluation jobs
+
+    def weights_of(self, wildcards) -> list[str]:
+        """The trained weights that a run's images are made with; a base model has none."""
+        return [] if is_base(wildcards.model) else [self._weights_file(wildcards.model, wildcards.seed)]
+
+    def generate_inputs(self, sets: list[str]) -> OfJob:
+        """Base model and prompts of a generation."""
+        prompts = [prompt_file(self.config, name) for name in sets]
+        return lambda wildcards: [model_file(self.config, model_of(self.config, wildcards.model)), *prompts]
+
+    def generate_settings(self, sets: list[str]) -> OfJob:
+        """Digest of the configuration that decides a generation."""
+        prompts = {name: decisive(self.config.prompt_sets[name]) for name in sets}
+
+        def settings(wildcards) -> str:
+            model = self.config.models[model_of(self.config, wildcards.model)]
+            sampling = {name: decisive(self.config.evaluations[name].sampling[model.family]) for name in sets}
+            return digest(decisive(model), prompts, sampling)
+
+        return settings
+
+    def generate_code(self) -> str:
+        """Fingerprint of the code that decides a generation."""
+        return self.code_of("progrpo.jobs.generate")
+
+    def _scorers_of(self, sets: Iterable[str]) -> list[str]:
+        return sorted({name for prompts in sets for name in self.config.evaluations[prompts].scorers})
+
+    def _benchmarks_of(self, sets: Iterable[str]) -> list[str]:
+        return sorted({name for prompts in sets for name in self.config.evaluations[prompts].benchmarks})
+
+    def evaluate_inputs(self, sets: list[str]) -> list[str]:
+        """Scorers and benchmark models of an evaluation."""
+        scorers = scorer_files(self.config, self._scorers_of(sets))
+        return sorted({*scorers, *benchmark_files(self.config, self._benchmarks_of(sets))})
+
+    def evaluate_settings(self, sets: list[str]) -> str:
+        """Digest of the configuration that decides an evaluation of given images."""
+        evaluations = {name: decisive(self.config.evaluations[name], {"sampling"}) for name in sets}
+        scorers = {name: decisive(self.config.scorers[name]) for name in self._scorers_of(sets)}
+        benchmarks = {name: self.config.benchmarks[name] for name in self._benchmarks_of(sets)}
+        return digest(evaluations, scorers, benchmarks)
+
+    def evaluate_code(self, sets: list[str]) -> str:
+        """Fingerprint of the code that decides an evaluation of given images."""
+        functions = ["evaluate_images", *(f"run_{name}" for name in self._benchmarks_of(sets))]
+        entries = [f"progrpo.jobs.evaluate:{function}" for function in functions]
+        return self.code_of(*entries, scorers=self._scorers_of(sets))
+
+    def evaluation_resources(self, sets: list[str]) -> dict[str, int]:
+        """What a job asks of a cluster: the largest of its prompt sets, and the time of all."""
+        return resources(*(self.config.evaluations[name].hardware for name in sets))
+
+    # Analyses and tables
+
+    def analysis_inputs(self, wildcards) -> list[str]:
+        """Base model, prompts and scorer of an analysis."""
+        analysis = self.config.analyses[wildcards.analysis]
+        files = [model_file(self.config, analysis.model), prompt_file(self.config, analysis.prompts)]
+        return files + scorer_files(self.config, [analysis.scorer])
+
+    def analysis_settings(self, wildcards) -> str:
+        """Digest of the configuration that decides the samples of an analysis."""
+        analysis = self.config.analyses[wildcards.analysis]
+        prompts = decisive(self.config.prompt_sets[analysis.prompts], {"images_per_prompt", "layout"})
+        scorer = decisive(self.config.scorers[analysis.scorer])
+        return digest(decisive(analysis), decisive(self.config.models[analysis.model]), prompts, scorer)
+
+    def analysis_code(self, wildcards) -> str:
+        """Fingerprint of the code that decides the samples of an analysis."""
+        scorer = self.config.analyses[wildcards.analysis].scorer
+        return self.code_of("progrpo.jobs.sample_rewards", scorers=[scorer])
+
+    def analysis_resource(self, name: str) -> OfJob:
+        """A resource of the sampling of an analysis."""
+        return lambda wildcards: resources(self.config.analyses[wildcards.analysis].hardware)[name]
+
+    def study_weights(self, arm: str) -> list[str]:
+        """The trained weights of one arm of the static study."""
+        return self.weights_files([OVF_STUDY[arm]])
+
+    def tables_settings(self) -> str:
+        """Digest of the configuration that tables print: everything about the runs but where they ran."""
+        return digest(
+            *(run.model_dump(mode="json", exclude={"hardware", "speed"}) for run in self.config.runs.values())
+        )

@@ -1,0 +1,253 @@
+"""The plan of a tier, from its configuration: jobs that cover what is wanted once, and digests that say what decides a result."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from checkout import ROOT
+from progrpo.config import Config, load_config
+from progrpo.errors import UserError
+from progrpo.names import evaluated_names, prompt_sets_of, seeds_of
+from progrpo.workflow import options
+from progrpo.workflow.code_inputs import Code
+from progrpo.workflow.plan import CURVES, Plan, resources
+
+TIERS = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
+SOURCE = Code(ROOT / "code")
+RUN = "progrpo_sd35m"
+
+
+def tier(name: str, change=None) -> Config:
+    """A tier's configuration, after `change` has edited its parsed YAML."""
+    data = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())
+    data = json.loads(json.dumps(data))  # sections that share an anchor share no object
+    data.pop("templates", None)
+    if change:
+        change(data)
+    return Config.model_validate(data)
+
+
+def plan(name: str = "smoke", change=None) -> Plan:
+    return Plan(tier(name, change), SOURCE)
+
+
+def job(**wildcards) -> SimpleNamespace:
+    return SimpleNamespace(**wildcards)
+
+
+# ---------------------------------------------------------------- jobs
+
+
+@pytest.mark.parametrize("name", TIERS)
+def test_every_evaluation_is_made_by_one_job(name):
+    made = plan(name)
+    pairs = [
+        (model, prompts)
+        for sets in made.evaluation_jobs().values()
+        for model in made.models_of(sets)
+        for prompts in sets
+    ]
+    wanted = {
+        (model, prompts) for model in evaluated_names(made.config) for prompts in prompt_sets_of(made.config, model)
+    }
+    assert len(pairs) == len(set(pairs))
+    assert set(pairs) == wanted
+    scored = sum(len(seeds_of(made.config, model)) for model, prompts in wanted if made.scored([prompts]))
+    assert len(set(made.evaluation_files())) == scored
+
+
+@pytest.mark.parametrize("name", TIERS)
+def test_curves_are_drawn_only_where_all_their_runs_were_trained(name):
+    config = tier(name)
+    drawn = {Path(file).stem for file in Plan(config, SOURCE).figure_files()} & set(CURVES)
+    assert drawn == {curves for curves, runs in CURVES.items() if set(runs) <= set(config.runs)}
+    assert not {Path(file).stem for file in Plan(config, SOURCE, made=False).figure_files()} & set(CURVES)
+
+
+def test_the_files_of_a_tier_lie_in_its_results_folder():
+    made = plan("mini")
+    files = [
+        *made.evaluation_files(),
+        *made.analysis_files(),
+        *made.figure_files(),
+        *made.weights_files(made.config.runs),
+    ]
+    assert all(file.startswith("results/mini/") for file in files)
+    assert "results/mini/runs/progrpo_sd35m-seed0/final/provenance.json" in files
+    assert made.weights_of(job(model=RUN, seed="0")) == ["results/mini/runs/progrpo_sd35m-seed0/final/provenance.json"]
+    assert made.weights_of(job(model="base_sd35m", seed="0")) == []
+
+
+@pytest.mark.parametrize("name", TIERS)
+def test_a_training_reads_its_model_its_prompts_and_its_rewards(name):
+    made = plan(name)
+    for run, section in made.config.runs.items():
+        inputs = made.train_inputs(job(run=run))
+        assert len(inputs) == len(set(inputs)) >= 2 + len(section.reward)
+        if name != "paper":
+            assert inputs[0].startswith(made.config.models[section.model].path)
+            assert made.config.prompt_sets[section.prompts].path in inputs
+
+
+def test_resources_are_the_largest_of_a_job_and_the_time_of_all():
+    hardware = tier("paper").runs["flowgrpo_sd35m"].hardware
+    small = hardware.model_copy(update={"gpus": 1, "nodes": 1, "memory_gb": 5, "hours": 0.001})
+    large = hardware.model_copy(update={"gpus": 4, "nodes": 2, "memory_gb": 3, "hours": 1.5})
+    assert resources(small) == {"gpu": 1, "mem_mb": 5000, "runtime": 1}
+    assert resources(small, large) == {"gpu": 8, "mem_mb": 5000, "runtime": 91}
+
+
+# ---------------------------------------------------------------- configuration that decides a result
+
+
+def settings(made: Plan) -> dict[str, str]:
+    """The digests of a run's training, of images and scores of its prompt sets, and of an analysis."""
+    sets = ["test_flow"]
+    return {
+        "train": made.train_settings(job(run=RUN)),
+        "generate": made.generate_settings(sets)(job(model=RUN, seed="0")),
+        "evaluate": made.evaluate_settings(sets),
+        "benchmark": made.evaluate_settings(["geneval"]),
+        "analyse": made.analysis_settings(job(analysis="reward_clustering")),
+    }
+
+
+def set_key(path: str, value):
+    """An edit that sets `a.b.c` of a parsed configuration."""
+
+    def change(data: dict) -> None:
+        *parents, key = path.split(".")
+        for parent in parents:
+            data = data.setdefault(parent, {})
+        data[key] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reruns"),
+    [
+        (f"runs.{RUN}.method", "Ours", set()),
+        (f"runs.{RUN}.evaluations", ["test_flow"], set()),
+        (f"runs.{RUN}.save_every", 3, set()),
+        (f"runs.{RUN}.seeds", [0, 1, 2], set()),
+        (f"runs.{RUN}.micro_batch", 4, set()),
+        (f"runs.{RUN}.hardware.gpus", 8, set()),
+        ("evaluations.test_flow.hardware.hours", 9.0, set()),
+        ("evaluations.test_flow.batch", 3, set()),
+        ("analyses.reward_clustering.hardware.hours", 9.0, set()),
+        (f"runs.{RUN}.iterations", 5, {"train"}),
+        (f"runs.{RUN}.group.rule", "uniform", {"train"}),
+        ("runs.progrpo_flash_sd35m.iterations", 5, set()),
+        ("prompt_sets.train.limit", 7, {"train"}),
+        ("prompt_sets.test_flow.limit", 7, {"generate"}),
+        ("prompt_sets.hpsv2.limit", 20, set()),  # as it is
+        ("evaluations.test_flow.sampling.flow.steps", 4, {"generate"}),
+        ("evaluations.test_flow.sampling.diffusion.steps", 4, set()),
+        ("evaluations.test_flow.scorers", ["pickscore"], {"evaluate"}),
+        ("scorers.pickscore.precision", "bf16", {"train", "evaluate", "analyse"}),
+        ("scorers.hpsv2.precision", "bf16", {"evaluate"}),
+        ("models.sd35m.precision", "bf16", {"train", "generate", "analyse"}),
+        ("models.sd14.precision", "bf16", set()),
+        ("benchmarks.geneval.detector", "elsewhere", {"benchmark"}),
+        ("analyses.reward_clustering.group", 14, {"analyse"}),
+    ],
+)
+def test_a_key_reruns_what_it_decides_and_nothing_else(key, value, reruns):
+    before, after = settings(plan()), settings(plan(change=set_key(key, value)))
+    assert {name for name in before if before[name] != after[name]} == reruns
+
+
+# ---------------------------------------------------------------- code that decides a result
+
+
+def codes(folder: Path) -> dict[str, str]:
+    """The code fingerprints of the jobs of tier smoke whose code lies in a folder."""
+    made = Plan(tier("smoke"), Code(folder))
+    return {
+        "train": made.train_code(job(run=RUN)),
+        "train_hpsv2": made.train_code(job(run="dancegrpo_sd14")),
+        "generate": made.generate_code(),
+        "evaluate": made.evaluate_code(["test_flow"]),
+        "geneval": made.evaluate_code(["geneval"]),
+        "sample": made.analysis_code(job(analysis="reward_clustering")),
+        "miniature": made.code_of("progrpo.commands.miniature"),
+    }
+
+
+TRAIN, REWARDS = {"train", "train_hpsv2"}, {"train", "evaluate", "sample"}
+EVERYTHING = {"train", "train_hpsv2", "generate", "evaluate", "geneval", "sample", "miniature"}
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory) -> Path:
+    return shutil.copytree(ROOT / "code" / "progrpo", tmp_path_factory.mktemp("code") / "progrpo").parent
+
+
+@pytest.mark.parametrize(
+    ("module", "reruns"),
+    [
+        ("grpo/prompt_stream.py", TRAIN),
+        ("grpo/objective.py", TRAIN),
+        ("jobs/train.py", TRAIN),
+        ("rewards/pickscore.py", REWARDS),
+        ("rewards/hpsv2.py", {"train_hpsv2", "evaluate"}),
+        ("benchmarks/geneval/verdict.py", {"geneval"}),
+        ("benchmarks/compbench/vqa.py", set()),
+        ("miniature/pretrain.py", {"miniature"}),
+        ("errors.py", EVERYTHING),
+        ("commands/train.py", set()),
+        ("cli.py", set()),
+        ("report/summary.py", set()),
+        ("weights/fetch.py", set()),
+    ],
+)
+def test_code_reruns_what_runs_it_and_a_comment_nothing(copied, module, reruns):
+    path = copied / "progrpo" / module
+    text, before = path.read_text(), codes(copied)
+    try:
+        path.write_text(f"# A remark.\n{text}\n\n\n# Another.\n")
+        assert codes(copied) == before
+        path.write_text(f"{text}\nNEW = 1\n")
+        after = codes(copied)
+    finally:
+        path.write_text(text)
+    assert {name for name in before if before[name] != after[name]} == reruns
+
+
+def test_weights_are_loaded_by_the_code_that_trains_and_generates(copied):
+    path = copied / "progrpo" / "grpo" / "tuning.py"
+    text, before = path.read_text(), codes(copied)
+    path.write_text(f"{text}\nNEW = 1\n")
+    after = codes(copied)
+    path.write_text(text)
+    assert {"train", "train_hpsv2", "generate"} <= {name for name in before if before[name] != after[name]}
+
+
+# ---------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"tear": "smoke"}, "--config tear: no such option; known: tier, miniature, results"),
+        ({"tier": "smok"}, "--config tier=smok: use one of mini, paper, smoke"),
+        ({"results": "made up"}, "--config results=made up: use one of made, stored"),
+    ],
+)
+def test_a_wrong_option_is_one_line(monkeypatch, given, message):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match=re.escape(message)):
+        options.choose(given)
+
+
+def test_options_have_defaults(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    chosen = options.choose({"miniature": "trained"})
+    assert chosen == {"tier": "paper", "miniature": "trained", "results": "made"}
+    assert options.load_tier(chosen) == load_config("config/paper.yaml")
