@@ -271,7 +271,7 @@ class Analysis(Section):
 class GenEvalSettings(TypedDict):
     """Models of GenEval."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # pydantic's own way for a TypedDict
     detector: PathText
     color_classifier: PathText
     sources: NotRequired[list[SourceName]]
@@ -280,7 +280,7 @@ class GenEvalSettings(TypedDict):
 class CompBenchSettings(TypedDict):
     """Models of T2I-CompBench++; a tokenizer stands only beside an original .pth."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # pydantic's own way for a TypedDict
     vqa: PathText
     spatial_detector: PathText
     chunker: Literal["auto", "spacy", "template"]
@@ -291,7 +291,7 @@ class CompBenchSettings(TypedDict):
 class Benchmarks(TypedDict, total=False):
     """Settings by benchmark."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # pydantic's own way for a TypedDict
     geneval: GenEvalSettings
     compbench: CompBenchSettings
 

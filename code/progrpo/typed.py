@@ -57,7 +57,7 @@ def explain(error: ValidationError) -> str:
 class _Loader(yaml.SafeLoader):
     """Plain data only; a key that stands twice is an error, since one of the two would be dropped without a word."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:

@@ -57,9 +57,12 @@ def gaps(folder: Path | str) -> str | None:
     """What of a folder of images would not be scored, counted, or None: prompts without an image or with fewer than the
     others, numbers left out, files whose names the benchmark does not take."""
     folder = Path(folder)
-    return {_own_layout: _own_gaps, _geneval_layout: _geneval_gaps, _compbench_layout: _compbench_gaps}[
-        _layout(folder)
-    ](folder)
+    gaps_of: dict[Callable[[Path], list[BenchmarkImage]], Callable[[Path], str | None]] = {
+        _own_layout: _own_gaps,
+        _geneval_layout: _geneval_gaps,
+        _compbench_layout: _compbench_gaps,
+    }
+    return gaps_of[_layout(folder)](folder)
 
 
 def _layout(folder: Path) -> Callable[[Path], list[BenchmarkImage]]:
@@ -72,7 +75,8 @@ def _layout(folder: Path) -> Callable[[Path], list[BenchmarkImage]]:
 
 def _own_lines(folder: Path) -> Iterator[tuple[str, Path, dict]]:
     """("file:line", image, line) of `prompts.jsonl`."""
-    index, seen = folder / "prompts.jsonl", {}
+    index = folder / "prompts.jsonl"
+    seen: dict[str, int] = {}
     for number, line in read_jsonl(index):
         where = f"{index}:{number}"
         name, prompt = line.get("image"), line.get("prompt")

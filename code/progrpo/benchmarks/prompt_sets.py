@@ -13,6 +13,7 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from progrpo.errors import UserError
 from progrpo.files import read_json, read_jsonl, read_text
@@ -112,8 +113,8 @@ def _is_json(text: str) -> bool:
 
 def _read_table(path: Path, text: str, delimiter: str) -> list[PromptRecord]:
     # PartiPrompts' cells hold quotes that quote nothing, so a tab-separated table is read as it stands
-    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
+    lines = io.StringIO(text, newline="")
+    rows = csv.reader(lines) if delimiter == "," else csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
     prompts = []
     try:
         head = [cell.strip().lower() for cell in next(rows, [])]
@@ -148,7 +149,7 @@ def _read_jsonl(path: Path, vocabulary: Vocabulary | None) -> list[PromptRecord]
     return [_record(line, f"{path}:{number}", vocabulary) for number, line in read_jsonl(path)]
 
 
-def _record(entry: object, where: str, vocabulary: Vocabulary | None) -> PromptRecord:
+def _record(entry: Any, where: str, vocabulary: Vocabulary | None) -> PromptRecord:
     """The prompt of a string or of an object; UserError begins with `where`."""
     prompt = entry.get("prompt") if isinstance(entry, dict) else entry
     if isinstance(entry, dict) and (not isinstance(prompt, str) or not prompt.strip()):
@@ -165,7 +166,7 @@ def _record(entry: object, where: str, vocabulary: Vocabulary | None) -> PromptR
     return PromptRecord(prompt, metadata)
 
 
-def validate_record(record: dict, where: str, vocabulary: Vocabulary | None = None) -> None:
+def validate_record(record: Any, where: str, vocabulary: Vocabulary | None = None) -> None:
     """Check a GenEval record's structure and, with a vocabulary, its classes and colours.
 
     where: "file:line", the beginning of the message. UserError: the first thing that is wrong.

@@ -132,18 +132,17 @@ def run_pilot(arguments: argparse.Namespace) -> int:
 def _metrics(folders: list[str]) -> dict[str, list[list[float]]]:
     from progrpo.report.summary import read_metrics
 
-    runs = {quantity: [] for quantity in OVF_STUDY_METRICS}
+    runs: dict[str, list[list[float]]] = {quantity: [] for quantity in OVF_STUDY_METRICS}
     for folder in folders:
         path = Path(folder) / "metrics.jsonl"
         lines = read_metrics(path)
         if not lines:
             raise UserError(f"{path}: empty; train the run first")
         for quantity, key in OVF_STUDY_METRICS.items():
-            values = [line.get(key) for line in lines]
-            if None in values:
-                raise UserError(
-                    f"{path}: entry {values.index(None) + 1}: no {key!r}; was it written by `progrpo train`?"
-                )
+            values = [value for line in lines if (value := line.get(key)) is not None]
+            if len(values) < len(lines):
+                number = next(k for k, line in enumerate(lines, 1) if line.get(key) is None)
+                raise UserError(f"{path}: entry {number}: no {key!r}; was it written by `progrpo train`?")
             runs[quantity].append(values)
     return runs
 

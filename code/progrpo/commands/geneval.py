@@ -167,7 +167,7 @@ def run_verdict(arguments: argparse.Namespace) -> None:
     print(f"overall (mean of tags) = {scores['overall']:.5f}" + (f"  PARTIAL: {partial}" if partial else ""))
 
 
-def vocabulary_of(record: dict):
+def vocabulary_of(record: dict | None):
     """GenEval's vocabulary or the miniature world's: the first that has the class of a record's first clause, else GenEval's."""
     from progrpo.benchmarks.geneval.vocabulary import geneval_vocabulary
     from progrpo.benchmarks.prompt_sets import Vocabulary

@@ -13,11 +13,12 @@ from progrpo.identity import Start
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Help that says of every option whether it is required, or what its default is."""
 
-    def _get_help_string(self, action: argparse.Action) -> str:
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        told = action.help or ""
         if action.required:
-            return f"{action.help} (required)" if action.option_strings else action.help
-        if action.default is None or action.default is False or "default:" in action.help:
-            return action.help
+            return f"{told} (required)" if action.option_strings else told
+        if action.default is None or action.default is False or "default:" in told:
+            return told
         return super()._get_help_string(action)
 
 

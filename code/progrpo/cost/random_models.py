@@ -4,12 +4,13 @@ Text encoders are left out (prompts are encoded once per iteration, before the c
 """
 
 import zlib
+from typing import Literal
 
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline, StableDiffusionPipeline
 from torch import Tensor, nn
 
-from progrpo.config import Model
+from progrpo.config import Model, Precision
 from progrpo.cost import architectures
 from progrpo.devices import DTYPES
 from progrpo.grpo.backbone import Backbone, DiffusionBackbone, FlowBackbone, Text
@@ -63,9 +64,9 @@ def diffusion_backbone(unet: nn.Module, vae: nn.Module, model: Model, device: to
     return RandomTextDiffusion(pipeline, model, device)
 
 
-def official_backbone(name: str, precision: str, device: torch.device) -> Backbone:
+def official_backbone(name: str, precision: Precision, device: torch.device) -> Backbone:
     """`sd35m` (frozen weights in `precision`, to be adapted) or `sd14` (float32 under autocast, trained in full)."""
-    family = "flow" if name == SD35M else "diffusion"
+    family: Literal["flow", "diffusion"] = "flow" if name == SD35M else "diffusion"
     model = Model(family=family, path=f"random {name}", resolution=512, precision=precision)
     with torch.device(device):
         vae = architectures.autoencoder(name)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
@@ -35,7 +36,7 @@ class Text:
 
     def followed_by(self, other: "Text") -> "Text":
         """Both batches of prompts as one."""
-        pooled = None if self.pooled is None else torch.cat([self.pooled, other.pooled])
+        pooled = None if self.pooled is None or other.pooled is None else torch.cat([self.pooled, other.pooled])
         return Text(torch.cat([self.embeddings, other.embeddings]), pooled)
 
 
@@ -55,8 +56,8 @@ class Backbone(ABC):
         self._unconditional: Text | None = None
 
     @property
-    def denoiser(self) -> nn.Module:
-        """The UNet or the transformer."""
+    def denoiser(self) -> Any:
+        """The UNet or the transformer: a model of diffusers."""
         return getattr(self.pipeline, self.denoiser_name)
 
     @property

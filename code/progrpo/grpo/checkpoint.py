@@ -26,7 +26,8 @@ class _HashingWriter:
     """A file for `torch.save` that hashes what passes: a state of many GB needs no second copy in memory."""
 
     def __init__(self, file: BinaryIO):
-        self.file, self.hash, self.failure = file, hashlib.sha256(), None
+        self.file, self.hash = file, hashlib.sha256()
+        self.failure: OSError | None = None
 
     def write(self, data) -> int:
         self.hash.update(data)
@@ -78,7 +79,7 @@ class StateStore:
             nonlocal digest
             writer = _HashingWriter(file)
             try:
-                torch.save(state, writer)
+                torch.save(state, writer)  # type: ignore[arg-type]  # it asks for write and flush alone
             except RuntimeError as error:
                 raise writer.failure or error from None
             digest = writer.hash.hexdigest()
@@ -103,7 +104,7 @@ class StateStore:
         """
         states = self._states()
         for path in states:
-            if not sha256(path).startswith(STATE_NAME.fullmatch(path.name)[2]):
+            if not sha256(path).startswith(_parts(path)[2]):
                 self._spoilt.add(path)
                 print(f"{path}: the resume state is truncated or corrupt; trying the one before", file=sys.stderr)
                 continue
@@ -127,8 +128,15 @@ class StateStore:
         return sorted(found, key=lambda path: (_step(path), path.stat().st_mtime_ns), reverse=True)
 
 
+def _parts(path: Path) -> re.Match[str]:
+    """What the name of a state says: its step and the beginning of its hash."""
+    if match := STATE_NAME.fullmatch(path.name):
+        return match
+    raise ValueError(f"{path} is not named as a state")
+
+
 def _step(path: Path) -> int:
-    return int(STATE_NAME.fullmatch(path.name)[1])
+    return int(_parts(path)[1])
 
 
 def _check_plain(value: Any, where: str) -> None:

@@ -21,7 +21,7 @@ class UpdateStatistics:
     kl: list[Tensor] = field(default_factory=list)
     loss: list[Tensor] = field(default_factory=list)
     grad_norm: list[Tensor] = field(default_factory=list)  # 0-d, of updates that were made
-    first_ratio_error: Tensor | None = None
+    first_ratio_error: Tensor = field(default_factory=lambda: torch.tensor(math.nan))  # of the first update
 
 
 def measure(rollout: Rollout, statistics: UpdateStatistics, gather: Callable[[Tensor], Tensor]) -> dict:
@@ -54,14 +54,14 @@ def measure(rollout: Rollout, statistics: UpdateStatistics, gather: Callable[[Te
     }
 
 
-def batch_arithmetic(run: Run, ranks: int) -> str:
+def batch_arithmetic(run: Run, ranks: int, micro_batch: int) -> str:
     """What an iteration trains on, in numbers that a person can check: samples, steps, updates, and passes on each rank."""
     prompts, updates, survivors = run.prompts_per_iteration, run.updates_per_iteration, run.group.survivors
     total = prompts * survivors * run.trained_steps
-    passes = total // (updates * ranks * run.micro_batch)
+    passes = math.ceil(total / (updates * ranks * micro_batch))
     return (
         f"{run.method}: {prompts} prompts x {survivors} survivors x {run.trained_steps} steps = {total:,} sample-steps"
-        f" in {updates} update{'s' * (updates > 1)} of {passes} passes of {run.micro_batch}"
+        f" in {updates} update{'s' * (updates > 1)} of {passes} passes of {micro_batch}"
         f" on {'each of ' * (ranks > 1)}{ranks} rank{'s' * (ranks > 1)}"
     )
 

@@ -120,7 +120,8 @@ class Clock:
     """Seconds by part, with the device synchronised at both ends of a part."""
 
     def __init__(self, device: torch.device):
-        self.device, self.seconds = device, {}
+        self.device = device
+        self.seconds: dict[str, float] = {}
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -158,7 +159,8 @@ class _Sampling:
         self.states = torch.empty(len(self.prompt), table.steps + 1, *noise.shape, device=device)
         self.states[:, 0] = noise.initial(self.prompt, self.trajectory).to(device)
         self.log_probs = torch.zeros(len(self.prompt), table.steps, device=device)
-        self.counters, self.stages, self.clock = Counters(), [], Clock(device)
+        self.counters, self.clock = Counters(), Clock(device)
+        self.stages: list[Stage] = []
 
     def outputs(self, step: int) -> Tensor:
         """Model outputs (N, C, H, W) at the states that enter `step`."""

@@ -17,6 +17,7 @@ float32 or float64, whatever the precision of the model: half-precision states b
 
 import dataclasses
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,7 +55,9 @@ class StepTable:
         if dtype is not None and dtype not in STATE_DTYPES:
             raise ValueError(f"step coefficients must be float32 or float64, not {dtype}")
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        tensors = {name: v.to(device=device, dtype=dtype) for name, v in fields.items() if isinstance(v, Tensor)}
+        tensors: dict[str, Any] = {
+            name: v.to(device=device, dtype=dtype) for name, v in fields.items() if isinstance(v, Tensor)
+        }
         return dataclasses.replace(self, **tensors)
 
 

@@ -139,7 +139,7 @@ class Trainer:
     def train(self) -> None:
         """Run all iterations; Stopped after a signal, UserError for a reward that is no number or a ratio that is not 1."""
         if self.accelerator.is_main_process:
-            print(batch_arithmetic(self.run, self.accelerator.num_processes), flush=True)
+            print(batch_arithmetic(self.run, self.accelerator.num_processes, self.micro_batch), flush=True)
         self._restore()
         with self.stop:
             while self.iteration < self.run.iterations:

@@ -125,7 +125,7 @@ class Tools:
     def setting(self, benchmark: str, key: str) -> str:
         """A setting of `benchmarks.<benchmark>`; UserError when the configuration lacks it."""
         try:
-            return self.config.benchmarks[benchmark][key]
+            return dict(self.config.benchmarks)[benchmark][key]  # type: ignore[index]
         except KeyError:
             raise UserError(
                 f"benchmarks.{benchmark}.{key}: missing in the configuration of tier {self.config.tier}"
@@ -169,7 +169,8 @@ def run_compbench(tools: Tools, folder: Path, name: str, out: Path) -> dict:
         write_jsonl(stored, lines)
         results = spatial.verdicts([(f"{stored}:{k}", line) for k, line in enumerate(lines, 1)])
         return spatial.summary(results, f"spatial_{detector.name}")
-    tokenizer = tools.config.benchmarks["compbench"].get("tokenizer")  # only an original .pth needs one beside it
+    beside = tools.config.benchmarks["compbench"].get("tokenizer")  # only an original .pth needs one beside it
+    tokenizer = Path(beside) if beside else None
     model = tools.once("vqa", lambda: load_vqa(tools.setting("compbench", "vqa"), tools.device, tokenizer))
     lines = vqa.vqa_scores(folder, model, chunker, allow_partial=tools.allow_partial)
     write_jsonl(out.with_name(f"{name}.answers.jsonl"), lines)

@@ -38,7 +38,8 @@ def image_tasks(records: list[PromptRecord], prompts: PromptSet) -> list[ImageTa
     it can be a file name; `prompts.jsonl` keeps it whole); hpsv2: <style>/00000.jpg, counted within the style that
     the prompt's metadata names; plain: 00000.png, or 00000_00.png where a prompt has several images.
     """
-    tasks, in_style = [], {}
+    tasks = []
+    in_style: dict[str, int] = {}
     for p, record in enumerate(records):
         for k in range(prompts.images_per_prompt):
             if prompts.layout == "geneval":

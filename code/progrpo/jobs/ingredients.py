@@ -56,7 +56,7 @@ def of_images(config: Config, model: str, prompts: str, seed: int, weights: Path
 def of_evaluation(config: Config, prompts: str, images: Path) -> dict[str, Any]:
     """What decides the evaluation of a folder of images: scorers, benchmark models, and the images themselves."""
     evaluation = config.evaluations[prompts]
-    settings = {name: config.benchmarks.get(name, {}) for name in evaluation.benchmarks}
+    settings: dict[str, dict] = {name: {**config.benchmarks.get(name, {})} for name in evaluation.benchmarks}
     return {
         "scorers": {scorer: _scorer(config, scorer) for scorer in evaluation.scorers},
         "benchmarks": {name: _with_files(values, {"sources"}) for name, values in settings.items()},

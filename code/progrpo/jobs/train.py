@@ -90,7 +90,7 @@ class Ranks:
 
     def first(self, decide: Callable[[], Any]) -> Any:
         """What `decide` returns on the first rank, on every rank; its UserError ends all, with one line."""
-        if not self.several:
+        if self.state is None:
             return decide()
         answer, error = None, None
         if self.state.is_main_process:

@@ -5,7 +5,9 @@ which colour-blind readers tell apart; line styles and markers repeat the distin
 """
 
 import textwrap
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -21,7 +23,7 @@ GREY = "#7F7F7F"
 CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 WIDTH = 6.75  # inches, the text width of a two-column page
-STYLE = {
+STYLE: Any = {  # matplotlib's hint knows no dictionary that is not written in place
     "font.size": 8,
     "axes.labelsize": 8,
     "axes.titlesize": 8,
@@ -64,7 +66,7 @@ def save(figure: Figure, stem: Path | str) -> list[Path]:
     ):
         path = Path(f"{stem}.{extension}")
         with matplotlib.rc_context(STYLE):
-            write_atomic(path, lambda file, e=extension, m=metadata: figure.savefig(file, format=e, metadata=m))
+            write_atomic(path, partial(figure.savefig, format=extension, metadata=metadata))
         paths.append(path)
     return paths
 

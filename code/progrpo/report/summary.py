@@ -94,7 +94,7 @@ def training_metrics(folder: Path) -> dict[str, float]:
     last = lines[-max(1, round(TAIL * len(lines))) :]
     numbers = [key for key, value in (last[0] if last else {}).items() if _is_number(value) and key != "iteration"]
     return {
-        key: sum(line[key] for line in last) / len(last)
+        key: sum(line[key] or 0.0 for line in last) / len(last)
         for key in numbers
         if all(_is_number(line.get(key)) for line in last)
     }

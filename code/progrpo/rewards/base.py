@@ -43,7 +43,7 @@ class BatchedScorer(abc.ABC):
         self.dtype = DTYPES[precision]
 
     @classmethod
-    def load(cls, path: Path | None, device: torch.device | str, **common) -> Self:
+    def load(cls, path: Any, device: torch.device | str, **common) -> Self:
         """The scorer on a device, without weights; `common` are precision and batch size."""
         return cls(cls.__name__, device, **common)
 

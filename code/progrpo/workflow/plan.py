@@ -230,7 +230,7 @@ class Plan:
         """Digest of the configuration that decides an evaluation of given images."""
         evaluations = {name: decisive(self.config.evaluations[name], {"sampling"}) for name in sets}
         scorers = {name: decisive(self.config.scorers[name]) for name in self._scorers_of(sets)}
-        benchmarks = {name: self.config.benchmarks[name] for name in self._benchmarks_of(sets)}
+        benchmarks = {name: self.config.benchmarks.get(name) for name in self._benchmarks_of(sets)}
         return digest(evaluations, scorers, benchmarks)
 
     def evaluate_code(self, sets: list[str]) -> str:

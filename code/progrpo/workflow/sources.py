@@ -5,6 +5,7 @@ Fetched ones have a source in the manifest; the others are the miniature world, 
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from progrpo.config import Config
 from progrpo.plugins import SCORERS, source_file
@@ -73,7 +74,7 @@ def benchmark_files(config: Config, names: Iterable[str]) -> list[str]:
     """The files that the users of benchmark models depend on."""
     files = []
     for name in names:
-        settings = config.benchmarks.get(name, {})
+        settings: dict[str, Any] = dict(config.benchmarks).get(name, {})  # type: ignore[assignment]
         files += [fetched(source) for source in settings.get("sources", [])]
         paths = [Path(value) for value in settings.values() if isinstance(value, str)]
         kinds = {path.parts[2] for path in paths if path.is_relative_to(MINIATURE)}

@@ -147,7 +147,8 @@ def validate_line(line: dict, where: str) -> None:
 def verdicts(lines: Iterable[tuple[str, dict]]) -> list[dict]:
     """[{"prompt", "score"}] for detections lines, each given with its "file:line"; UserError for the first bad
     line."""
-    results, seen = [], {}
+    results = []
+    seen: dict[str, str] = {}
     for where, line in lines:
         validate_line(line, where)
         image = line.get("image")

@@ -24,7 +24,8 @@ def object_crop(image: Image.Image, mask: np.ndarray, box: list[float]) -> Image
     """The object alone: image (W x H) under a bool mask (H, W) on grey, cropped to its box [x0, y0, x1,
     y1]."""
     blank = Image.new("RGB", image.size, color=BACKGROUND)
-    return Image.composite(image, blank, Image.fromarray(mask)).crop(tuple(box))
+    x0, y0, x1, y1 = box
+    return Image.composite(image, blank, Image.fromarray(mask)).crop((x0, y0, x1, y1))
 
 
 class ColorClassifier:

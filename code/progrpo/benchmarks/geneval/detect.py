@@ -41,13 +41,13 @@ def batches(images: list[BenchmarkImage], size: int) -> Iterator[list[tuple[Benc
         yield batch
 
 
-def asked_colors(record: dict) -> set[str]:
+def asked_colors(record: dict | None) -> set[str]:
     """Classes whose colour a record may ask for."""
-    return {clause["class"] for clause in record["include"] if "color" in clause}
+    return {clause["class"] for clause in record["include"] if "color" in clause} if record else set()
 
 
 def describe(
-    image: Image.Image, found: Instances, record: dict, classes: tuple[str, ...], colors: ColorClassifier | None
+    image: Image.Image, found: Instances, record: dict | None, classes: tuple[str, ...], colors: ColorClassifier | None
 ) -> list[dict]:
     """The stored form of an image's instances: {"class", "box", "score", "color"}.
 
@@ -55,8 +55,11 @@ def describe(
     the record; else null.
     """
     names = [classes[label] for label in found.labels.tolist()]
-    boxes, seen = found.boxes.tolist(), [None] * len(names)
+    boxes = found.boxes.tolist()
+    seen: list[str | None] = [None] * len(names)
     for name in sorted(asked_colors(record)):
+        if colors is None:
+            break
         chosen = [k for k, other in enumerate(names) if other == name and boxes[k][2] > boxes[k][0]]
         crops = [object_crop(image, found.masks[k].numpy(), boxes[k]) for k in chosen]
         for k, color in zip(chosen, colors.classify(crops, name), strict=True):

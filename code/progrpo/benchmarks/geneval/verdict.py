@@ -40,7 +40,7 @@ class Detection:
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union of two boxes whose corner pixels belong to them (the "+1" convention)."""
 
-    def area(box: list) -> float:
+    def area(box: np.ndarray | list) -> float:
         return max(box[2] - box[0] + 1, 0) * max(box[3] - box[1] + 1, 0)
 
     shared = area([max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])])
@@ -78,8 +78,8 @@ def select(detections: list[dict], tag: str, protocol: Protocol) -> dict[str, li
     for name, group in by_class.items():
         scores = np.array([d["score"] for d in group], dtype=np.float32)
         boxes = np.array([d["box"] for d in group], dtype=np.float32)
-        order = np.argsort(scores)[::-1]
-        order = order[scores[order] > threshold][: protocol.max_objects].tolist()
+        ranked = np.argsort(scores)[::-1]
+        order: list[int] = ranked[scores[ranked] > threshold][: protocol.max_objects].tolist()
         kept = []
         while order:
             best = order.pop(0)
@@ -131,7 +131,8 @@ def evaluate(objects: dict[str, list[Detection]], record: dict, protocol: Protoc
     Count, colour and position look only at the `count` best objects of a class; more objects hurt only
     through `exclude`.
     """
-    groups, reasons = [], []
+    groups: list[list[Detection] | None] = []
+    reasons = []
     for clause in record["include"]:
         found = objects.get(clause["class"], [])[: clause["count"]]
         failure = _clause_failure(clause, found, groups, protocol.position_threshold)
@@ -176,7 +177,8 @@ def is_coordinate(number: object) -> bool:
 def verdicts(lines: Iterable[tuple[str, dict]], vocabulary: Vocabulary, protocol: Protocol | None = None) -> list[dict]:
     """[{"image", "correct", "reason"}] for detections lines, each given with its "file:line"; UserError for
     the first bad line."""
-    protocol, results, seen = protocol or Protocol(), [], {}
+    protocol, results = protocol or Protocol(), []
+    seen: dict[str, str] = {}
     for where, line in lines:
         validate_line(line, where, vocabulary)
         if seen.setdefault(line["image"], where) != where:

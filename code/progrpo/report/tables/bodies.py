@@ -28,6 +28,14 @@ def paper_cells(row: Row, columns: tuple[Column, ...]) -> dict[str, Cell]:
     return cells
 
 
+def paper_number(row: Row, column: str) -> Estimate:
+    """The paper's number of a row; UserError where the table's file has none."""
+    value = row.paper_value(column)
+    if not isinstance(value, int | float):
+        raise UserError(f"row {row.key}: the paper's {column} is no number; correct the table's file")
+    return Estimate(value)
+
+
 def _estimate(values: dict) -> Estimate:
     half_width = None if values["high"] is None else values["high"] - values["mean"]
     return Estimate(values["mean"], half_width, values["n"])
@@ -112,11 +120,10 @@ def flops_body(layout: Layout, summary: dict) -> Body:
 
 
 def _component_cells(layout: Layout, row: Row, summary: dict) -> dict[str, Cell]:
-    atomic = (
-        summary["analysis"].get("flops", {}).get("atomic", {}).get("measured", {}).get(BACKBONES[layout.family], {})
-    )
+    backbone = BACKBONES[layout.family] if layout.family else ""
+    atomic = summary["analysis"].get("flops", {}).get("atomic", {}).get("measured", {}).get(backbone, {})
     cells: dict[str, Cell] = {column.key: "" for column in FLOPS_COLUMNS}
-    cells["tflop/paper"] = Estimate(row.paper["tflop"])
+    cells["tflop/paper"] = paper_number(row, "tflop")
     for source, suffix in (("reproduced", "_without_attention"), ("measured", "")):
         value = atomic.get(COMPONENTS[row.key] + suffix)
         cells[f"tflop/{source}"] = NOT_RUN if value is None else Estimate(value)
@@ -124,7 +131,7 @@ def _component_cells(layout: Layout, row: Row, summary: dict) -> dict[str, Cell]
 
 
 def _training_cells(row: Row, summary: dict) -> dict[str, Cell]:
-    cells: dict[str, Cell] = {"tflop/paper": Estimate(row.paper["tflop"]), "label/paper": Estimate(row.paper["label"])}
+    cells: dict[str, Cell] = {"tflop/paper": paper_number(row, "tflop"), "label/paper": paper_number(row, "label")}
     for source, accounting in (("reproduced", "published"), ("measured", "measured")):
         counted = _flops_run(summary, accounting, row.key)
         if counted:
@@ -141,7 +148,7 @@ def wall_clock_body(layout: Layout, summary: dict) -> Body:
         lines.append(Line(row.label, paper_cells(row, layout.columns), "paper", block=row.block))
         measured = [(device, runs[row.key]) for device, runs in sorted(summary["hardware"].items()) if row.key in runs]
         for device, seconds in measured:
-            cells = {column.key: Estimate(seconds[column.key]) for column in layout.columns}
+            cells: dict[str, Cell] = {column.key: Estimate(seconds[column.key]) for column in layout.columns}
             lines.append(Line(row.label, cells, device, block=row.block))
         if not measured:
             lines.append(Line(row.label, {}, "measured", block=row.block))
@@ -174,9 +181,9 @@ def macro_values(macro: Macro, layout: Layout, summary: dict) -> tuple[Cell, Cel
         measured = evaluation_cell(summary, macro.row, macro.column)
     else:
         other = rows[macro.over].paper_value(macro.column)
-        paper = None if paper is None or other is None else paper - other
+        paper = paper - other if isinstance(paper, int | float) and isinstance(other, int | float) else None
         measured = _gain(summary, macro)
-    return measured, UNKNOWN if paper is None else Estimate(paper), columns[macro.column].digits
+    return measured, Estimate(paper) if isinstance(paper, int | float) else UNKNOWN, columns[macro.column].digits
 
 
 def _gain(summary: dict, macro: Macro) -> Cell:

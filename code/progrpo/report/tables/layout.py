@@ -45,7 +45,7 @@ class Row(_Part):
 
     def paper_value(self, column: str) -> float | str | None:
         """The paper's entry of a column, or None when it is not known."""
-        value = self.paper.get(column)
+        value = self.paper.get(column) if isinstance(self.paper, dict) else None
         return value.value if isinstance(value, Sourced) else value
 
 

@@ -2,7 +2,7 @@
 
 from progrpo.config import Config, Run
 from progrpo.errors import UserError
-from progrpo.report.tables.latex import NOT_RUN, Body, Line
+from progrpo.report.tables.latex import NOT_RUN, Body, Cell, Line
 from progrpo.report.tables.layout import Column, Layout
 
 Setting = bool | int | float | str | None
@@ -49,7 +49,7 @@ def settings_body(layout: Layout, config: Config) -> Body:
     used = {key: run_settings(config, run) for key, run in config.runs.items()}
     lines = []
     for row in layout.rows:
-        cells = {}
+        cells: dict[str, Cell] = {}
         for run, paper in zip(layout.runs, row.paper, strict=True):
             cells[f"{run.key}/paper"] = _text(paper)
             cells[f"{run.key}/config"] = _text(_setting(used[run.key], row.key)) if run.key in used else NOT_RUN
