@@ -269,7 +269,11 @@ OBJECTIVE = _of(
 OVF = _of(
     "grpo/ovf.py",
     "tests/grpo/test_ovf.py",
-    ("torch.arange(keep + 1)  # a", "torch.arange(keep)  # a"),
+    (
+        "torch.arange(keep + 1)  # a",
+        "torch.arange(keep)  # a",
+        "the keep lowest never vary more: exchanging the highest of them for the highest of all moves it away from their mean",
+    ),
     ("square / keep - (total / keep) ** 2", "square / keep - total**2"),
     ("square / keep - (total / keep) ** 2", "square / keep"),
     ("(position >= count - keep + split)", "(position > count - keep + split)"),
