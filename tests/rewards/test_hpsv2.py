@@ -1,12 +1,14 @@
 """HPS-v2.1 equals open_clip's own path from a checkpoint to a cosine."""
 
 import json
+import os
 
 import open_clip
 import pytest
 import torch
 from tiny_scorers import PROMPTS, TINY_OPEN_CLIP, spread
 
+import progrpo.torchvision_schemas  # noqa: F401, I001  (before open_clip)
 from progrpo.errors import UserError
 from progrpo.rewards import hpsv2, load_scorer
 
@@ -85,15 +87,19 @@ def test_missing_and_unfit_checkpoints_are_one_line(folder, scorer, tmp_path):
 
 
 class Surprise:
-    """An object that a checkpoint has no business to hold."""
+    """An object that runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("surprise",)
 
 
-def test_a_pickle_with_more_than_tensors_needs_the_flag(folder, scorer, tmp_path):
+def test_a_pickle_with_more_than_tensors_is_refused_and_not_run(folder, scorer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     state = torch.load(folder / hpsv2.WEIGHTS, weights_only=True)["state_dict"]
     torch.save({"state_dict": state, "more": Surprise()}, tmp_path / hpsv2.WEIGHTS)
-    with pytest.raises(UserError, match="weights_only: false"):
+    with pytest.raises(UserError, match="holds more than tensors"):
         load_scorer("hpsv2", tmp_path)
-    assert load_scorer("hpsv2", tmp_path, weights_only=False).name == "hpsv2"
+    assert [path.name for path in tmp_path.iterdir()] == [hpsv2.WEIGHTS]
 
 
 def test_a_truncated_checkpoint_is_one_line(folder, scorer, tmp_path):

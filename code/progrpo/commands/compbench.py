@@ -7,6 +7,7 @@ from progrpo.commands.options import (
     HelpFormatter,
     add_allow_partial,
     add_device,
+    file_path,
     progress_bar,
     require_between,
     require_other_file,
@@ -30,7 +31,7 @@ def add_parser(commands) -> None:
     vqa.add_argument("--model", type=Path, required=True, help="BLIP-VQA: transformers folder or original .pth")
     vqa.add_argument("--tokenizer", type=Path, help="bert-base-uncased's folder, for a .pth")
     vqa.add_argument(
-        "--out", type=Path, required=True, help="scores.jsonl to write; the mean goes to scores.summary.json"
+        "--out", type=file_path, required=True, help="scores.jsonl to write; the mean goes to scores.summary.json"
     )
     vqa.add_argument("--batch-size", type=int, default=8, help="images per forward pass")
     _add_common(vqa)
@@ -39,17 +40,19 @@ def add_parser(commands) -> None:
     detect = actions.add_parser("detect", help="detect the objects of spatial prompts", formatter_class=style)
     detect.add_argument("--images", type=Path, required=True, help="folder of images with their prompts")
     detect.add_argument("--model", type=Path, required=True, help="folder of an OWLv2 or Mask2Former model")
-    detect.add_argument("--out", type=Path, required=True, help="detections.jsonl to write")
+    detect.add_argument("--out", type=file_path, required=True, help="detections.jsonl to write")
     detect.add_argument("--threshold", type=float, default=0.1, help="least score of an object")
     _add_common(detect)
     detect.set_defaults(run=run_detect)
 
     verdict = actions.add_parser("verdict", help="score stored detections", formatter_class=style)
     verdict.add_argument("--category", choices=(SPATIAL,), required=True, help="category of the detections")
-    verdict.add_argument("--detections", type=Path, required=True, help="detections.jsonl, from `detect` or elsewhere")
+    verdict.add_argument(
+        "--detections", type=file_path, required=True, help="detections.jsonl, from `detect` or elsewhere"
+    )
     verdict.add_argument("--metric", help="name of the metric (default: that of `detect`, else spatial_external)")
     verdict.add_argument(
-        "--out", type=Path, required=True, help="scores.jsonl to write; the mean goes to scores.summary.json"
+        "--out", type=file_path, required=True, help="scores.jsonl to write; the mean goes to scores.summary.json"
     )
     verdict.set_defaults(run=run_verdict)
 
@@ -67,7 +70,7 @@ def _add_preparation(actions, style: type) -> None:
     chunks = actions.add_parser("chunks", help="store spaCy's answers for prompt files", formatter_class=style)
     chunks.add_argument("--prompts", type=Path, nargs="+", required=True, help="prompt files")
     chunks.add_argument("--spacy-model", default="en_core_web_sm", help="name of the installed spaCy model")
-    chunks.add_argument("--out", type=Path, required=True, help="chunks.json to write")
+    chunks.add_argument("--out", type=file_path, required=True, help="chunks.json to write")
     chunks.set_defaults(run=run_chunks)
 
 

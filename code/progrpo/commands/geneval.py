@@ -8,6 +8,7 @@ from progrpo.commands.options import (
     HelpFormatter,
     add_allow_partial,
     add_device,
+    file_path,
     progress_bar,
     require_between,
     require_other_file,
@@ -22,12 +23,12 @@ def add_parser(commands) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     prompts = actions.add_parser("prompts", help="write the 553 prompts", formatter_class=style)
-    prompts.add_argument("--out", type=Path, required=True, help="evaluation_metadata.jsonl to write")
+    prompts.add_argument("--out", type=file_path, required=True, help="evaluation_metadata.jsonl to write")
     prompts.set_defaults(run=run_prompts)
 
     detect = actions.add_parser("detect", help="detect objects and their colours", formatter_class=style)
     detect.add_argument("--images", type=Path, required=True, help="folder of images with their GenEval records")
-    detect.add_argument("--out", type=Path, required=True, help="detections.jsonl to write")
+    detect.add_argument("--out", type=file_path, required=True, help="detections.jsonl to write")
     detect.add_argument(
         "--model",
         type=Path,
@@ -46,9 +47,9 @@ def add_parser(commands) -> None:
     detect.set_defaults(run=run_detect)
 
     verdict = actions.add_parser("verdict", help="judge stored detections", formatter_class=style)
-    verdict.add_argument("--detections", type=Path, required=True, help="detections.jsonl to judge")
+    verdict.add_argument("--detections", type=file_path, required=True, help="detections.jsonl to judge")
     verdict.add_argument(
-        "--out", type=Path, required=True, help="verdicts.jsonl to write; scores go to verdicts.summary.json"
+        "--out", type=file_path, required=True, help="verdicts.jsonl to write; scores go to verdicts.summary.json"
     )
     verdict.add_argument("--threshold", type=float, default=0.3, help="least score of a detection")
     verdict.add_argument("--counting-threshold", type=float, default=0.9, help="least score where objects are counted")

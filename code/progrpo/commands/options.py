@@ -59,6 +59,14 @@ def add_allow_partial(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def file_path(text: str) -> Path:
+    """The type of an option that names a file: the empty word and folders such as `.` and `..` name none."""
+    path = Path(text)
+    if path.name in ("", ".."):
+        raise argparse.ArgumentTypeError(f"{text!r} names no file")
+    return path
+
+
 def require_between(name: str, value: float, low: float, high: float) -> None:
     """UserError when an option's value is not in [low, high]; NaN is not."""
     if not low <= value <= high:

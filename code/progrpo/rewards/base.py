@@ -100,20 +100,20 @@ def require_file(scorer: str, path: Path) -> Path:
     return path
 
 
-def load_weights(scorer: str, path: Path, weights_only: bool = True) -> dict[str, Tensor]:
+def load_weights(scorer: str, path: Path) -> dict[str, Tensor]:
     """A state dict from a .pt/.pth file, on the CPU, unwrapped from a dict with the key `state_dict`.
 
-    UserError: no such file, not a state dict, or pickled objects beyond tensors while `weights_only` holds.
+    UserError: no such file, not a state dict, or pickled objects beyond tensors, which could run code.
     """
     try:
-        state = torch.load(require_file(scorer, path), map_location="cpu", weights_only=weights_only)
+        state = torch.load(require_file(scorer, path), map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{scorer}: {path}: cannot be read ({reason}); fetch it again") from None
     except pickle.UnpicklingError:
         raise UserError(
-            f"{scorer}: {path} is truncated or holds more than tensors; fetch it again, or, if you trust the file, "
-            "set the option `weights_only: false`"
+            f"{scorer}: {path} is truncated or holds more than tensors; fetch it again, or save its state_dict alone,"
+            " where you trust the file"
         ) from None
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -17,8 +17,7 @@ class HPSv2(BatchedScorer):
 
     preprocess: "pil" resizes 8-bit images, as stock open_clip does; "tensor_aa" and "tensor_noaa" resize the float
     tensor, as HPSv2's own fork does with torchvision from 0.17 and before (scores of large images differ; state the
-    mode with every result). weights_only=False allows a checkpoint that pickles more than tensors: only for a file
-    you trust.
+    mode with every result).
     """
 
     files = (WEIGHTS,)
@@ -36,11 +35,9 @@ class HPSv2(BatchedScorer):
         self.clip, self.preprocess = clip, check_mode(self.name, preprocess)
 
     @classmethod
-    def load(
-        cls, path: Path, device: torch.device | str, *, preprocess: str = "pil", weights_only: bool = True, **common
-    ) -> "HPSv2":
+    def load(cls, path: Path, device: torch.device | str, *, preprocess: str = "pil", **common) -> "HPSv2":
         """From a folder with HPS_v2.1_compressed.pt (and, for another size than ViT-H-14, open_clip_config.json)."""
-        clip = load_open_clip("hpsv2", path / WEIGHTS, VIT_H, torch.device(device), weights_only)
+        clip = load_open_clip("hpsv2", path / WEIGHTS, VIT_H, torch.device(device))
         return cls(clip, device, preprocess=preprocess, **common)
 
     def score_batch(self, images: Tensor, prompts: list[str]) -> Tensor:

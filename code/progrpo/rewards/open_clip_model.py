@@ -49,9 +49,7 @@ def build_open_clip(scorer: str, source: str) -> tuple[nn.Module, Callable[[list
         logging.getLogger().setLevel(quiet)
 
 
-def load_open_clip(
-    scorer: str, weights: Path, architecture: str, device: torch.device, weights_only: bool = True
-) -> OpenClipModel:
+def load_open_clip(scorer: str, weights: Path, architecture: str, device: torch.device) -> OpenClipModel:
     """The model of a weights file (.safetensors, .pt or .bin).
 
     The architecture is the one in `open_clip_config.json` beside the file (open_clip's own hub layout) or, without
@@ -61,14 +59,14 @@ def load_open_clip(
     require_file(scorer, weights)
     local = (weights.parent / CONFIG).is_file()
     model, tokenize = build_open_clip(scorer, f"local-dir:{weights.parent}" if local else architecture)
-    load_state(scorer, weights, model, read_weights(scorer, weights, weights_only))
+    load_state(scorer, weights, model, read_weights(scorer, weights))
     return OpenClipModel(model, tokenize, device)
 
 
-def read_weights(scorer: str, path: Path, weights_only: bool = True) -> dict[str, Tensor]:
+def read_weights(scorer: str, path: Path) -> dict[str, Tensor]:
     """An open_clip state dict from a .safetensors, .pt or .bin file."""
     if path.suffix != ".safetensors":
-        return load_weights(scorer, path, weights_only)
+        return load_weights(scorer, path)
     import safetensors.torch
 
     try:
