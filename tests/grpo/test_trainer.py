@@ -186,6 +186,7 @@ def test_a_spoilt_state_falls_back_to_the_one_before(trained, tmp_path, capfd):
     (out / "state").mkdir(parents=True)
     for path in (trained / "flow_pro" / "state").glob("*.pt"):
         (out / "state" / path.name).write_bytes(path.read_bytes())
+    (out / "begun.json").write_bytes((trained / "flow_pro" / "begun.json").read_bytes())
     newest = max((out / "state").glob("*.pt"))
     newest.write_bytes(newest.read_bytes()[:-100])
     assert train_run(config, "flow_pro", 0, out, "cpu") == 0
@@ -253,7 +254,7 @@ def test_two_ranks_train_like_one(trained, tmp_path):
     assert_close_weights(out, trained / "flow_pro")
 
 
-def test_a_finished_run_says_so_and_another_configuration_is_refused(trained, tmp_path, models, capsys):
+def test_a_finished_run_says_so_and_another_seed_is_refused(trained, tmp_path, models, capsys):
     arguments = [
         "train",
         "--config",
@@ -266,7 +267,7 @@ def test_a_finished_run_says_so_and_another_configuration_is_refused(trained, tm
     assert main(arguments) == 0
     assert "already trained" in capsys.readouterr().out
     assert main([*arguments, "--seed", "1"]) == 2
-    assert "another configuration or seed" in capsys.readouterr().err
+    assert "seed: 0 is not 1" in capsys.readouterr().err
 
 
 WAYS = {

@@ -26,9 +26,6 @@ for job, sets in PLAN.evaluation_jobs().items():
             **PLAN.evaluation_resources(sets),
         params:
             folder=subpath(output[0], ancestor=2),
-            folders=lambda wildcards, output: [
-                str(Path(file).parent) for file in output.images
-            ],
             config=CONFIG_FILE,
             sets=sets,
             weights=lambda wildcards, input: (
@@ -37,10 +34,10 @@ for job, sets in PLAN.evaluation_jobs().items():
             code=PLAN.generate_code(),
             settings=PLAN.generate_settings(sets),
         shell:
-            "bash workflow/scripts/begin_anew_if_changed.sh {params.settings}-{params.code}-$(cat {input} | sha256sum | cut -c -16)"
-            " {params.folders} > {log} 2>&1 && "
             "progrpo generate --config {params.config} --run {wildcards.model} --seed {wildcards.seed}"
-            " --prompts {params.sets} --out {params.folder} {params.weights} >> {log} 2>&1"
+            " --prompts {params.sets} --out {params.folder} {params.weights}"
+            " --if-changed begin-anew --wait-for-lock --fingerprint {params.code}"
+            " > {log} 2>&1"
 
     if PLAN.scored(sets):
 
@@ -77,7 +74,9 @@ for job, sets in PLAN.evaluation_jobs().items():
                 settings=PLAN.evaluate_settings(PLAN.scored(sets)),
             shell:
                 "progrpo evaluate --config {params.config} --images {params.images} --prompts {params.sets}"
-                " --out {params.folder} > {log} 2>&1"
+                " --out {params.folder}"
+                " --if-changed begin-anew --wait-for-lock --fingerprint {params.code}"
+                " > {log} 2>&1"
 
 
 rule collect_grid:

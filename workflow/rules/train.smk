@@ -29,10 +29,11 @@ rule train:
         settings=PLAN.train_settings,
         launch=PLAN.launch,
     shell:
-        "bash workflow/scripts/run_training.sh {params.folder}"
-        " {params.settings}-{params.code}-$(cat {input} | sha256sum | cut -c -16) {params.launch}"
+        "bash workflow/scripts/launch.sh {params.launch}"
         " progrpo train --config {params.config} --run {wildcards.run}"
-        " --seed {wildcards.seed} --out {params.folder} > {log} 2>&1"
+        " --seed {wildcards.seed} --out {params.folder}"
+        " --if-changed begin-anew --wait-for-lock --fingerprint {params.code}"
+        " > {log} 2>&1"
 
 
 use rule train as train_on_several_nodes with:

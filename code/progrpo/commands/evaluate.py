@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from progrpo.commands.options import HelpFormatter, add_device
+from progrpo.commands.options import HelpFormatter, add_device, add_start, start_of
 
 
 def add_parser(commands) -> None:
@@ -22,6 +22,7 @@ def add_parser(commands) -> None:
     )
     parser.add_argument("--out", required=True, type=Path, help="folder of the results")
     add_device(parser)
+    add_start(parser)
     parser.set_defaults(run=run)
 
 
@@ -31,5 +32,6 @@ def run(arguments: argparse.Namespace) -> int:
     from progrpo.jobs.evaluate import evaluate_images
 
     config = load_config(arguments.config)
-    evaluate_images(config, arguments.images, arguments.prompts, arguments.out, arguments.device)
+    start = start_of(arguments)
+    evaluate_images(config, arguments.images, arguments.prompts, arguments.out, arguments.device, start)
     return 0

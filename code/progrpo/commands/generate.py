@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from progrpo.commands.options import HelpFormatter, add_device
+from progrpo.commands.options import HelpFormatter, add_device, add_start, start_of
 
 
 def add_parser(commands) -> None:
@@ -12,7 +12,7 @@ def add_parser(commands) -> None:
         "generate",
         help="make the images that a model is evaluated on; an interrupted generation goes on",
         description="Make a model's images for its evaluation prompt sets, one sub-folder of OUT per set, with prompts.jsonl"
-        " written last. Images that exist are kept.",
+        " written last. Images that were made are kept.",
         formatter_class=HelpFormatter,
     )
     parser.add_argument("--config", required=True, type=Path, help="configuration of a tier, config/<tier>.yaml")
@@ -24,13 +24,14 @@ def add_parser(commands) -> None:
     )
     parser.add_argument("--out", required=True, type=Path, help="folder of the images")
     add_device(parser)
+    add_start(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Make what is missing."""
     from progrpo.config import load_config
-    from progrpo.jobs.evaluate import generate_images
+    from progrpo.jobs.generate import generate_images
 
     config = load_config(arguments.config)
     generate_images(
@@ -41,5 +42,6 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.weights,
         arguments.out,
         arguments.device,
+        start_of(arguments),
     )
     return 0

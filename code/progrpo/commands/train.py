@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from progrpo.commands.options import HelpFormatter, add_device
+from progrpo.commands.options import HelpFormatter, add_device, add_start, start_of
 
 
 def add_parser(commands) -> None:
@@ -20,6 +20,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of prompts, noise and adapters")
     parser.add_argument("--out", required=True, type=Path, help="folder of the run")
     add_device(parser)
+    add_start(parser)
     parser.set_defaults(run=run)
 
 
@@ -29,4 +30,5 @@ def run(arguments: argparse.Namespace) -> int:
     from progrpo.jobs.train import train_run
 
     config = load_config(arguments.config)
-    return train_run(config, arguments.run_name, arguments.seed, arguments.out, arguments.device)
+    start = start_of(arguments)
+    return train_run(config, arguments.run_name, arguments.seed, arguments.out, arguments.device, start)

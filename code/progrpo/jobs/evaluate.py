@@ -1,4 +1,4 @@
-"""From a tier's configuration to images on disk, and from images to scores and benchmark results."""
+"""From images to scores and benchmark results."""
 
 import progrpo.torchvision_schemas  # noqa: F401, I001  (before transformers)
 import math
@@ -11,76 +11,52 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from progrpo.grpo.backbone import load_backbone, silence_libraries
+from progrpo.grpo.backbone import silence_libraries
 from progrpo.benchmarks.images import BenchmarkImage, list_images, open_image
 from progrpo.config import Config
 from progrpo.devices import choose_device
 from progrpo.errors import UserError
 from progrpo.files import write_json, write_jsonl
-from progrpo.jobs.images import generate_set, image_tasks
-from progrpo.jobs.loading import prompts_of, scorer_of
-from progrpo.names import is_base, model_of, prompt_sets_of
+from progrpo.identity import REFUSE, Folder, Start
+from progrpo.jobs.images import require_generated
+from progrpo.jobs.ingredients import of_evaluation
+from progrpo.jobs.loading import require_sets, scorer_of
 from progrpo.provenance import provenance
 from progrpo.rewards.base import Scorer
-from progrpo.grpo.tuning import load_trained
 
 
-def generate_images(
-    config: Config, name: str, sets: list[str] | None, seed: int, weights: Path | None, out: Path, device_name: str
+def evaluate_images(
+    config: Config, images: Path, sets: list[str] | None, out: Path, device_name: str, start: Start = REFUSE
 ) -> None:
-    """Make the missing images of a run (with `weights`) or of a base model (without) in `out/<prompt set>/`."""
-    model = config.models[model_of(config, name)]
-    if (weights is None) != is_base(name):
-        raise UserError(
-            f"--run {name}: " + ("give --weights RUN/final" if weights is None else "a base model takes no --weights")
-        )
-    chosen = sets or prompt_sets_of(config, name)
-    _require_sets(config, chosen)
-    backbone = load_backbone(model, choose_device(device_name))
-    if weights is not None:
-        load_trained(backbone, weights)
-    for prompts in chosen:
-        settings = config.prompt_sets[prompts]
-        tasks = image_tasks(prompts_of(settings), settings)
-        evaluation = config.evaluations[prompts]
-        sampling = evaluation.sampling[model.family]
-        generate_set(
-            backbone, tasks, sampling, seed, evaluation.batch, out / prompts, lambda line: print(line, flush=True)
-        )
-
-
-def _require_sets(config: Config, sets: list[str]) -> None:
-    for name in sets:
-        if name not in config.evaluations:
-            raise UserError(
-                f"--prompts {name}: not an evaluation of tier {config.tier}; known: {', '.join(config.evaluations)}"
-            )
-
-
-def evaluate_images(config: Config, images: Path, sets: list[str] | None, out: Path, device_name: str) -> None:
     """Score `images/<prompt set>/` into `out/<prompt set>.json` (means, benchmarks) and `.scores.jsonl` (each image)."""
     if not images.is_dir():
         raise UserError(f"{images}: no such folder; make the images with `progrpo generate`")
     chosen = sets or [name for name in config.evaluations if (images / name).is_dir()]
     if not chosen:
         raise UserError(f"{images}: holds no prompt set of tier {config.tier} ({', '.join(config.evaluations)})")
-    _require_sets(config, chosen)
+    require_sets(config, chosen)
     tools = Tools(config, choose_device(device_name))
     for name in chosen:
-        evaluation = config.evaluations[name]
-        listed = list_images(images / name)
-        result: dict[str, Any] = {"provenance": provenance(evaluation, 0), "scores": {}}
-        columns = {
-            scorer: score_images(tools.scorer(scorer), listed, evaluation.batch) for scorer in evaluation.scorers
-        }
-        for scorer, values in columns.items():
-            result["scores"][scorer] = {"mean": fmean(values), "std": pstdev(values), "n": len(values)}
-        for benchmark in evaluation.benchmarks:
-            result[benchmark] = BENCHMARKS[benchmark](tools, images / name, name, out / name)
-        rows = [{"image": item.name, **{s: v[k] for s, v in columns.items()}} for k, item in enumerate(listed)]
-        write_jsonl(out / f"{name}.scores.jsonl", rows)
-        write_json(out / f"{name}.json", result)
-        print(f"{out / name}.json: {len(listed)} images " + summary_line(result), flush=True)
+        require_generated(images / name)
+        folder = Folder(out, (f"{name}.*",), prefix=f"{name}.")  # the sets of a model lie side by side
+        with folder.held(start.wait_for_lock):
+            folder.claim(of_evaluation(config, name, images / name), start)
+            _evaluate_set(tools, name, images / name, out)
+
+
+def _evaluate_set(tools: "Tools", name: str, images: Path, out: Path) -> None:
+    evaluation = tools.config.evaluations[name]
+    listed = list_images(images)
+    result: dict[str, Any] = {"provenance": provenance(evaluation, 0), "scores": {}}
+    columns = {scorer: score_images(tools.scorer(scorer), listed, evaluation.batch) for scorer in evaluation.scorers}
+    for scorer, values in columns.items():
+        result["scores"][scorer] = {"mean": fmean(values), "std": pstdev(values), "n": len(values)}
+    for benchmark in evaluation.benchmarks:
+        result[benchmark] = BENCHMARKS[benchmark](tools, images, name, out / name)
+    rows = [{"image": item.name, **{s: v[k] for s, v in columns.items()}} for k, item in enumerate(listed)]
+    write_jsonl(out / f"{name}.scores.jsonl", rows)
+    write_json(out / f"{name}.json", result)
+    print(f"{out / name}.json: {len(listed)} images " + summary_line(result), flush=True)
 
 
 def summary_line(result: dict) -> str:

@@ -12,10 +12,12 @@ from torch import Tensor
 from progrpo.benchmarks.prompt_sets import PromptRecord
 from progrpo.config import PromptSet, Sampling
 from progrpo.errors import UserError
-from progrpo.files import write_atomic, write_jsonl
+from progrpo.files import read_jsonl, sha256, write_atomic, write_jsonl
 from progrpo.grpo.backbone import Backbone
 from progrpo.grpo.rollout import TrajectoryNoise, in_batches
 from progrpo.grpo.samplers import StepTable, step_mean, step_sample
+
+INDEX = "prompts.jsonl"
 
 
 @dataclass(frozen=True)
@@ -59,26 +61,55 @@ def generate_set(
     batch: int,
     folder: Path,
     log: Callable[[str], None],
-) -> int:
-    """Make the images of `tasks` that `folder` lacks, then write `prompts.jsonl`, the sign that the set is complete.
+) -> None:
+    """Make the images of `tasks` that `folder` lacks, then write `prompts.jsonl`, the sign that the set is complete, with their
+    SHA-256. Images that are no longer those that were made count as lacking.
 
-    The noise of an image follows from (seed, prompt, image) alone and every model call has `batch` rows, so an interrupted
-    generation ends with the same images. Returns how many images were made.
+    The noise of an image follows from (seed, prompt, image) alone, and an image is made in the same batch whichever are missing, so an
+    interrupted generation ends with the same images.
     """
-    missing = [task for task in tasks if not (folder / task.name).is_file()]
-    table = backbone.table(sampling)
-    for start in range(0, len(missing), batch):
-        part = missing[start : start + batch]
-        images = sample_images(backbone, table, part, sampling, seed, batch)
-        for task, image in zip(part, images, strict=True):
-            save_image(folder / task.name, image)
-        log(f"{folder}: {min(start + batch, len(missing))}/{len(missing)} images")
+    for name in spoilt_images(folder):
+        (folder / name).unlink()
+    missing = {task.name for task in tasks if not (folder / task.name).is_file()}
+    if missing:
+        (folder / INDEX).unlink(missing_ok=True)  # not complete until it is written again
+    table, made = backbone.table(sampling), 0
+    for start in range(0, len(tasks), batch):
+        part = tasks[start : start + batch]
+        lacking = missing.intersection(task.name for task in part)
+        if not lacking:
+            continue
+        for task, image in zip(part, sample_images(backbone, table, part, sampling, seed, batch), strict=True):
+            if task.name in lacking:
+                save_image(folder / task.name, image)
+        made += len(lacking)
+        log(f"{folder}: {made}/{len(missing)} images")
     for task in tasks:
         if task.image == 0 and "/samples/" in task.name and task.record.metadata:
             write_jsonl(folder / task.name.split("/")[0] / "metadata.jsonl", [task.record.metadata])
-    lines = [{"image": t.name, "prompt": t.record.prompt, "metadata": t.record.metadata} for t in tasks]
-    write_jsonl(folder / "prompts.jsonl", lines)
-    return len(missing)
+    lines = [
+        {"image": t.name, "prompt": t.record.prompt, "metadata": t.record.metadata, "sha256": sha256(folder / t.name)}
+        for t in tasks
+    ]
+    write_jsonl(folder / INDEX, lines)
+
+
+def spoilt_images(folder: Path) -> set[str]:
+    """Names of the images of a complete set that are not those that were made, by their recorded SHA-256."""
+    if not (folder / INDEX).is_file():
+        return set()
+    recorded = {line.get("image"): line.get("sha256") for _, line in read_jsonl(folder / INDEX)}
+    return {
+        name
+        for name, digest in recorded.items()
+        if isinstance(name, str) and digest and (folder / name).is_file() and sha256(folder / name) != digest
+    }
+
+
+def require_generated(folder: Path) -> None:
+    """UserError names the first image that is not the one that `progrpo generate` made."""
+    for name in sorted(spoilt_images(folder)):
+        raise UserError(f"{folder / name}: not the image that was made; progrpo generate makes it again")
 
 
 @torch.no_grad()

@@ -3,7 +3,8 @@
 import torch
 
 from progrpo.benchmarks.prompt_sets import PromptRecord, load_prompts
-from progrpo.config import PromptSet, Scorer
+from progrpo.config import Config, PromptSet, Scorer
+from progrpo.errors import UserError
 from progrpo.rewards import base
 from progrpo.rewards.registry import load_scorer
 
@@ -16,3 +17,12 @@ def prompts_of(section: PromptSet) -> list[PromptRecord]:
 def scorer_of(section: Scorer, device: torch.device) -> base.Scorer:
     """The configured scorer on a device."""
     return load_scorer(section.kind, section.path, device, section.precision, section.batch_size, **section.options)
+
+
+def require_sets(config: Config, sets: list[str]) -> None:
+    """UserError for a name that is no evaluation of the tier."""
+    for name in sets:
+        if name not in config.evaluations:
+            raise UserError(
+                f"--prompts {name}: not an evaluation of tier {config.tier}; known: {', '.join(config.evaluations)}"
+            )

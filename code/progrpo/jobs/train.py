@@ -3,59 +3,134 @@
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
-from progrpo.config import Config, Hardware, Run
+from progrpo.config import Config, Run
 from progrpo.devices import choose_device
 from progrpo.errors import UserError
-from progrpo.files import CANNOT_WRITE, read_json, write_json
+from progrpo.files import CANNOT_WRITE, write_json
 from progrpo.grpo.backbone import load_backbone
 from progrpo.grpo.trainer import Stopped, Trainer
+from progrpo.identity import REFUSE, Folder, Start, hash_results, spoilt_file
+from progrpo.jobs.ingredients import of_training
 from progrpo.jobs.loading import prompts_of, scorer_of
-from progrpo.provenance import config_hash, provenance
+from progrpo.provenance import provenance
 from progrpo.rewards.registry import WeightedSum
 
 STOPPED_BY_SIGNAL = 143
+OWNS = ("state", "final", "final.incoming", "metrics.jsonl", "timings.jsonl")  # what a training writes in its folder
 
 
-def train_run(config: Config, name: str, seed: int, out: Path, device_name: str) -> int:
+def train_run(
+    config: Config,
+    name: str,
+    seed: int,
+    out: Path,
+    device_name: str,
+    start: Start = REFUSE,
+) -> int:
     """Train a run into `out`; 0 when complete, 143 when a signal stopped it. UserError for anything the user can mend."""
-    run = config.get_run(name)
-    if (out / "final" / "provenance.json").is_file():
-        _check_folder(run, seed, out)
-        print(f"{out}: already trained, {run.iterations} iterations; delete the folder to train anew")
-        return 0
     device = choose_device(device_name)
-    model = config.models[run.model]
+    run, model = config.get_run(name), config.models[config.get_run(name).model]
     if device.type == "cpu" and model.precision == "fp16":
         raise UserError(f"models.{run.model}.precision: fp16 training needs a GPU; use fp32 or bf16 on a CPU")
+    folder = Folder(out, OWNS)
+    ranks = Ranks(device)
+    ranks.enter(folder, start.wait_for_lock)
+    try:
+        if ranks.first(lambda: _complete(folder, config, name, seed, start)):
+            return _leave(ranks.several, 0)
+        return _train(config, run, seed, out, device)
+    finally:
+        folder.release()
+
+
+def _complete(folder: Folder, config: Config, name: str, seed: int, start: Start) -> bool:
+    """Claim the folder for this training; whether it holds its weights, whole."""
+    folder.claim(of_training(config, name, seed), start)
+    final = folder.path / "final"
+    if not final.is_dir():
+        return False
+    if spoilt := spoilt_file(final):
+        print(f"{spoilt}; going on from the last state to publish again", flush=True)
+        return False
+    print(f"{folder.path}: already trained, {config.runs[name].iterations} iterations; delete the folder to train anew")
+    return True
+
+
+def _train(config: Config, run: Run, seed: int, out: Path, device: torch.device) -> int:
     prompts = [record.prompt for record in prompts_of(config.prompt_sets[run.prompts])]
-    backbone = load_backbone(model, device, train_all_weights=run.lora is None)
+    backbone = load_backbone(config.models[run.model], device, train_all_weights=run.lora is None)
     trainer = Trainer(run, seed, backbone, load_reward(config, run, device), prompts, out)
-    if trainer.accelerator.is_main_process:
-        _check_folder(run, seed, out)
-    trainer.accelerator.wait_for_everyone()
     try:
         trainer.train()
     except Stopped:
         print(f"{out}: stopped in iteration {trainer.iteration + 1}; the same command goes on", flush=True)
-        return _leave(trainer, STOPPED_BY_SIGNAL)
+        return _leave(trainer.accelerator.num_processes > 1, STOPPED_BY_SIGNAL)
     if trainer.accelerator.is_main_process:
         _publish(trainer, run, seed, out)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
-    return _leave(trainer, 0)
+    return _leave(trainer.accelerator.num_processes > 1, 0)
 
 
-def _leave(trainer: Trainer, status: int) -> int:
+class Ranks:
+    """The processes of one training: the first alone locks and looks at the folder, and all follow what it found."""
+
+    def __init__(self, device: torch.device):
+        self.several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        self.state = PartialState(cpu=device.type == "cpu") if self.several else None
+
+    def first(self, decide: Callable[[], Any]) -> Any:
+        """What `decide` returns on the first rank, on every rank; its UserError ends all, with one line."""
+        if not self.several:
+            return decide()
+        answer, error = None, None
+        if self.state.is_main_process:
+            try:
+                answer = decide()
+            except UserError as raised:
+                error = raised
+        told = [answer, error is not None]
+        broadcast_object_list(told, from_process=0)
+        if error:
+            raise error
+        if told[1]:
+            os._exit(2)  # the first rank says why
+        return told[0]
+
+    def enter(self, folder: Folder, wait: bool) -> None:
+        """Lock the folder on the first rank, for all; UserError names its holder, unless `wait`: then when that has ended.
+
+        Ranks that wait speak to each other every minute, so that none runs into the process group's time limit.
+        """
+        holder = self.first(lambda: folder.lock(0))
+        if holder and not wait:
+            self.first(lambda: _refuse(holder))
+        if holder and (self.state is None or self.state.is_main_process):
+            print(f"{holder}; waiting for it", flush=True)
+        while holder:
+            holder = self.first(lambda: folder.lock(60))
+
+
+def _refuse(holder: str) -> NoReturn:
+    raise UserError(holder)
+
+
+def _leave(several: bool, status: int) -> int:
     """The status of a training alone; one of several ranks ends here, without freeing its process group.
 
     Freeing it can wait for ever: gloo's thread frees gathered tensors under the group's lock and needs the interpreter for it, which
     the main thread holds while it waits for that lock (torch 2.13).
     """
-    if trainer.accelerator.num_processes > 1:
+    if several:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -65,22 +140,6 @@ def _leave(trainer: Trainer, status: int) -> int:
 def load_reward(config: Config, run: Run, device) -> WeightedSum:
     """The run's weighted sum of scorers on the device."""
     return WeightedSum({name: scorer_of(config.scorers[name], device) for name in run.reward}, run.reward)
-
-
-def _identity(run: Run, seed: int) -> dict:
-    """What must not change between two starts in one folder: everything but the hardware and how often states are saved."""
-    return {"config": config_hash(run.model_copy(update={"hardware": Hardware(), "save_every": 1})), "seed": seed}
-
-
-def _check_folder(run: Run, seed: int, out: Path) -> None:
-    """UserError when the folder belongs to another configuration or seed; otherwise mark it as this run's."""
-    marker = out / "run.json"
-    if not marker.is_file():
-        write_json(marker, _identity(run, seed))
-    elif read_json(marker) != _identity(run, seed):
-        raise UserError(
-            f"{out}: holds a training with another configuration or seed; choose another --out or delete it"
-        )
 
 
 def _publish(trainer: Trainer, run: Run, seed: int, out: Path) -> None:
@@ -95,6 +154,6 @@ def _publish(trainer: Trainer, run: Run, seed: int, out: Path) -> None:
         raise UserError(f"{incoming}: {CANNOT_WRITE.format(error)}") from error
     for file in incoming.rglob("*.safetensors"):
         file.chmod(0o644)  # safetensors writes files that only their owner can read
-    write_json(incoming / "provenance.json", provenance(run, seed))
+    write_json(incoming / "provenance.json", {**provenance(run, seed), "files": hash_results(incoming)})
     incoming.rename(final)
     print(f"{out}: trained {run.iterations} iterations; weights in {final}", flush=True)

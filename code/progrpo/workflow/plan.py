@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from progrpo.config import Config, Hardware, Section
+from progrpo.jobs.ingredients import CUTS, LABELS
 from progrpo.names import base_of, evaluated_names, is_base, model_of, prompt_sets_of, seed_folder, seeds_of
 from progrpo.rewards.registry import KINDS
 from progrpo.workflow.code_inputs import Code
 from progrpo.workflow.sources import benchmark_files, model_file, prompt_file, scorer_files
-
-# What decides no result: how things are called, what else there is, and how the same work is cut into processes and batches.
-LABELS = {"method", "evaluations", "save_every", "seeds"}
-CUTS = {"hardware", "micro_batch", "sampling_batch", "gradient_checkpointing", "batch", "batch_size"}
 
 GRID_MODELS = (base_of("sd35m"), "flowgrpo_sd35m", "progrpo_sd35m")  # Figs. 4 and 8 to 11
 OVF_STUDY = {  # Figs. 1 and 2: what a static filter of a finished group does
@@ -44,7 +41,7 @@ def digest(*parts: Any) -> str:
 
 
 def decisive(section: Section, without: Iterable[str] = ()) -> dict[str, Any]:
-    """The keys of a section that decide a result."""
+    """The keys of a section that decide a result, as the commands themselves see it (jobs/ingredients.py)."""
     return section.model_dump(mode="json", exclude=LABELS | CUTS | set(without))
 
 
@@ -211,7 +208,7 @@ class Plan:
 
     def generate_code(self) -> str:
         """Fingerprint of the code that decides a generation."""
-        return self.code_of("progrpo.jobs.evaluate:generate_images")
+        return self.code_of("progrpo.jobs.generate")
 
     def _scorers_of(self, sets: Iterable[str]) -> list[str]:
         return sorted({name for prompts in sets for name in self.config.evaluations[prompts].scorers})

@@ -1,0 +1,98 @@
+"""What decides a training, a set of images, an evaluation: sections of the configuration and hashes of the files they name.
+
+Left out is what decides nothing: labels, paths (the content counts), sources, how often states are saved, which seeds or prompt
+sets there are besides, and how the same work is cut into processes and batches, where only the rounding of sums differs.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from progrpo.benchmarks.images import list_images
+from progrpo.config import Config, Model, PromptSet
+from progrpo.errors import UserError
+from progrpo.files import sha256
+from progrpo.identity import hash_files, hash_results, spoilt_file
+
+# The workflow leaves out the same. Of the model and the prompts the content counts, not the name.
+LABELS = {"method", "model", "prompts", "evaluations", "save_every", "seeds"}
+CUTS = {"hardware", "micro_batch", "sampling_batch", "gradient_checkpointing", "batch", "batch_size"}
+
+
+def of_training(config: Config, name: str, seed: int) -> dict[str, Any]:
+    """What decides the weights of a run; UserError for a file that is not there."""
+    run = config.get_run(name)
+    return {
+        **run.model_dump(mode="json", exclude=LABELS | CUTS),
+        "seed": seed,
+        "model": _model(config.models[run.model]),
+        "prompts": _prompts(config.prompt_sets[run.prompts], {"limit", "distinct"}),
+        "scorers": {scorer: _scorer(config, scorer) for scorer in run.reward},
+    }
+
+
+def of_images(config: Config, model: str, prompts: str, seed: int, weights: Path | None) -> dict[str, Any]:
+    """What decides the images of a model, with trained `weights` or without, for a prompt set.
+
+    UserError: weights that are not those a training published, named.
+    """
+    evaluation, section = config.evaluations[prompts], config.models[model]
+    return {
+        "seed": seed,
+        "model": _model(section),
+        "weights": None if weights is None else trained_weights(weights),
+        "prompts": _prompts(config.prompt_sets[prompts], {"limit", "distinct", "images_per_prompt", "layout"}),
+        "sampling": evaluation.sampling[section.family].model_dump(mode="json"),
+    }
+
+
+def of_evaluation(config: Config, prompts: str, images: Path) -> dict[str, Any]:
+    """What decides the evaluation of a folder of images: scorers, benchmark models, and the images themselves."""
+    evaluation = config.evaluations[prompts]
+    settings = {name: config.benchmarks.get(name, {}) for name in evaluation.benchmarks}
+    return {
+        "scorers": {scorer: _scorer(config, scorer) for scorer in evaluation.scorers},
+        "benchmarks": {name: _with_files(values, {"sources"}) for name, values in settings.items()},
+        "images": _digest_of_images(images),
+    }
+
+
+def trained_weights(final: Path) -> dict[str, str]:
+    """{file: SHA-256} of a run's published weights; UserError names a file that is not the one that was published."""
+    if spoilt := spoilt_file(final):
+        raise UserError(f"{spoilt}; train the run first, or again: progrpo train publishes its weights anew")
+    return hash_results(final)
+
+
+def _digest_of_images(folder: Path) -> str:
+    """One SHA-256 over names, prompts, records and bytes of the images of a folder."""
+    digest = hashlib.sha256()
+    for item in list_images(folder):
+        digest.update(json.dumps([item.name, item.prompt, item.metadata, sha256(item.path)]).encode())
+    return digest.hexdigest()
+
+
+def _model(section: Model) -> dict[str, Any]:
+    decisive = section.model_dump(mode="json", exclude={"path", "source"})
+    return {**decisive, "files": hash_files(section.path, "model folder")}
+
+
+def _prompts(section: PromptSet, decisive: set[str]) -> dict[str, Any]:
+    return {**section.model_dump(mode="json", include=decisive), "file": hash_files(section.path, "such file")}
+
+
+def _scorer(config: Config, name: str) -> dict[str, Any]:
+    section = config.scorers[name]
+    decisive = section.model_dump(mode="json", include={"kind", "precision"})
+    files = hash_files(section.path, "such folder") if section.path else None
+    return {**decisive, "options": _with_files(section.options, set()), "files": files}
+
+
+def _with_files(settings: dict[str, Any], excluded: set[str]) -> dict[str, Any]:
+    """Settings with the hashes of files in the place of the paths among them."""
+    return {
+        key: hash_files(value, "such file") if isinstance(value, str) and Path(value).exists() else value
+        for key, value in settings.items()
+        if key not in excluded
+    }
