@@ -29,7 +29,9 @@ for job, sets in PLAN.evaluation_jobs().items():
             config=CONFIG_FILE,
             sets=sets,
             weights=lambda wildcards, input: (
-                f"--weights {Path(input.weights[0]).parent}" if input.weights else ""
+                ["--weights", str(Path(input.weights[0]).parent)]
+                if input.weights
+                else []
             ),
             code=PLAN.generate_code(),
             settings=PLAN.generate_settings(sets),

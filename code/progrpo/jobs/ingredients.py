@@ -15,15 +15,9 @@ from progrpo.errors import UserError
 from progrpo.files import sha256
 from progrpo.identity import hash_files, hash_results, spoilt_file
 
-LABELS = {
-    "method",
-    "model",
-    "prompts",
-    "evaluations",
-    "save_every",
-    "seeds",
-}  # model and prompts: their content instead
-CUTS = {"hardware", "speed", "micro_batch", "sampling_batch", "gradient_checkpointing"}
+# The workflow leaves out the same. Of the model and the prompts the content counts, not the name.
+LABELS = {"method", "model", "prompts", "evaluations", "save_every", "seeds"}
+CUTS = {"hardware", "speed", "micro_batch", "sampling_batch", "gradient_checkpointing", "batch", "batch_size"}
 
 
 def of_training(config: Config, name: str, seed: int) -> dict[str, Any]:

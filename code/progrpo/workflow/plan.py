@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from progrpo.config import Config, Hardware, Section
+from progrpo.jobs.ingredients import CUTS, LABELS
 from progrpo.names import base_of, evaluated_names, is_base, model_of, prompt_sets_of, seed_folder, seeds_of
 from progrpo.plugins import SCORERS, SELECTION_RULES
 from progrpo.workflow.code_inputs import PACKAGE, Code
 from progrpo.workflow.sources import benchmark_files, model_file, own_code, prompt_file, scorer_files
-
-# What decides no result: how things are called, what else there is, and how the same work is cut into processes and batches.
-LABELS = {"method", "evaluations", "save_every", "seeds"}
-CUTS = {"hardware", "speed", "micro_batch", "sampling_batch", "gradient_checkpointing", "batch", "batch_size"}
 
 GRID_MODELS = (base_of("sd35m"), "flowgrpo_sd35m", "progrpo_sd35m")  # Figs. 4 and 8 to 11
 OVF_STUDY = {  # Figs. 1 and 2: what a static filter of a finished group does
@@ -44,7 +41,7 @@ def digest(*parts: Any) -> str:
 
 
 def decisive(section: Section, without: Iterable[str] = ()) -> dict[str, Any]:
-    """The keys of a section that decide a result."""
+    """The keys of a section that decide a result, as the commands themselves see it (jobs/ingredients.py)."""
     return section.model_dump(mode="json", exclude=LABELS | CUTS | set(without))
 
 
