@@ -17,6 +17,7 @@ MISTAKES = {
     "run": (["train", "--config", "config/smoke.yaml", "--run", "x", "--out", "o"], "no such run"),
     "images": (["generate", "--config", "config/smoke.yaml", "--run", "x", "--out", "o"], "no such run"),
     "analysis": (["sample-rewards", "--config", "config/smoke.yaml", "--analysis", "x", "--out", "o"], "--analysis x"),
+    "detections": (["geneval", "verdict", "--detections", "nope.jsonl", "--out", "o"], "nope.jsonl"),
     "timed run": (["bench", "--config", "config/smoke.yaml", "--compare", "plain", "--runs", "x"], "no such run"),
 }
 

@@ -6,8 +6,10 @@ at a time, prompts encoded in each iteration, states written while the training 
 1.04 times its predecessor here with equal batches: what is not a model call hardly counts.)
 """
 
+import contextlib
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -62,7 +64,7 @@ def compare(
     before = Clock.now
     Clock.now = staticmethod(time.perf_counter if on_gpu else time.process_time)
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):  # the trainers' own lines
             plain = plain_trainer(run, *parts(), Path(folder, "plain"))
             fast = TimedTrainer(run, 0, *parts(), Path(folder, "fast"))
             trainers = {"plain": plain, "fast": fast}
