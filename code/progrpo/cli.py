@@ -51,6 +51,25 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check_names(arguments: argparse.Namespace) -> None:
+    """Answer a missing or misspelt configuration, run or analysis before a command imports torch, which takes seconds."""
+    path = getattr(arguments, "config", None)
+    if path is None:
+        return
+    from progrpo.config import load_config
+
+    config = load_config(path)
+    runs = [getattr(arguments, "run_name", None), *(getattr(arguments, "runs", None) or ())]
+    for run in runs:
+        if run is not None and not run.startswith("base_"):
+            config.get_run(run)
+    analysis = getattr(arguments, "analysis", None)
+    if analysis is not None and analysis not in config.analyses:
+        raise UserError(
+            f"--analysis {analysis}: not in tier {config.tier}; known: {', '.join(config.analyses) or 'none'}"
+        )
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 with one line on standard error when the input was bad."""
     for stream in (sys.stdout, sys.stderr):
@@ -58,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
     arguments = build_parser().parse_args(argv)
     try:
+        _check_names(arguments)
         return arguments.run(arguments) or 0
     except UserError as error:
         sys.stderr.write(one_line(f"progrpo {arguments.command}: error: {error}"))

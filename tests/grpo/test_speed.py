@@ -1,13 +1,18 @@
 """Every way of being fast against the plain way: the same samples, the same gradient, a first ratio of exactly 1."""
 
+import threading
+
 import pytest
 import torch
 from test_gradient import BETA, FAMILIES, accumulated, configuration, moved, trainer_of
 
 import tiny
 from progrpo.config import Group
+from progrpo.errors import UserError
+from progrpo.grpo.checkpoint import StateStore, copied
 from progrpo.grpo.micro_batch import cheapest_batch, saved_bytes_per_row
 from progrpo.grpo.progress import UpdateStatistics
+from progrpo.grpo.text_cache import TextCache, encoder_hash
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +98,125 @@ def test_bytes_kept_per_row_are_those_of_a_known_graph():
 
 def test_auto_keeps_within_the_memory_and_says_when_nothing_fits(models, tmp_path):
     sizes = {}
-    for memory in (1e-4, 2.0):
+    for memory in (2e-3, 2.0):
         speed = {"memory_gb": memory}
         config = configuration(tmp_path, models, "flow", 0.0, True, "auto", sampling_batch=None, speed=speed)
         sizes[memory] = trainer_of(config, tmp_path / "out").micro_batch
-    assert 1 <= sizes[1e-4] < sizes[2.0] == 8
+    assert 1 <= sizes[2e-3] < sizes[2.0] == 8
+    speed = {"memory_gb": 1e-6}
+    with pytest.raises(UserError, match="speed.memory_gb"):
+        trainer_of(configuration(tmp_path, models, "flow", 0.0, True, "auto", speed=speed), tmp_path / "out")
 
 
 def test_active_trajectories_are_those_before_a_step_prunes():
     assert Group(size=4, pruning=({"step": 2, "keep": 3}, {"step": 3, "keep": 2})).active(4) == [4, 4, 4, 3]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_texts_are_encoded_once_and_then_the_encoders_are_gone(models, tmp_path, monkeypatch, family):
+    speed = {"text_cache": str(tmp_path / "texts")}
+    plain = trainer_of(configuration(tmp_path, models, family, BETA, True, 4), tmp_path / "plain")
+    expected = plain._sample()
+    for attempt in ("encoded", "read"):
+        trainer = trainer_of(configuration(tmp_path, models, family, BETA, True, 4, speed=speed), tmp_path / attempt)
+        if attempt == "read":
+            trainer.backbone.unconditional()
+            monkeypatch.setattr(trainer.backbone, "_encode", lambda prompts: pytest.fail("encoded again"))
+        trainer._encode_once()
+        assert not list(trainer.backbone._text_encoders())
+        samples = trainer._sample()
+        torch.testing.assert_close(samples.text.embeddings, expected.text.embeddings)
+        torch.testing.assert_close(samples.rollout.states, expected.rollout.states, rtol=1e-4, atol=1e-4)
+        assert trainer._update(samples).first_ratio_error == 0
+
+
+def test_another_encoder_has_another_cache(models, tmp_path):
+    backbone = trainer_of(configuration(tmp_path, models, "flow", 0.0, True, 4), tmp_path / "out").backbone
+    before = encoder_hash(backbone)
+    assert encoder_hash(backbone) == before
+    backbone.model = backbone.model.model_copy(update={"max_sequence_length": 8})
+    assert encoder_hash(backbone) != before
+
+
+def test_a_spoilt_text_is_one_line(models, tmp_path):
+    backbone = trainer_of(configuration(tmp_path, models, "flow", 0.0, True, 4), tmp_path / "out").backbone
+    cache = TextCache(backbone, tmp_path / "texts")
+    cache.fill(["a red circle"])
+    next(cache.folder.iterdir()).write_bytes(b"torn")
+    with pytest.raises(UserError, match="cannot be read"):
+        cache.read(["a red circle"])
+
+
+def test_adapters_take_activations_as_they_are(models, tmp_path, monkeypatch):
+    """Under autocast peft's copy to float32 and back changes no bit."""
+    from peft.tuners.tuners_utils import BaseTunerLayer  # never before progrpo
+
+    trainer = trainer_of(configuration(tmp_path, models, "flow", 0.0, True, 4), tmp_path / "out")
+    moved(trainer)
+    backbone, outputs, casts = trainer.backbone, [], []
+    backbone.dtype = torch.bfloat16
+    cast = BaseTunerLayer._cast_input_dtype
+
+    def counted(layer, x, dtype):
+        result = cast(layer, x, dtype)
+        casts.append(result.dtype != x.dtype)
+        return result
+
+    monkeypatch.setattr(BaseTunerLayer, "_cast_input_dtype", counted)
+    layers = [module for module in backbone.denoiser.modules() if isinstance(module, BaseTunerLayer)]
+    x = torch.randn(4, *backbone.latent_shape, generator=torch.Generator().manual_seed(0))
+    for enabled in (False, True):
+        for layer in layers:
+            assert enabled or not layer.cast_input_dtype_enabled
+            layer.cast_input_dtype_enabled = enabled
+        with torch.no_grad():
+            outputs.append(backbone.predict(x, torch.tensor(500.0), backbone.encode(["a red circle"] * 4), 1.0))
+        assert any(casts) == enabled
+    assert torch.equal(*outputs)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_compiling_changes_no_number_beyond_rounding(models, tmp_path, monkeypatch, family):
+    """With the compiler's tracing alone: its code generation takes a minute."""
+    compile_module = torch.nn.Module.compile
+    traced = []
+
+    def trace(module, **options):
+        traced.append(module)
+        compile_module(module, backend="aot_eager", **options)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", trace)
+    gradients = []
+    for on in (False, True):
+        config = configuration(tmp_path, models, family, BETA, False, 8, sampling_batch=None, speed={"compile": on})
+        trainer = trainer_of(config, tmp_path / "out")
+        gradients.append(accumulated(trainer, moved(trainer))[0])
+    assert traced[0] is trainer.backbone.denoiser
+    assert relative(gradients[1], gradients[0]) < 1e-4
+    assert trainer._update(trainer._sample()).first_ratio_error == 0
+
+
+def test_a_save_behind_the_training_is_what_was_handed_over(tmp_path, monkeypatch):
+    store, begin = StateStore(tmp_path), threading.Event()
+    save = store.save
+    monkeypatch.setattr(store, "save", lambda *arguments: begin.wait(30) and save(*arguments))
+    weights = torch.ones(3)
+    store.save_behind(1, copied({"weights": weights}))
+    assert not list(tmp_path.glob("*.pt"))
+    weights.zero_()
+    begin.set()
+    store.finish()
+    step, state = store.load_latest()
+    assert step == 1
+    assert torch.equal(state["weights"], torch.ones(3))
+
+
+def test_a_save_that_fails_behind_the_training_ends_it(models, tmp_path, monkeypatch):
+    trainer = trainer_of(configuration(tmp_path, models, "flow", 0.0, True, 4), tmp_path / "out")
+
+    def full(*arguments):
+        raise UserError("disk full")
+
+    monkeypatch.setattr(trainer.store, "save", full)
+    with pytest.raises(UserError, match="disk full"):
+        trainer.train()

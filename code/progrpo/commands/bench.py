@@ -2,12 +2,18 @@
 
 import argparse
 import re
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from progrpo.commands.options import HelpFormatter, add_device
 from progrpo.cost.flops import PUBLISHED
 from progrpo.errors import UserError
+
+if TYPE_CHECKING:
+    from progrpo.grpo.backbone import Backbone
+    from progrpo.rewards.base import Scorer
 
 OFFICIAL = {  # architecture -> its methods of Tables 7 and 8
     run.backbone: tuple(name for name, other in PUBLISHED.items() if other.backbone == run.backbone)
@@ -42,6 +48,13 @@ def add_parser(commands) -> None:
     parser.add_argument(
         "--out", default=None, help="JSON file; default: results/hardware/<device>/wall_clock_<what>.json"
     )
+    parser.add_argument(
+        "--compare",
+        default=None,
+        choices=("plain",),
+        help="with --config: against the loop of public trainers, iteration by iteration in turn, on a CPU in CPU time",
+    )
+    parser.add_argument("--json", action="store_true", help="with --compare: print the result as JSON")
     parser.set_defaults(run=run)
 
 
@@ -53,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: must be at least 1")
     device = choose_device(arguments.device)
+    if arguments.compare:
+        return _compare(arguments, device)
     timed = _official(arguments, device) if arguments.official else _tier(arguments, device)
     results: dict[str, dict] = {}
     for name, result in timed:
@@ -106,20 +121,55 @@ def _tier(arguments: argparse.Namespace, device):
     """(run, result) of runs of a tier with its own models, prompts and rewards."""
     from progrpo.config import load_config
     from progrpo.cost import wall_clock
+
+    config = load_config(arguments.config)
+    for name, settings in _runs(arguments, config):
+        yield name, wall_clock.time_run(settings, *_parts(config, settings, device), _repeats(arguments))
+
+
+def _runs(arguments: argparse.Namespace, config):
+    """(name, run) of the tier's runs that are timed, with as many prompts as asked for."""
+    for name in arguments.runs or [name for known in OFFICIAL.values() for name in known if name in config.runs]:
+        settings = config.get_run(name)
+        if arguments.prompts:
+            settings = settings.model_copy(update={"prompts_per_iteration": arguments.prompts})
+        yield name, settings
+
+
+def _parts(config, settings, device) -> "tuple[Backbone, Scorer, list[str]]":
+    """A run's own model, reward and prompts, loaded anew."""
     from progrpo.grpo.backbone import load_backbone
     from progrpo.jobs.loading import prompts_of
     from progrpo.jobs.train import load_reward
 
-    config = load_config(arguments.config)
-    names = arguments.runs or [name for known in OFFICIAL.values() for name in known if name in config.runs]
-    for name in names:
-        settings = config.get_run(name)
-        if arguments.prompts:
-            settings = settings.model_copy(update={"prompts_per_iteration": arguments.prompts})
-        prompts = [record.prompt for record in prompts_of(config.prompt_sets[settings.prompts])]
-        backbone = load_backbone(config.models[settings.model], device, train_all_weights=settings.lora is None)
-        reward = load_reward(config, settings, device)
-        yield name, wall_clock.time_run(settings, backbone, reward, prompts, _repeats(arguments))
+    prompts = [record.prompt for record in prompts_of(config.prompt_sets[settings.prompts])]
+    backbone = load_backbone(config.models[settings.model], device, train_all_weights=settings.lora is None)
+    return backbone, load_reward(config, settings, device), prompts
+
+
+def _compare(arguments: argparse.Namespace, device) -> int:
+    """Print each run's seconds per iteration beside those of the plain loop, and their ratio."""
+    from progrpo.config import load_config
+    from progrpo.cost.comparison import compare
+    from progrpo.files import to_json, write_json
+
+    if not arguments.config:
+        raise UserError("--compare: needs --config; random weights of official shapes have no plain loop")
+    config, results = load_config(arguments.config), {}
+    for name, settings in _runs(arguments, config):
+        load = partial(_parts, config, settings, device)
+        results[name] = result = compare(settings, load, _repeats(arguments), on_gpu=device.type == "cuda")
+        if not arguments.json:
+            ratio = result["ratio"]
+            print(f"{name}: {ratio['median']:.3f} of the plain loop ({ratio['least']:.3f} to {ratio['greatest']:.3f})")
+            for part in result["fast"]:
+                plain, fast = (result[way][part]["median"] for way in ("plain", "fast"))
+                print(f"  {part:8} {plain:8.3f} s -> {fast:8.3f} s", flush=True)
+    if arguments.json:
+        print(to_json(results, "the comparison", indent=1))
+    if arguments.out:
+        write_json(arguments.out, results)
+    return 0
 
 
 def _write(arguments: argparse.Namespace, device, results: dict[str, dict]) -> Path:

@@ -22,6 +22,8 @@ from progrpo.errors import UserError
 from progrpo.grpo.samplers import StepTable
 from progrpo.grpo.schedules import diffusion_table, flow_table
 
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+
 
 @dataclass(frozen=True)
 class Text:
@@ -67,8 +69,7 @@ class Backbone(ABC):
         return self.denoiser.config.in_channels, side, side
 
     def _text_encoders(self) -> Iterable[nn.Module]:
-        names = ("text_encoder", "text_encoder_2", "text_encoder_3")
-        return [m for m in (getattr(self.pipeline, name, None) for name in names) if m is not None]
+        return [m for m in (getattr(self.pipeline, name, None) for name in TEXT_ENCODERS) if m is not None]
 
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Text:
@@ -83,6 +84,13 @@ class Backbone(ABC):
         if self._unconditional is None:
             self._unconditional = self.encode([""])
         return self._unconditional
+
+    def release_encoders(self) -> None:
+        """Give the text encoders' memory back; from then on nothing but the empty prompt has a text."""
+        self.unconditional()
+        for name in TEXT_ENCODERS:
+            if hasattr(self.pipeline, name):
+                setattr(self.pipeline, name, None)
 
     def predict(
         self,

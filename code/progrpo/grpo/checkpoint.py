@@ -8,11 +8,13 @@ import re
 import signal
 import sys
 from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from progrpo.errors import UserError
 from progrpo.files import sha256, write_atomic
@@ -53,6 +55,8 @@ class StateStore:
             raise ValueError(f"a state store must keep at least one state, not {keep}")
         self.folder, self.keep = Path(folder), keep
         self._spoilt: set[Path] = set()
+        self._writer = ThreadPoolExecutor(max_workers=1)
+        self._behind: Future | None = None
 
     def save(self, step: int, state: dict) -> Path:
         """Write the state reached after `step` iterations and return its file; older ones beyond `keep` go.
@@ -71,6 +75,17 @@ class StateStore:
         for path in set(states) - {target, *past[: self.keep - 1]}:
             path.unlink(missing_ok=True)
         return target
+
+    def save_behind(self, step: int, state: dict) -> None:
+        """`save` while the caller goes on and leaves `state` alone; the next one and `finish` wait for it and raise its error."""
+        self.finish()
+        self._behind = self._writer.submit(self.save, step, state)
+
+    def finish(self) -> None:
+        """Wait until what `save_behind` began is on the disk."""
+        if self._behind:
+            behind, self._behind = self._behind, None
+            behind.result()
 
     def _write(self, step: int, state: dict) -> Path:
         digest = ""
@@ -133,6 +148,11 @@ def _parts(path: Path) -> re.Match[str]:
     if match := STATE_NAME.fullmatch(path.name):
         return match
     raise ValueError(f"{path} is not named as a state")
+
+
+def copied(state: dict) -> dict:
+    """The state with its own containers and its own tensors, on the CPU."""
+    return tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), state)
 
 
 def _step(path: Path) -> int:

@@ -5,6 +5,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from progrpo.config import Run
+from progrpo.errors import UserError
+from progrpo.grpo.backbone import Backbone
+
 # A call costs about as much besides its rows as this many rows: measured 16 to 20 on a CPU core with the miniature models.
 ROWS_OF_A_CALL = 16
 BACKWARD = 3  # a forward and backward pass costs three forward passes
@@ -47,3 +51,28 @@ def saved_bytes_per_row(forward: Callable[[int], Tensor]) -> int:
         return total
 
     return saved(2) - saved(1)
+
+
+def micro_batch_of(run: Run, backbone: Backbone, ranks: int) -> int:
+    """(sample, step) pairs of a pass: as configured, or the cheapest that keep within `speed.memory_gb`; UserError if none does."""
+    if run.micro_batch != "auto":
+        return run.micro_batch
+    settings, empty = run.sampling, backbone.unconditional()
+
+    def forward(rows: int) -> Tensor:
+        x = torch.zeros(rows, *backbone.latent_shape, device=backbone.device)
+        text = empty.rows(torch.zeros(rows, dtype=torch.long, device=backbone.device))
+        both = run.objective.unconditional_gradient
+        timestep = backbone.table(settings).timesteps[0]
+        return backbone.predict(x, timestep, text, settings.guidance_scale, unconditional_gradient=both)
+
+    per_pair, budget = saved_bytes_per_row(forward), run.speed.memory_gb * 2**30
+    if per_pair > budget:
+        raise UserError(
+            f"speed.memory_gb ({run.speed.memory_gb:g}): one sample keeps {per_pair / 2**30:.2g} GB for its backward pass;"
+            " allow more, or use gradient_checkpointing"
+        )
+    prompts = run.prompts_per_iteration // ranks
+    sampled = [prompts * active for active in run.group.active(settings.steps)]
+    updated = prompts // run.updates_per_iteration * run.group.survivors * run.trained_steps
+    return cheapest_batch(sampled, [updated] * run.updates_per_iteration, int(budget // per_pair))

@@ -13,20 +13,20 @@ from typing import NoReturn
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from progrpo import plugins
 from progrpo.config import Group, Run
 from progrpo.errors import UserError
 from progrpo.files import to_json, write_text
 from progrpo.grpo.backbone import Backbone, Text
-from progrpo.grpo.checkpoint import GracefulStop, StateStore
-from progrpo.grpo.micro_batch import cheapest_batch, saved_bytes_per_row
+from progrpo.grpo.checkpoint import GracefulStop, StateStore, copied
+from progrpo.grpo.micro_batch import micro_batch_of
 from progrpo.grpo.objective import advantages, clipped_surrogate, step_kl
 from progrpo.grpo.progress import UpdateStatistics, batch_arithmetic, measure, metrics_text, progress_line
 from progrpo.grpo.prompt_stream import PromptStream
 from progrpo.grpo.rollout import Clock, Policy, PruningPlan, Rollout, TrajectoryNoise, expand_and_prune
 from progrpo.grpo.samplers import log_prob, step_mean
+from progrpo.grpo.text_cache import TextCache
 from progrpo.grpo.tuning import MovingAverage, Tuning, require_finite
 from progrpo.rewards.base import Scorer
 
@@ -64,14 +64,8 @@ class Trainer:
     """
 
     def __init__(self, run: Run, seed: int, backbone: Backbone, reward: Scorer, prompts: list[str], out: Path):
-        self.run, self.seed, self.backbone, self.reward, self.prompts, self.out = (
-            run,
-            seed,
-            backbone,
-            reward,
-            prompts,
-            out,
-        )
+        self.run, self.seed, self.backbone, self.reward = run, seed, backbone, reward
+        self.prompts, self.out = prompts, out
         self.accelerator = Accelerator(
             mixed_precision={"fp32": "no"}.get(backbone.model.precision, backbone.model.precision),
             cpu=backbone.device.type == "cpu",
@@ -96,10 +90,13 @@ class Trainer:
         self.plan = plan_of(run.group)
         # A detached branch needs a call of its own, and sampling rounds as training does.
         self.one_call = run.speed.batched_guidance and run.objective.unconditional_gradient
-        self.micro_batch = self._micro_batch()
+        self.micro_batch = micro_batch_of(run, backbone, self.accelerator.num_processes)
+        if run.speed.compile:
+            self.tuning.compile()
         self.stream = PromptStream(len(prompts), run.prompts_per_iteration, seed)
         self.store = StateStore(out / "state")
         self.stop = GracefulStop()
+        self.texts: TextCache | None = None
         self.iteration, self.updates, self.saved_iteration = 0, 0, -1
         # Bounds what rounding does to a log-probability; a larger difference is another policy.
         self.rounding = 1e-4 if backbone.dtype == torch.float32 else 1e-2
@@ -108,32 +105,6 @@ class Trainer:
         self.metrics: list[str] = []
         self.timings: list[str] = []
 
-    def _micro_batch(self) -> int:
-        """B: as configured, or the cheapest that the memory budget allows."""
-        run, backbone = self.run, self.backbone
-        if run.micro_batch != "auto":
-            return run.micro_batch
-        prompts = run.prompts_per_iteration // self.accelerator.num_processes
-        sampled = [prompts * active for active in run.group.active(run.sampling.steps)]
-        updated = prompts * run.group.survivors * run.trained_steps // run.updates_per_iteration
-        empty = backbone.unconditional()
-
-        def forward(rows: int) -> Tensor:
-            x = torch.zeros(rows, *backbone.latent_shape, device=backbone.device)
-            text = empty.rows(torch.zeros(rows, dtype=torch.long, device=backbone.device))
-            both = run.objective.unconditional_gradient
-            scale = run.sampling.guidance_scale
-            return backbone.predict(x, self.table.timesteps[0], text, scale, unconditional_gradient=both)
-
-        per_pair = saved_bytes_per_row(forward)
-        budget = run.speed.memory_gb * 2**30
-        if per_pair > budget:
-            raise UserError(
-                f"speed.memory_gb ({run.speed.memory_gb:g}): one sample keeps {per_pair / 2**30:.1f} GB for its backward pass;"
-                " allow more, or use gradient_checkpointing"
-            )
-        return cheapest_batch(sampled, [updated] * run.updates_per_iteration, int(budget // per_pair))
-
     # ---------------------------------------------------------------- the loop
 
     def train(self) -> None:
@@ -141,12 +112,16 @@ class Trainer:
         if self.accelerator.is_main_process:
             print(batch_arithmetic(self.run, self.accelerator.num_processes, self.micro_batch), flush=True)
         self._restore()
-        with self.stop:
-            while self.iteration < self.run.iterations:
-                self._train_iteration()
-                if self.iteration % self.run.save_every == 0 or self.iteration == self.run.iterations:
-                    self._save()
-                self._stop_if_asked()
+        self._encode_once()
+        try:
+            with self.stop:
+                while self.iteration < self.run.iterations:
+                    self._train_iteration()
+                    if self.iteration % self.run.save_every == 0 or self.iteration == self.run.iterations:
+                        self._save()
+                    self._stop_if_asked()
+        finally:
+            self.store.finish()
 
     def _train_iteration(self) -> None:
         clock = Clock(self.backbone.device)
@@ -169,13 +144,26 @@ class Trainer:
 
     # ---------------------------------------------------------------- sampling
 
+    def _owned(self, iteration: int) -> tuple[range, list[str]]:
+        """This rank's prompts of an iteration: their positions in it, and they themselves."""
+        owned = range(self.accelerator.process_index, self.run.prompts_per_iteration, self.accelerator.num_processes)
+        stream = self.stream.iteration(iteration)
+        return owned, [self.prompts[stream[position]] for position in owned]
+
+    def _encode_once(self) -> None:
+        """Where texts are cached: encode what the iterations to come need, and let the encoders go."""
+        if self.run.speed.text_cache:
+            ahead = (self._owned(iteration)[1] for iteration in range(self.iteration, self.run.iterations))
+            self.texts = TextCache(self.backbone, Path(self.run.speed.text_cache))
+            self.texts.fill([prompt for prompts in ahead for prompt in prompts])
+            self.backbone.release_encoders()
+
     def _sample(self) -> Samples:
         run, backbone = self.run, self.backbone
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        owned = range(rank, run.prompts_per_iteration, world)
-        stream = self.stream.iteration(self.iteration)
-        prompts = [self.prompts[stream[position]] for position in owned]
-        text = backbone.encode(prompts)
+        owned, prompts = self._owned(self.iteration)
+        clock = Clock(backbone.device)
+        with clock.part("encode"):
+            text = self.texts.read(prompts) if self.texts else backbone.encode(prompts)
         noise = TrajectoryNoise(
             self.seed, self.iteration, list(owned), backbone.latent_shape, run.sampling.shared_initial_noise
         )
@@ -187,6 +175,7 @@ class Trainer:
                 f"iteration {self.iteration + 1}: scorer {self.reward.name}: {error};"
                 f" first prompt {prompts[0]!r}; check the scorer's weights and the learning rate"
             ) from error
+        rollout.seconds |= clock.seconds
         rows = torch.arange(len(prompts), device=backbone.device).repeat_interleave(run.group.survivors)
         samples = Samples(rollout, text.rows(rows), self._advantages(rollout.rewards).flatten(), rollout.log_probs)
         if self.rescoring:
@@ -347,7 +336,11 @@ class Trainer:
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
-            self.store.save(self.iteration, self.start_of_iteration or self._state())
+            state = self.start_of_iteration
+            if self.run.speed.background_save:
+                self.store.save_behind(self.iteration, state or copied(self._state()))
+            else:
+                self.store.save(self.iteration, state or self._state())
         self.saved_iteration = self.iteration
 
     def _state(self) -> dict:
@@ -388,9 +381,7 @@ class Trainer:
         """Before the first update of an iteration whose start is not on disk: copy that state, for a signal may come."""
         needed = self.start_of_iteration is None and self.saved_iteration < self.iteration
         if needed and self.accelerator.is_main_process:
-            state = self._state()
-            state |= {"metrics": list(self.metrics), "timings": list(self.timings)}
-            self.start_of_iteration = tree_map_only(Tensor, lambda tensor: tensor.to("cpu", copy=True), state)
+            self.start_of_iteration = copied(self._state())
 
     def _stop_if_asked(self) -> None:
         """After a signal: save the state at the start of this iteration, unless it is on disk already, and leave."""

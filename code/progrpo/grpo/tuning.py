@@ -10,6 +10,7 @@ import torch
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.training_utils import _collate_lora_metadata, cast_training_params
 from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -43,7 +44,17 @@ class Tuning:
         else:
             denoiser.add_adapter(adapter_config(lora))
             cast_training_params(denoiser, torch.float32)
+            for module in denoiser.modules():
+                if isinstance(module, BaseTunerLayer):
+                    # Autocast takes activations as they are; peft would copy them to float32, and autocast back.
+                    module.cast_input_dtype_enabled = False
         self.parameters = [p for p in denoiser.parameters() if p.requires_grad]
+
+    def compile(self) -> None:
+        """torch.compile of the denoiser, and of the reference where it is another module; in place, for calls of fixed shapes."""
+        for module in (self.backbone.denoiser, self._frozen_copy):
+            if module is not None:
+                module.compile(dynamic=False)
 
     @contextmanager
     def reference(self) -> Iterator[nn.Module]:

@@ -188,6 +188,7 @@ def _from_hub(name: str, entry: Entry, to: Path) -> list[Path]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
+    assert entry.hub is not None, name
     try:
         snapshot_download(
             entry.hub,

@@ -1,5 +1,8 @@
 """Detections of a folder of images: run once, stored as JSON lines, judged later as often as one likes."""
 
+from __future__ import annotations
+
+import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -7,8 +10,9 @@ from typing import Annotated
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from progrpo.benchmarks.geneval.color import ColorClassifier, object_crop
-from progrpo.benchmarks.geneval.detector import Detector, Instances
+if typing.TYPE_CHECKING:  # who only judges stored detections imports no torch
+    from progrpo.benchmarks.geneval.color import ColorClassifier
+    from progrpo.benchmarks.geneval.detector import Detector, Instances
 from progrpo.benchmarks.geneval.vocabulary import COLORS
 from progrpo.benchmarks.images import BenchmarkImage, list_images, open_image, require_records
 from progrpo.benchmarks.prompt_sets import Vocabulary
@@ -54,6 +58,8 @@ def describe(
     The colour of every instance with a non-empty mask is stored when its class has a clause with a colour in
     the record; else null.
     """
+    from progrpo.benchmarks.geneval.color import object_crop
+
     names = [classes[label] for label in found.labels.tolist()]
     boxes = found.boxes.tolist()
     seen: list[str | None] = [None] * len(names)

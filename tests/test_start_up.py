@@ -1,0 +1,31 @@
+"""A misspelt name is answered before anything is imported that takes seconds."""
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys
+from progrpo.cli import main
+status = main(sys.argv[1:])
+assert "torch" not in sys.modules, "torch was imported"
+sys.exit(status)
+"""
+MISTAKES = {
+    "config": (["train", "--config", "nope.yaml", "--run", "x", "--out", "o"], "no such config"),
+    "run": (["train", "--config", "config/smoke.yaml", "--run", "x", "--out", "o"], "no such run"),
+    "images": (["generate", "--config", "config/smoke.yaml", "--run", "x", "--out", "o"], "no such run"),
+    "analysis": (["sample-rewards", "--config", "config/smoke.yaml", "--analysis", "x", "--out", "o"], "--analysis x"),
+    "detections": (["geneval", "verdict", "--detections", "nope.jsonl", "--out", "o"], "nope.jsonl"),
+    "timed run": (["bench", "--config", "config/smoke.yaml", "--compare", "plain", "--runs", "x"], "no such run"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_without_torch(mistake):
+    arguments, expected = MISTAKES[mistake]
+    done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert expected in done.stderr
+    assert len(done.stderr.splitlines()) == 1
