@@ -61,7 +61,6 @@ TRAINER = [
         ("text.rows(rows), self._advantages", "text, self._advantages"),
         ("self.prompts[stream[position]] for", "self.prompts[position] for"),
         ("self.run.sampling.guidance_scale,\n            denoiser", "1.0,\n            denoiser"),
-        ("scale = self.run.sampling.guidance_scale", "scale = 1.0"),
     ),
     *_of(
         "grpo/trainer.py",
@@ -75,6 +74,7 @@ TRAINER = [
     *_of(
         "grpo/trainer.py",
         f"{UPDATE} -k clips_its_own",
+        ("scale = self.run.sampling.guidance_scale", "scale = 1.0"),
         ("self.run.optimizer.max_grad_norm)", "1.0)"),
         (
             "            self.optimizer.zero_grad(set_to_none=True)\n            if self.average",
