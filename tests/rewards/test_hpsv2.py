@@ -4,7 +4,6 @@ import json
 import os
 
 import open_clip
-import progrpo.torchvision_schemas  # noqa: F401, I001  (before open_clip)
 import pytest
 import torch
 from tiny_scorers import PROMPTS, TINY_OPEN_CLIP, spread
