@@ -141,3 +141,8 @@ def test_the_average_is_a_copy():
     average = MovingAverage([parameter], Ema())
     parameter.fill_(5.0)
     assert average.values[0].item() == 0
+
+
+def test_adapters_that_fit_no_layer_are_named(config):
+    with pytest.raises(UserError, match=r"lora\.targets: no layer of the unet is named attn\.to_q"):
+        Tuning(load(config, "sd14", "fp32"), Lora(), keep_reference=False)

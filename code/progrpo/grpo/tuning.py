@@ -42,6 +42,7 @@ class Tuning:
             denoiser.requires_grad_(True)
             self._frozen_copy = deepcopy(denoiser).requires_grad_(False) if keep_reference else None
         else:
+            _require_targets(backbone, lora)
             denoiser.add_adapter(adapter_config(lora))
             cast_training_params(denoiser, torch.float32)
             for module in denoiser.modules():
@@ -85,6 +86,18 @@ class Tuning:
             layers = get_peft_model_state_dict(denoiser)
             layers = {f"{name}.{key}": value.contiguous() for key, value in layers.items()}
             save_file(layers, folder / LORA_FILE, metadata=_adapter_metadata(denoiser, name))
+
+
+def _require_targets(backbone: Backbone, lora: Lora) -> None:
+    """UserError when no layer of the denoiser bears one of the adapters' names, as for a UNet with the transformer's."""
+    layers = [
+        f".{name}" for name, module in backbone.denoiser.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
+    ]
+    if not any(layer.endswith(f".{target}") for layer in layers for target in lora.targets):
+        raise UserError(
+            f"lora.targets: no layer of the {backbone.denoiser_name} is named {' or '.join(lora.targets[:3])} ...;"
+            " a UNet's attention has to_q, to_k, to_v, to_out.0"
+        )
 
 
 def _adapter_metadata(denoiser: nn.Module, name: str) -> dict[str, str]:

@@ -1,0 +1,86 @@
+"""YAML and the configuration at the edge: plain, of a bounded size, every mistake in one line."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from progrpo.config import load_config
+from progrpo.errors import UserError
+from progrpo.typed import read_yaml
+
+SMOKE = yaml.safe_load((Path(__file__).parents[1] / "config" / "smoke.yaml").read_text())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3\n", ":3: not valid YAML: the key 'a' stands twice"),
+        ("a: [1\n", "not valid YAML"),
+        ("a: &a [*a]\n", "an alias refers to what contains it"),
+        (
+            "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+            + "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]\n" for k in range(1, 9)),
+            "more than",
+        ),
+        ("[" * 5000, "not valid YAML"),
+        ("a: !!python/object/apply:os.system ['touch X']\n", "not valid YAML"),
+        ("a: 2001-99-99\n", "not valid YAML"),
+        ("a: !!int ''\n", "not valid YAML"),
+    ],
+)
+def test_what_is_no_plain_yaml_is_one_line(tmp_path, text, message):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        read_yaml(tmp_path / "c.yaml")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_merged_keys_may_be_overridden(tmp_path):
+    (tmp_path / "c.yaml").write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\n")
+    assert read_yaml(tmp_path / "c.yaml")["b"] == {"x": 3, "y": 2}
+
+
+def test_a_binary_config_is_one_line(tmp_path):
+    (tmp_path / "c.yaml").write_bytes(b"\x80\x02}q\x00.")
+    with pytest.raises(UserError, match=r"c\.yaml:1: not UTF-8"):
+        load_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("prompts_per_iteration",), 1e30),
+        (("prompts_per_iteration",), 10**30),
+        (("sampling", "steps"), 10**9),
+        (("group", "size"), 10**12),
+        (("optimizer", "learning_rate"), 1e30),
+        (("optimizer", "betas"), [0.9, 1.0]),
+        (("optimizer", "epsilon"), 0),
+        (("lora",), {"targets": []}),
+        (("lora",), {"targets": [""]}),
+        (("lora",), {"rank": 10**9}),
+        (("seeds",), []),
+        (("seeds",), [-1]),
+        (("reward",), {"hpsv2": float("nan")}),
+    ],
+)
+def test_a_value_out_of_bounds_is_named(tmp_path, place, value):
+    config = copy.deepcopy(SMOKE)
+    name = next(iter(config["runs"]))
+    section = config["runs"][name] = copy.deepcopy(config["runs"][name])
+    for key in place[:-1]:
+        section = section[key]
+    section[place[-1]] = value
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match=rf"runs\.{name}\.{place[0]}"):
+        load_config(tmp_path / "c.yaml")
+
+
+def test_settings_of_benchmarks_are_typed(tmp_path):
+    for settings in ({"geneval": {"detector": 1}}, {"compbench": {"vqa": "x", "chunker": "other"}}, {"other": {}}):
+        (tmp_path / "c.yaml").write_text(yaml.safe_dump({**SMOKE, "benchmarks": settings}))
+        with pytest.raises(UserError, match=r"c\.yaml: benchmarks\."):
+            load_config(tmp_path / "c.yaml")
