@@ -69,7 +69,6 @@ TRAINER = [
             "self._accumulate(samples, update * size, size, statistics)",
             "self._accumulate(samples, 0, size, statistics)",
         ),
-        ("range(start, start + size, self.run.micro_batch)", "range(start, start + size, self.run.micro_batch + 1)"),
     ),
     *_of(
         "grpo/trainer.py",
@@ -143,6 +142,11 @@ TRAINER = [
         f"{UPDATE} -k divide",
         ("if prompts % (ranks * updates):", "if prompts % ranks:"),
         ("if samples % run.micro_batch:", "if run.micro_batch % samples:"),
+    ),
+    *_of(
+        "grpo/trainer.py",
+        f"{GRADIENT} -k not_depend",
+        ("range(start, start + size, self.run.micro_batch)", "range(start, start + size, self.run.micro_batch + 1)"),
     ),
     *_of(
         "grpo/trainer.py",
