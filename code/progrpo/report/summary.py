@@ -92,8 +92,9 @@ def training_metrics(folder: Path) -> dict[str, float]:
         return {}
     lines = [line for _, line in read_jsonl(path)]
     last = lines[-max(1, round(TAIL * len(lines))) :]
-    numbers = [key for key, value in (last[0] if last else {}).items() if _is_number(value) and key != "iteration"]
-    return {key: sum(line[key] for line in last) / len(last) for key in numbers if all(key in line for line in last)}
+    keys = [key for key in (last[0] if last else {}) if key != "iteration"]
+    numbers = [key for key in keys if all(_is_number(line.get(key)) for line in last)]
+    return {key: sum(line[key] for line in last) / len(last) for key in numbers}
 
 
 def _is_number(value: Any) -> bool:
