@@ -98,6 +98,7 @@ def test_sixteen_objects_per_class_count_and_suppression_is_off_unless_asked():
 
 def test_overlap_counts_the_corner_pixels():
     assert overlap(np.array([0, 0, 9, 9]), np.array([0, 0, 9, 4])) == pytest.approx(0.5)
+    assert overlap(np.array([0, 0, 9, 9]), np.array([0, 0, 4, 9])) == pytest.approx(0.5)
     assert overlap(np.array([0, 0, 9, 9]), np.array([20, 0, 29, 9])) == 0
 
 

@@ -155,6 +155,9 @@ def test_leftovers_of_a_killed_write_are_ignored_and_removed(tmp_path):
 def test_what_could_not_be_read_back_is_refused_by_name(tmp_path, bad):
     with pytest.raises(TypeError, match=r"state\['outer'\]\[1\]"):
         StateStore(tmp_path).save(1, {"outer": [0, bad]})
+    if not isinstance(bad, set):
+        with pytest.raises(TypeError, match=r"a key of state\['outer'\]"):
+            StateStore(tmp_path).save(1, {"outer": {bad: 0}})
     assert names(tmp_path) == []
 
 

@@ -76,6 +76,8 @@ def test_a_loaded_adapter_is_the_trained_policy(config, tmp_path, name, rank, al
     assert (output(trained) - untrained).norm() > 0.05 * untrained.norm()
     adapter = {p.dtype for key, p in evaluated.denoiser.named_parameters() if "lora_" in key}
     assert adapter == {torch.float32}
+    weights = [[p for key, p in b.denoiser.named_parameters() if "lora_" in key] for b in (trained, evaluated)]
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))  # not rounded to the denoiser's precision
 
 
 @pytest.mark.parametrize(("rank", "alpha"), STRENGTHS)

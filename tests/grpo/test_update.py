@@ -10,6 +10,8 @@ from test_gradient import configuration, moved, trainer_of
 import tiny
 from progrpo.errors import UserError
 from progrpo.grpo.objective import advantages
+from progrpo.grpo.ovf import uniform
+from progrpo.grpo.rollout import TrajectoryNoise
 from progrpo.grpo.trainer import Trainer, check_batches
 
 REWARDS = torch.tensor([[1.0, 3.0, 4.0], [2.0, 2.5, 9.0]])
@@ -74,8 +76,9 @@ def test_the_average_sees_every_global_step_of_all_iterations(make, monkeypatch)
     trainer.train()
     assert steps == [0, 1, 2, 3]
     assert not equal(trainer.average.values, trainer.tuning.parameters)
+    averaged = [value.clone() for value in trainer.average.values]
     trainer.load_average()
-    assert equal(trainer.average.values, [p.detach() for p in trainer.tuning.parameters])
+    assert equal(averaged, [p.detach() for p in trainer.tuning.parameters])
 
 
 @pytest.mark.parametrize("std", ["group", "global"])
@@ -121,13 +124,12 @@ def test_a_resumed_trainer_has_the_whole_state(make, capsys):
 
 def test_a_rollout_is_that_of_the_configured_group(make):
     pruning = [{"step": 1, "keep": 4}, {"step": 2, "keep": 2}]
-    samples = make(group={"size": 6, "pruning": pruning, "rule": "best_of_n", "preview": "recompute"})._sample()
-    stages = [(stage.step, stage.kept.shape[1]) for stage in samples.rollout.stages]
-    assert stages == [(1, 4), (2, 2)]
-    for stage in samples.rollout.stages:  # the lowest and the highest half
-        n, k = stage.rewards.shape[1], stage.kept.shape[1]
-        ranks = stage.rewards.argsort(1).argsort(1).gather(1, stage.kept).sort(1).values
-        assert ranks.tolist() == 2 * [[*range(k // 2), *range(n - k // 2, n)]]
+    trainer = make(group={"size": 6, "pruning": pruning, "rule": "uniform", "preview": "recompute"})
+    samples, noise = trainer._sample(), TrajectoryNoise(0, 0, [0, 1], trainer.backbone.latent_shape)
+    assert [stage.step for stage in samples.rollout.stages] == [1, 2]
+    for stage, keep in zip(samples.rollout.stages, (4, 2), strict=True):
+        seeds = [noise.seed_of(prompt, 2**31 + stage.step) for prompt in (0, 1)]
+        assert torch.equal(stage.kept, uniform(stage.rewards, keep, seeds))
     assert asdict(samples.rollout.counters)["denoiser"] == 2 * (6 + 6 + 4 + 4 + 2)
 
 
@@ -136,5 +138,6 @@ def test_batches_that_do_not_divide_name_the_number(make):
     check_batches(run, 1)
     with pytest.raises(UserError, match=r"multiple of ranks x updates_per_iteration \(2 x 2\)"):
         check_batches(run, 2)
+    check_batches(run.model_copy(update={"micro_batch": 1}), 1)
     with pytest.raises(UserError, match=r"micro_batch \(3\) must divide the 2 samples"):
         check_batches(run.model_copy(update={"micro_batch": 3}), 1)

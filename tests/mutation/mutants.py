@@ -69,7 +69,6 @@ TRAINER = [
             "self._accumulate(samples, update * size, size, statistics)",
             "self._accumulate(samples, 0, size, statistics)",
         ),
-        ("range(start, start + size, self.run.micro_batch)", "range(start, start + size, self.run.micro_batch + 1)"),
     ),
     *_of(
         "grpo/trainer.py",
@@ -143,6 +142,11 @@ TRAINER = [
         f"{UPDATE} -k divide",
         ("if prompts % (ranks * updates):", "if prompts % ranks:"),
         ("if samples % run.micro_batch:", "if run.micro_batch % samples:"),
+    ),
+    *_of(
+        "grpo/trainer.py",
+        f"{GRADIENT} -k not_depend",
+        ("range(start, start + size, self.run.micro_batch)", "range(start, start + size, self.run.micro_batch + 1)"),
     ),
     *_of(
         "grpo/trainer.py",
@@ -293,8 +297,8 @@ SUMMARY = _of(
     ('"denoiser": seconds["denoiser"]', '"denoiser": seconds["total"]'),
     ("in config.models and seed == 0", "in config.models"),
     ("in config.runs and seed in config.run_seeds(run)", "in config.runs"),
-    ('and key != "iteration"]', "]"),
-    ("if all(key in line for line in last)}", "}"),
+    ('if key != "iteration"]', "]"),
+    ("all(_is_number(line.get(key)) for line in last)", "_is_number(last[0][key])"),
     ("and not isinstance(value, bool)", ""),
     ('"overall": geneval["overall"], **geneval["tags"]', '**geneval["tags"]'),
     ('metrics["score"] = compbench["score"]', "pass"),

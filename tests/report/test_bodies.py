@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from progrpo.config import load_config
-from progrpo.report.tables.bodies import BACKBONES, COMPONENTS, body, evaluation_cell
+from progrpo.report.tables.bodies import COMPONENTS, body, evaluation_cell
 from progrpo.report.tables.latex import ABSENT, NOT_RUN, UNKNOWN, Estimate
 from progrpo.report.tables.layout import Layout, load_layout, table_names
 from progrpo.report.tables.settings import run_settings
@@ -14,6 +14,7 @@ from progrpo.report.tables.settings import run_settings
 ROOT = Path(__file__).parents[2]
 EXPECTED = ROOT / "paper_tables" / "expected"
 LAYOUTS = {name: load_layout(name, EXPECTED) for name in table_names(EXPECTED)}
+BACKBONES = {"flow": "sd35m", "diffusion": "sd14"}
 EMPTY = {"tier": "toy", "evaluations": {}, "training": {}, "analysis": {}, "hardware": {}}
 
 

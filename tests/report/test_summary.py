@@ -18,10 +18,17 @@ def evaluation(folder: Path, name: str, value: float, **more) -> None:
 
 def test_the_end_of_training_is_the_last_fifth_of_the_iterations(tmp_path):
     lines = [
-        {"iteration": k, "reward_mean": float(k**2), "kl": None if k < 10 else 0.5, "done": True} for k in range(1, 11)
+        {
+            "iteration": k,
+            "reward_mean": float(k**2),
+            "kl": None if k < 10 else 0.5,
+            "done": True,
+            "grad": 1.0 if k < 10 else None,
+        }
+        for k in range(1, 11)
     ]
     write_jsonl(tmp_path / "metrics.jsonl", lines)
-    assert training_metrics(tmp_path) == {"reward_mean": (81 + 100) / 2}  # kl is missing in one of the two
+    assert training_metrics(tmp_path) == {"reward_mean": (81 + 100) / 2}  # one of the two lacks kl, the other grad
 
 
 @pytest.mark.parametrize(("count", "averaged"), [(1, [1]), (2, [2]), (3, [3]), (8, [7, 8]), (20, [17, 18, 19, 20])])

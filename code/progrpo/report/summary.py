@@ -92,12 +92,9 @@ def training_metrics(folder: Path) -> dict[str, float]:
         return {}
     lines = read_metrics(path)
     last = lines[-max(1, round(TAIL * len(lines))) :]
-    numbers = [key for key, value in (last[0] if last else {}).items() if _is_number(value) and key != "iteration"]
-    return {
-        key: sum(line[key] or 0.0 for line in last) / len(last)
-        for key in numbers
-        if all(_is_number(line.get(key)) for line in last)
-    }
+    keys = [key for key in (last[0] if last else {}) if key != "iteration"]
+    columns = {key: [number for line in last if _is_number(number := line.get(key))] for key in keys}
+    return {key: sum(column) / len(column) for key, column in columns.items() if len(column) == len(last)}
 
 
 def read_metrics(path: Path) -> list[dict[str, float | None]]:
