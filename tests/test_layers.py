@@ -15,7 +15,7 @@ LAYERS = (  # a package imports from the layers below its own, and never from a 
     {"benchmarks", "grpo"},
     {"cost", "jobs", "miniature", "weights"},
     {"analysis"},
-    {"report"},
+    {"report", "workflow"},
     {"commands"},
     {"cli"},
 )

@@ -53,7 +53,7 @@ images = pipeline(
     guidance_scale=float(given["guidance"]), height=24, width=24, output_type="np",
     **({"max_sequence_length": 9} if kind == "flow_lora" else {}),
 ).images
-assert not any(name.startswith("progrpo") for name in sys.modules)
+assert not any(name.partition(".")[0] == "progrpo" for name in sys.modules)
 numpy.save(out, images)
 """
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Container, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from progrpo.analysis.statistics import mean_interval
 from progrpo.config import Config
@@ -106,7 +106,7 @@ def read_metrics(path: Path) -> list[dict[str, float | None]]:
     return lines
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
