@@ -1,6 +1,7 @@
 """The configuration of a tier: typed, validated once, passed down as values. `config/<tier>.yaml` is its only source."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,6 +9,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from progrpo.errors import UserError
+from progrpo.plugins import SCORERS, SELECTION_RULES, known_name
 
 
 def _finite_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -19,6 +21,8 @@ Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Options = Annotated[dict[str, Any], AfterValidator(_finite_options)]
+ScorerKind = Annotated[str, AfterValidator(partial(known_name, table=SCORERS))]
+Rule = Annotated[str, AfterValidator(partial(known_name, table=SELECTION_RULES))]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
@@ -42,7 +46,7 @@ class Model(Section):
 class Scorer(Section):
     """A reward or metric; `options` go to the scorer itself, `sources` are the manifest's names of what it reads."""
 
-    kind: str
+    kind: ScorerKind  # of plugins.SCORERS, or package.module:Class
     path: str | None = None
     sources: tuple[str, ...] = ()
     precision: Precision = "fp32"
@@ -86,7 +90,7 @@ class Group(Section):
 
     size: Annotated[int, Field(ge=2)]
     pruning: tuple[Pruning, ...] = ()
-    rule: Literal["ovf", "best_of_n", "uniform"] = "ovf"
+    rule: Rule = "ovf"  # of plugins.SELECTION_RULES, or package.module:function
     preview: Literal["reuse", "recompute"] = "reuse"
 
     @property
@@ -170,7 +174,7 @@ class Hardware(Section):
 class Run(Section):
     """One training: a method applied to a model with a reward."""
 
-    method: str  # the name shown in tables: DanceGRPO, Flow-GRPO, Pro-GRPO, Pro-GRPO-Flash ...
+    method: str  # what a training calls itself: DanceGRPO, Flow-GRPO, Pro-GRPO ...; decides nothing
     model: str
     prompts: str
     reward: dict[str, float]

@@ -1,10 +1,12 @@
-"""Which device, and how many threads."""
+"""Which device, how many threads, and what the names of precisions mean."""
 
 import os
 
 import torch
 
 from progrpo.errors import UserError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # config.Precision
 
 
 def choose_device(name: str) -> torch.device:

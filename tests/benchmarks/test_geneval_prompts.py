@@ -5,8 +5,9 @@ import hashlib
 from importlib import resources
 
 from progrpo.benchmarks.geneval.prompts import geneval_records, write_prompts
-from progrpo.benchmarks.geneval.vocabulary import detector_classes, geneval_vocabulary, vocabulary_of
+from progrpo.benchmarks.geneval.vocabulary import detector_classes, geneval_vocabulary
 from progrpo.benchmarks.prompt_sets import load_prompts
+from progrpo.commands.geneval import vocabulary_of
 from progrpo.files import sha256, write_json
 
 TAGS = {"single_object": 80, "two_object": 99, "counting": 80, "colors": 94, "position": 100, "color_attr": 100}

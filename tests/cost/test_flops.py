@@ -3,7 +3,7 @@
 import pytest
 
 from progrpo.cost import flops
-from progrpo.cost.flops import Schedule
+from progrpo.cost.flops import Phases
 
 
 @pytest.mark.parametrize("name", flops.PUBLISHED)
@@ -28,20 +28,20 @@ def test_equation_22_as_written_gives_other_totals():
     ],
 )
 def test_calls_per_prompt(name, sampling, total, decodes):
-    calls = flops.call_counts(flops.PUBLISHED[name].schedule)
+    calls = flops.call_counts(flops.PUBLISHED[name].phases)
     assert (calls["denoiser"], calls["total"], calls["decoder"]) == (sampling, total, decodes)
 
 
 def test_calls_without_preview_recomputed_and_reused():
     """24 -> 18 -> 12 at 4 and 6 of 10: 180 calls without previews, 222 with a call for all, 192 with reuse."""
-    schedule = Schedule((24, 18, 12), (4, 6), 10)
-    assert flops.phase_calls(schedule) == 180
-    assert flops.sampling_calls(schedule, "recompute") == 222
-    assert flops.sampling_calls(schedule, "reuse") == 192
+    phases = Phases((24, 18, 12), (4, 6), 10)
+    assert flops.phase_calls(phases) == 180
+    assert flops.sampling_calls(phases, "recompute") == 222
+    assert flops.sampling_calls(phases, "reuse") == 192
 
 
 def test_a_static_arm_scores_its_whole_group_once():
-    calls = flops.call_counts(Schedule((24, 12), (10,), 10))
+    calls = flops.call_counts(Phases((24, 12), (10,), 10))
     assert calls["denoiser"] == 240
     assert calls["decoder"] == 24
     assert calls["update"] == 4 * 10 * 12
@@ -49,7 +49,7 @@ def test_a_static_arm_scores_its_whole_group_once():
 
 def test_cost_ratios_are_exact():
     for pair, paper in flops.TABLE9_COST_RATIOS.items():
-        assert flops.cost_ratio(Schedule(flops.TABLE9_COUNTS, pair, 10)) == paper
+        assert flops.cost_ratio(Phases(flops.TABLE9_COUNTS, pair, 10)) == paper
 
 
 def test_true_ratios_differ_from_the_labels():
@@ -71,4 +71,4 @@ def test_any_two_totals_give_the_same_atomic_costs():
 )
 def test_impossible_schedules_are_refused(counts, steps):
     with pytest.raises(ValueError, match="counts|pruning steps"):
-        Schedule(counts, steps, 10)
+        Phases(counts, steps, 10)

@@ -9,12 +9,14 @@ import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
 from transformers import CLIPConfig, CLIPModel
 
+from checkout import ROOT
 from progrpo.commands import bench
-from progrpo.config import Model
+from progrpo.config import Model, load_config
 from progrpo.cost import flops, random_models, wall_clock
 from progrpo.errors import UserError
 
 CPU = torch.device("cpu")
+PAPER = load_config(ROOT / "config" / "paper.yaml")
 
 
 def tiny_vae():
@@ -64,7 +66,7 @@ def tiny_reward():
     [("progrpo_flash_sd35m", tiny_flow), ("flowgrpo_sd35m", tiny_flow), ("progrpo_sd14", tiny_diffusion)],
 )
 def test_timed_iterations_make_the_calls_of_the_cost_model(name, backbone):
-    run = wall_clock.table_run(name, prompts=1, micro_batch=4, sampling_batch=None)
+    run = wall_clock.timed_run(PAPER.get_run(name), prompts=1, micro_batch=4)
     if name == "progrpo_sd14":  # the same fractions of T in fewer steps
         stages = [stage.model_copy(update={"step": stage.step // 10}) for stage in run.group.pruning]
         run = run.model_copy(
@@ -73,13 +75,13 @@ def test_timed_iterations_make_the_calls_of_the_cost_model(name, backbone):
                 "group": run.group.model_copy(update={"pruning": tuple(stages)}),
             }
         )
-        schedule = flops.Schedule((48, 32, 8), (3, 4), 5)
+        phases = flops.Phases((48, 32, 8), (3, 4), 5)
     else:
-        schedule = flops.PUBLISHED[name].schedule
+        phases = flops.PUBLISHED[name].phases
     result = wall_clock.time_run(run, backbone(), tiny_reward(), ["a", "b"], wall_clock.Repeats(0, 1))
-    expected = flops.call_counts(schedule)
+    expected = flops.call_counts(phases)
     assert result["calls"] == {key: expected[key] for key in ("denoiser", "decoder", "reward")}
-    assert result["trained_passes"] == schedule.counts[-1] * (schedule.steps - 1)
+    assert result["trained_passes"] == phases.counts[-1] * (phases.steps - 1)
     assert 0 < result["sampling"] < result["rollout"] < result["total"]
     assert result["denoiser"] == pytest.approx(result["sampling"] + result["update"])
     json.dumps(result, allow_nan=False)
@@ -87,12 +89,21 @@ def test_timed_iterations_make_the_calls_of_the_cost_model(name, backbone):
 
 def test_every_published_run_has_its_group_and_steps():
     for name, published in flops.PUBLISHED.items():
-        run = wall_clock.table_run(name, prompts=2, micro_batch=8)
+        run = PAPER.get_run(name)
         counts = (run.group.size, *(stage.keep for stage in run.group.pruning))
-        assert counts == published.schedule.counts
-        assert tuple(stage.step for stage in run.group.pruning) == published.schedule.pruning_steps
-        assert run.trained_steps == published.schedule.steps - 1
+        assert counts == published.phases.counts
+        assert tuple(stage.step for stage in run.group.pruning) == published.phases.pruning_steps
+        assert run.trained_steps == published.phases.steps - 1
+        assert run.model == published.backbone
         assert (run.lora is None) == (published.backbone == "sd14")
+
+
+def test_a_timed_run_has_every_operation_of_its_table():
+    for name in flops.PUBLISHED:
+        run, timed = PAPER.get_run(name), wall_clock.timed_run(PAPER.get_run(name), prompts=2, micro_batch=8)
+        for same in ("sampling", "group", "lora", "ema", "trained_steps"):
+            assert getattr(timed, same) == getattr(run, same)
+        assert timed.objective == run.objective.model_copy(update={"clip_range": 0.2})
 
 
 def test_medians_by_hand_and_warmup_is_the_callers():
@@ -118,8 +129,9 @@ def run_bench(*words):
 
 
 def test_bench_of_the_official_shapes_writes_what_table_13_reads(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)  # config/paper.yaml
     monkeypatch.setattr(random_models, "official_backbone", lambda name, precision, device: tiny_flow())
-    monkeypatch.setattr("progrpo.cost.architectures.clip_h", lambda: tiny_reward().clip)
+    monkeypatch.setattr("progrpo.cost.architectures.clip", lambda size: tiny_reward().clip)
     out = tmp_path / "wall_clock_sd35m.json"
     small = ["--prompts", 1, "--micro-batch", 4, "--repeats", 1, "--warmup", 0, "--precision", "fp32", "--out", out]
     assert run_bench("--official", "sd35m", "--runs", "progrpo_flash_sd35m", *small) == 0
@@ -138,13 +150,14 @@ def test_bench_of_the_official_shapes_writes_what_table_13_reads(tmp_path, monke
 def test_bench_of_a_tier_times_its_own_run(tmp_path, monkeypatch):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a red circle\na blue square\n")
-    run = wall_clock.table_run("progrpo_flash_sd35m", prompts=1, micro_batch=4).model_dump(mode="json")
+    run = wall_clock.timed_run(PAPER.get_run("progrpo_flash_sd35m"), prompts=1, micro_batch=4)
+    run = run.model_copy(update={"evaluations": None}).model_dump(mode="json")
     config = {
         "tier": "tiny",
         "results": str(tmp_path),
         "seeds": [0],
         "models": {"sd35m": {"family": "flow", "path": "tiny", "resolution": 8}},
-        "scorers": {"random_clip": {"kind": "scene_checker"}},
+        "scorers": {"random_clip": {"kind": "progrpo.miniature.scene_checker:SceneChecker"}},
         "prompt_sets": {"random": {"path": str(prompts)}},
         "evaluations": {},
         "runs": {"progrpo_flash_sd35m": run},

@@ -3,11 +3,11 @@
 import math
 
 import numpy as np
+import official_schedules
 import pytest
 import torch
 
 from progrpo.grpo.objective import advantages, clipped_surrogate, gaussian_kl, step_kl
-from progrpo.grpo.samplers import ddim_alphas_cumprod, ddim_table, ddim_timesteps, flow_sde_table, flow_sigmas
 
 FLOW = {"std": "global", "unbiased": False, "eps": 1e-4}
 DANCE = {"std": "group", "unbiased": True, "eps": 1e-8}
@@ -147,20 +147,20 @@ def test_kl_is_the_divergence_of_two_normals():
 
 
 def test_the_two_forms_of_the_kl_differ_by_the_step_size():
-    sigmas = flow_sigmas(10)
-    table = flow_sde_table(sigmas, 0.7)
+    sigmas = official_schedules.flow_sigmas(10)
+    table = official_schedules.flow(10, 0.7)
     mean, mean_ref = rewards_like(10, 6, seed=1), rewards_like(10, 6, seed=2)
     rows = torch.arange(10)
     code, paper = (step_kl(table, rows, mean, mean_ref, form) for form in ("code", "paper"))
     torch.testing.assert_close(code, paper * -sigmas.diff(), rtol=1e-12, atol=0)
-    ddim = ddim_table(ddim_alphas_cumprod(), ddim_timesteps(10), 1.0)
+    ddim = official_schedules.ddim(10, 1.0)
     assert torch.equal(step_kl(ddim, rows, mean, mean_ref, "code"), step_kl(ddim, rows, mean, mean_ref, "paper"))
     with pytest.raises(ValueError, match="'code' or 'paper'"):
         step_kl(table, 0, mean, mean_ref, "exact")
 
 
 def test_kl_gradients_agree_with_finite_differences_and_spare_the_reference():
-    table = flow_sde_table(flow_sigmas(10), 0.7)
+    table = official_schedules.flow(10, 0.7)
     mean, mean_ref = rewards_like(2, 6, seed=1).requires_grad_(), rewards_like(2, 6, seed=2).requires_grad_()
     assert torch.autograd.gradcheck(lambda m: step_kl(table, 4, m, mean_ref.detach()), mean)
     step_kl(table, 4, mean, mean_ref).sum().backward()

@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from progrpo.grpo.ovf import SELECTION_RULES, best_of_n, check_finite, optimal_variance_filter, uniform
+from progrpo import plugins
+from progrpo.grpo.ovf import best_of_n, check_finite, optimal_variance_filter, uniform
 
 
 def kept_variance(rewards, kept):
@@ -123,9 +124,9 @@ def test_uniform_is_uniform():
     assert (kept.flatten().bincount(minlength=count) - expected).abs().max().item() < 4.5 * deviation
 
 
-@pytest.mark.parametrize("name", sorted(SELECTION_RULES))
+@pytest.mark.parametrize("name", sorted(plugins.SELECTION_RULES))
 def test_rules_share_call_shape_and_errors(name):
-    rule = SELECTION_RULES[name]
+    rule = plugins.load(name, plugins.SELECTION_RULES)
     rewards = torch.randn(2, 6, generator=torch.Generator().manual_seed(5))
     kept = rule(rewards, 4, [0, 1])
     assert kept.shape == (2, 4)

@@ -1,17 +1,19 @@
 """Expand and prune on a fake model: what is called how often, who survives, and that a trajectory's noise is its own."""
 
+import official_schedules
 import pytest
 import torch
 
-from progrpo.grpo.rollout import Policy, Schedule, TrajectoryNoise, expand_and_prune, in_batches
-from progrpo.grpo.samplers import ddim_alphas_cumprod, ddim_table, ddim_timesteps, flow_sde_table, flow_sigmas
+from progrpo.errors import UserError
+from progrpo.grpo.ovf import best_of_n, uniform
+from progrpo.grpo.rollout import Policy, PruningPlan, TrajectoryNoise, expand_and_prune, in_batches
 
 SHAPE = (1, 2, 2)
-FLOW = flow_sde_table(flow_sigmas(10), 0.7).to(dtype=torch.float32)
-DIFFUSION = ddim_table(ddim_alphas_cumprod(), ddim_timesteps(50), 1.0).to(dtype=torch.float32)
-PRO = Schedule(48, ((5, 24), (7, 12)))
-FLASH = Schedule(24, ((5, 16), (7, 12)))
-PRO_SD14 = Schedule(48, ((30, 32), (40, 8)))
+FLOW = official_schedules.flow(10, 0.7).to(dtype=torch.float32)
+DIFFUSION = official_schedules.ddim(50, 1.0).to(dtype=torch.float32)
+PRO = PruningPlan(48, ((5, 24), (7, 12)))
+FLASH = PruningPlan(24, ((5, 16), (7, 12)))
+PRO_SD14 = PruningPlan(48, ((30, 32), (40, 8)))
 
 
 class CountingModel:
@@ -28,26 +30,26 @@ class CountingModel:
         return Policy(self.predict, lambda latents: latents, lambda images, prompt: images.flatten(1).mean(1))
 
 
-def roll(table, schedule, prompts=2, batch=8, seed=0):
+def roll(table, plan, prompts=2, batch=8, seed=0):
     model = CountingModel()
     rollout = expand_and_prune(
-        model.policy(), table, schedule, TrajectoryNoise(seed, 0, list(range(prompts)), SHAPE), batch
+        model.policy(), table, plan, TrajectoryNoise(seed, 0, list(range(prompts)), SHAPE), batch
     )
     return rollout, model
 
 
 @pytest.mark.parametrize(
-    ("table", "schedule", "calls", "decodes"),
+    ("table", "plan", "calls", "decodes"),
     [
         (FLOW, PRO, 840, 84),
         (FLOW, FLASH, 680, 52),
         (DIFFUSION, PRO_SD14, 3480, 88),
-        (FLOW, Schedule(24), 1200, 24),
-        (DIFFUSION, Schedule(16), 4000, 16),
+        (FLOW, PruningPlan(24), 1200, 24),
+        (DIFFUSION, PruningPlan(16), 4000, 16),
     ],
 )
-def test_calls_per_prompt_are_the_published_accounting(table, schedule, calls, decodes):
-    rollout, model = roll(table, schedule)
+def test_calls_per_prompt_are_the_published_accounting(table, plan, calls, decodes):
+    rollout, model = roll(table, plan)
     training = 4 * table.steps * rollout.rewards.shape[1]  # the paper's four equivalents per trained step
     assert rollout.counters.denoiser / 2 + training == calls
     assert rollout.counters.decoder / 2 == rollout.counters.reward / 2 == decodes
@@ -55,27 +57,27 @@ def test_calls_per_prompt_are_the_published_accounting(table, schedule, calls, d
 
 
 @pytest.mark.parametrize(
-    ("table", "schedule", "sampling"),
+    ("table", "plan", "sampling"),
     [(FLOW, PRO, 396), (FLOW, FLASH, 228), (DIFFUSION, PRO_SD14, 1920)],
 )
-def test_recomputing_previews_costs_equation_22_as_written(table, schedule, sampling):
-    (n0, n1, n2), (t1, t2) = (schedule.size, *[k for _, k in schedule.stages]), [t for t, _ in schedule.stages]
+def test_recomputing_previews_costs_equation_22_as_written(table, plan, sampling):
+    (n0, n1, n2), (t1, t2) = (plan.size, *[k for _, k in plan.stages]), [t for t, _ in plan.stages]
     literal = n0 * t1 + n1 * (t2 - t1) + n2 * (table.steps - t2) + n0 + n1
-    rollout, _ = roll(table, Schedule(schedule.size, schedule.stages, preview="recompute"))
+    rollout, _ = roll(table, PruningPlan(plan.size, plan.stages, preview="recompute"))
     assert rollout.counters.denoiser / 2 == literal == sampling
 
 
 def test_three_accountings_of_one_schedule():
     stages = ((4, 18), (6, 12))
-    reuse, _ = roll(FLOW, Schedule(24, stages), prompts=1, batch=6)
-    recompute, _ = roll(FLOW, Schedule(24, stages, preview="recompute"), prompts=1, batch=6)
+    reuse, _ = roll(FLOW, PruningPlan(24, stages), prompts=1, batch=6)
+    recompute, _ = roll(FLOW, PruningPlan(24, stages, preview="recompute"), prompts=1, batch=6)
     assert (reuse.counters.denoiser, recompute.counters.denoiser) == (192, 222)
 
 
-@pytest.mark.parametrize(("table", "schedule"), [(FLOW, PRO), (DIFFUSION, PRO_SD14)])
-def test_reuse_and_recompute_keep_the_same_survivors_bit_for_bit(table, schedule):
-    reuse, _ = roll(table, schedule)
-    recompute, _ = roll(table, Schedule(schedule.size, schedule.stages, preview="recompute"))
+@pytest.mark.parametrize(("table", "plan"), [(FLOW, PRO), (DIFFUSION, PRO_SD14)])
+def test_reuse_and_recompute_keep_the_same_survivors_bit_for_bit(table, plan):
+    reuse, _ = roll(table, plan)
+    recompute, _ = roll(table, PruningPlan(plan.size, plan.stages, preview="recompute"))
     assert torch.equal(reuse.trajectories, recompute.trajectories)
     assert torch.equal(reuse.states, recompute.states)
     assert torch.equal(reuse.log_probs, recompute.log_probs)
@@ -83,7 +85,7 @@ def test_reuse_and_recompute_keep_the_same_survivors_bit_for_bit(table, schedule
 
 def test_a_survivor_is_unchanged_when_others_are_removed():
     pruned, _ = roll(FLOW, PRO)
-    full, _ = roll(FLOW, Schedule(48))
+    full, _ = roll(FLOW, PruningPlan(48))
     all_states = full.states.view(2, 48, *full.states.shape[1:])
     kept = torch.stack([all_states[p, pruned.trajectories[p]] for p in range(2)]).flatten(0, 1)
     assert torch.equal(pruned.states, kept)
@@ -111,20 +113,38 @@ def test_selection_maximises_the_variance_of_previews_and_stages_record_it():
 
 
 def test_a_stage_at_the_last_step_selects_on_terminal_rewards():
-    static, model = roll(FLOW, Schedule(24, ((10, 12),)))
-    full, _ = roll(FLOW, Schedule(24))
+    static, model = roll(FLOW, PruningPlan(24, ((10, 12),)))
+    full, _ = roll(FLOW, PruningPlan(24))
     assert static.counters.denoiser == 2 * 240
     assert model.rows == 2 * 240
     assert torch.equal(static.rewards, full.rewards.gather(1, static.stages[0].kept))
     assert torch.equal(static.trajectories, static.stages[0].kept)
 
 
-@pytest.mark.parametrize("rule", ["uniform", "best_of_n"])
+@pytest.mark.parametrize("rule", [uniform, best_of_n])
 def test_other_rules_keep_as_many_and_are_repeatable(rule):
-    schedule = Schedule(24, ((5, 16), (7, 12)), rule=rule)
-    first, second = roll(FLOW, schedule)[0], roll(FLOW, schedule)[0]
+    plan = PruningPlan(24, ((5, 16), (7, 12)), rule=rule)
+    first, second = roll(FLOW, plan)[0], roll(FLOW, plan)[0]
     assert torch.equal(first.trajectories, second.trajectories)
     assert first.rewards.shape == (2, 12)
+
+
+@pytest.mark.parametrize(
+    ("kept", "what"),
+    [
+        ([[0, 1, 2]] * 2, r"\(2, 3\), not torch.int64 \(2, 4\)"),
+        ([[0.0, 1.0, 2.0, 3.0]] * 2, "torch.float32"),
+        ([[0, 1, 2, 6]] * 2, "within 0..5"),
+        ([[-1, 1, 2, 3]] * 2, "must ascend within"),
+        ([[0, 1, 1, 3]] * 2, "must ascend within"),
+    ],
+)
+def test_a_rule_that_keeps_no_ascending_subset_is_named(kept, what):
+    def careless(rewards, keep, seeds):
+        return torch.tensor(kept)
+
+    with pytest.raises(UserError, match=f"selection rule careless: kept .*{what}"):
+        roll(FLOW, PruningPlan(6, ((5, 4),), rule=careless))
 
 
 def test_shared_initial_noise_is_one_noise_for_all():
@@ -139,10 +159,10 @@ def test_shared_initial_noise_is_one_noise_for_all():
 
 
 def test_the_batch_size_pads_the_last_call_and_counts_no_padding():
-    rollout, model = roll(FLOW, Schedule(6, ((5, 4),)), prompts=1, batch=4)
+    rollout, model = roll(FLOW, PruningPlan(6, ((5, 4),)), prompts=1, batch=4)
     assert rollout.counters.denoiser == 6 * 6 + 4 * 4
     assert model.rows == 8 * 6 + 4 * 4
-    assert torch.equal(rollout.states, roll(FLOW, Schedule(6, ((5, 4),)), prompts=1, batch=2)[0].states)
+    assert torch.equal(rollout.states, roll(FLOW, PruningPlan(6, ((5, 4),)), prompts=1, batch=2)[0].states)
 
 
 def test_batches_cover_every_row_once():
@@ -158,4 +178,4 @@ def test_a_reward_that_is_no_number_names_its_trajectory():
 
     policy = Policy(CountingModel().predict, lambda latents: latents, score)
     with pytest.raises(ValueError, match=r"\(0, 3\)"):
-        expand_and_prune(policy, FLOW, Schedule(8), TrajectoryNoise(0, 0, [0], SHAPE), 8)
+        expand_and_prune(policy, FLOW, PruningPlan(8), TrajectoryNoise(0, 0, [0], SHAPE), 8)

@@ -3,29 +3,27 @@
 import math
 
 import numpy as np
+import official_schedules
 import pytest
 import torch
 
 import progrpo.torchvision_schemas  # noqa: F401  (before diffusers)
 from progrpo.grpo.objective import step_kl
 from progrpo.grpo.samplers import (
-    ddim_alphas_cumprod,
     ddim_table,
-    ddim_timesteps,
     flow_sde_table,
-    flow_sigmas,
     log_prob,
     preview,
     step_mean,
     step_sample,
 )
 
-ALPHAS = ddim_alphas_cumprod()
+ALPHAS = official_schedules.alphas_cumprod()
 TABLES = {
-    "flow": flow_sde_table(flow_sigmas(10), 0.7),
-    "flow ODE": flow_sde_table(flow_sigmas(10), 0.0),
-    "ddim": ddim_table(ALPHAS, ddim_timesteps(50), 1.0),
-    "ddim ODE": ddim_table(ALPHAS, ddim_timesteps(50), 0.0),
+    "flow": official_schedules.flow(10, 0.7),
+    "flow ODE": official_schedules.flow(10, 0.0),
+    "ddim": official_schedules.ddim(50, 1.0),
+    "ddim ODE": official_schedules.ddim(50, 0.0),
 }
 STOCHASTIC = ("flow", "ddim")
 
@@ -50,8 +48,8 @@ def assert_close(actual, expected, atol, rtol=0.0):
 @pytest.mark.parametrize("steps", [10, 28, 40])
 def test_flow_schedule_is_the_reference(shared, steps):
     golden = arrays(shared("golden") / "flow_schedule_shift3.npz")
-    assert_close(flow_sigmas(steps), golden[f"T{steps}_sigmas"], atol=6e-8)  # the reference is float32
-    assert_close(flow_sde_table(flow_sigmas(steps), 0.7).timesteps, golden[f"T{steps}_timesteps"], atol=6e-5)
+    assert_close(official_schedules.flow_sigmas(steps), golden[f"T{steps}_sigmas"], atol=6e-8)  # both are float32
+    assert_close(official_schedules.flow(steps, 0.7).timesteps, golden[f"T{steps}_timesteps"], atol=6e-5)
 
 
 def test_flow_steps_are_the_reference(shared):
@@ -81,9 +79,9 @@ def test_flow_steps_are_the_reference(shared):
 
 def test_ddim_schedule_is_the_reference(shared):
     golden = arrays(shared("golden") / "ddim_schedule_sd14.npz")
-    assert torch.equal(ddim_timesteps(50), golden["timesteps_T50"])
-    assert_close(ALPHAS, golden["alphas_cumprod_f64"], atol=1e-14)
-    assert_close(ALPHAS, golden["alphas_cumprod_f32"], atol=1e-6)
+    assert torch.equal(TABLES["ddim"].timesteps.long(), golden["timesteps_T50"])
+    assert_close(ALPHAS, golden["alphas_cumprod_f64"], atol=1e-6)
+    assert_close(ALPHAS, golden["alphas_cumprod_f32"], atol=1e-7)
 
 
 @pytest.mark.parametrize("eta", [1.0, 0.0])
@@ -147,17 +145,10 @@ def test_flow_without_noise_is_diffusers_euler_step():
 def test_ddim_is_diffusers_ddim_step(steps, eta):
     from diffusers import DDIMScheduler
 
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
+    scheduler = DDIMScheduler(**official_schedules.SD14, clip_sample=False)
     scheduler.set_timesteps(steps)
-    assert torch.equal(scheduler.timesteps, ddim_timesteps(steps))
-    table = ddim_table(ALPHAS, ddim_timesteps(steps), eta)
+    table = official_schedules.ddim(steps, eta)
+    assert torch.equal(scheduler.timesteps, table.timesteps.long())
     for i, t in enumerate(scheduler.timesteps):
         x, m, noise = states(2, 3, 4, 4, seed=i)
         expected = scheduler.step(m, t, x, eta=eta, variance_noise=noise)
@@ -197,17 +188,19 @@ def test_flow_carries_noise_to_the_data_distribution(noise_level):
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_ddim_carries_noise_to_the_data_distribution(eta):
-    data, fine = 0.25, ddim_alphas_cumprod(10_000, 0.000085, 0.0012)  # the same schedule, ten times as fine
+    finer = {"num_train_timesteps": 10_000, "beta_start": 0.000085, "beta_end": 0.0012}  # ten times as fine
+    data, fine = 0.25, official_schedules.alphas_cumprod(**finer)
 
     def error(steps):
-        timesteps = ddim_timesteps(steps, 10_000)
+        table = official_schedules.ddim(steps, eta, **finer)
+        timesteps = table.timesteps.long()
 
         def epsilon(i):  # E[noise | x] / x
             a = fine[timesteps[i]]
             return torch.sqrt(1 - a) / (a * data + 1 - a)
 
         start, end = (fine[t] * data + 1 - fine[t] for t in (timesteps[0], 0))
-        return abs(variance_after(ddim_table(fine, timesteps, eta), start, epsilon) - end.item())
+        return abs(variance_after(table, start, epsilon) - end.item())
 
     assert error(2500) < 0.01 * data
     assert error(2500) < 0.6 * error(1250)
@@ -233,7 +226,7 @@ def test_the_last_deterministic_step_is_the_preview():
     assert_close(step_mean(flow, 9, x, m), preview(flow, 9, x, m), atol=1e-15)
     clean_end = ALPHAS.clone()
     clean_end[0] = 1  # the public DDIM steps end at alphas_cumprod[0], short of the clean image
-    ddim = ddim_table(clean_end, ddim_timesteps(50), 0.0)
+    ddim = ddim_table(clean_end, TABLES["ddim ODE"].timesteps.long(), 0.0)
     assert_close(step_mean(ddim, 49, x, m), preview(ddim, 49, x, m), atol=1e-15)
 
 
@@ -351,18 +344,17 @@ def test_no_step_waits_for_the_device():
 
 
 def test_only_the_denominator_of_the_first_step_is_patched():
-    sigmas = flow_sigmas(10)
-    table = flow_sde_table(sigmas, 0.7)
-    clean = 1 - sigmas[1].item()
+    table = TABLES["flow"]
+    clean = 1 - official_schedules.flow_sigmas(10)[1].item()
     assert table.kl_std[0].item() == pytest.approx(0.7 * math.sqrt(1 / clean), rel=1e-14)
     assert table.kl_std[1].item() == pytest.approx(0.7 * math.sqrt((1 - clean) / clean), rel=1e-14)
 
 
-@pytest.mark.parametrize("shift", [1.0, 1.1, 1.7, 3.0, 6.0, 12.34])
+@pytest.mark.parametrize("shift", [0.4, 0.58, 1.0, 3.0, 12.34])  # the first two not exactly, in float32
 def test_every_shift_begins_at_one(shift):
-    table = flow_sde_table(flow_sigmas(8, shift=shift), 0.7)
-    assert table.timesteps[0].item() == pytest.approx(1000, abs=1e-9)
-    assert table.std[0].item() == pytest.approx(0.7, rel=1e-9)  # a sqrt(h / (1 - sigma_1)) with h = 1 - sigma_1
+    table = official_schedules.flow(8, 0.7, shift)
+    assert table.timesteps[0].item() == pytest.approx(1000, rel=1e-6)
+    assert table.std[0].item() == pytest.approx(0.7, rel=1e-6)  # a sqrt(h / (1 - sigma_1)) with h = 1 - sigma_1
     assert table.std.isfinite().all()
 
 
@@ -380,16 +372,13 @@ def test_deterministic_steps_add_nothing_and_have_no_density(family):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: flow_sigmas(0), "steps >= 1"),
-        (lambda: flow_sigmas(4, shift=0), "shift > 0"),
         (lambda: flow_sde_table(torch.tensor([0.0, 1.0]), 0.7), "decreasing"),
         (lambda: flow_sde_table(torch.tensor([1.0]), 0.7), "at least 2"),
         (lambda: flow_sde_table(torch.tensor([1000.0, 0.0]), 0.7), "1 >= sigmas"),
-        (lambda: flow_sde_table(flow_sigmas(4), -0.1), "noise_level"),
-        (lambda: flow_sde_table(flow_sigmas(4), math.nan), "noise_level"),
-        (lambda: ddim_timesteps(0), "between 1 and 1000"),
-        (lambda: ddim_timesteps(1000), "past 999"),
-        (lambda: ddim_table(ALPHAS, ddim_timesteps(10), 1.5), "eta"),
+        (lambda: official_schedules.flow(4, -0.1), "noise_level"),
+        (lambda: official_schedules.flow(4, math.nan), "noise_level"),
+        (lambda: official_schedules.ddim(1000, 1.0), r"1\.\.999"),  # the offset of 1 puts the first at 1000
+        (lambda: official_schedules.ddim(10, 1.5), "eta"),
         (lambda: ddim_table(ALPHAS, torch.tensor([1000, 0]), 1.0), r"1\.\.999"),
     ],
 )

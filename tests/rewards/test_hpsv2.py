@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def scorer(folder, monkeypatch):
     """The scorer on that folder, with hps-tiny in the place of ViT-H-14."""
-    monkeypatch.setattr(hpsv2, "ARCHITECTURE", "hps-tiny")
+    monkeypatch.setattr(hpsv2, "VIT_H", "hps-tiny")
     return load_scorer("hpsv2", folder, batch_size=3)
 
 
@@ -44,7 +44,7 @@ def test_hpsv2_equals_original(folder, scorer, pil_images, images):
 
 
 def test_the_architecture_of_the_official_file_is_vit_h_14():
-    config = open_clip.get_model_config(hpsv2.ARCHITECTURE)
+    config = open_clip.get_model_config(hpsv2.VIT_H)
     assert (config["embed_dim"], config["vision_cfg"]["width"], config["vision_cfg"]["layers"]) == (1024, 1280, 32)
     assert (config["text_cfg"]["width"], config["text_cfg"]["layers"]) == (1024, 24)
     assert not config.get("quick_gelu", False)
@@ -58,7 +58,7 @@ def test_a_config_beside_the_weights_names_another_architecture(folder, scorer, 
 
 
 def test_preprocess_is_an_option_that_changes_scores(folder, scorer, images, monkeypatch):
-    monkeypatch.setattr(hpsv2, "ARCHITECTURE", "hps-tiny")
+    monkeypatch.setattr(hpsv2, "VIT_H", "hps-tiny")
     large = torch.nn.functional.interpolate(images, (160, 160))
     other = load_scorer("hpsv2", folder, preprocess="tensor_noaa")
     assert not torch.allclose(other.score(large, PROMPTS), scorer.score(large, PROMPTS), atol=1e-4)

@@ -143,7 +143,7 @@ def test_an_unknown_name_and_too_few_steps_are_one_line(tmp_path):
 def test_the_trained_rewards_rank_hard_held_out_pairs(name, least):
     """Nine of ten pairs that differ by one edit: a colour, class, count, position or texture."""
     if not (TRAINED / name).is_dir():
-        pytest.skip(f"results/miniature/scorers/{name} is not here (dvc pull, or progrpo scorers train)")
+        pytest.skip(f"results/miniature/scorers/{name} is not here (dvc pull, or progrpo miniature {name})")
     held_out, images = held_out_images(140, 2)
     result = accuracies(score_all(load_scorer(name, TRAINED / name, batch_size=256), held_out, images), held_out)
     assert result["hard"] >= least
@@ -153,7 +153,7 @@ def test_the_trained_rewards_rank_hard_held_out_pairs(name, least):
 def test_the_commands_report_and_refuse(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(scorer_training, "LADDERS", 100)
     folder = tmp_path / "scorers/clip_score"
-    assert main(["scorers", "train", "--name", "clip_score", "--out", str(folder), "--steps", "20"]) == 0
+    assert main(["miniature", "clip_score", "--out", str(folder), "--steps", "20"]) == 0
     report = ["scorers", "report", "--scorers", str(tmp_path / "scorers"), "--prompts", "14"]
     assert main([*report, "--out", str(tmp_path / "report.json")]) == 0
     stored = json.loads((tmp_path / "report.json").read_text())

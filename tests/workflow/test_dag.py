@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from checkout import ROOT, call, make_checkout
+from progrpo.cli import build_parser
 from progrpo.config import load_config
 
 TIERS = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
@@ -61,6 +63,31 @@ def test_every_tier_is_planned_from_the_same_rules(checkout, tier, miniature):
         trained = {name: count * len(chosen[name]) for name, count in trained.items()}
     generations = sum(count for name, count in counts.items() if name.startswith("generate_"))
     assert generations > sum(trained.values())  # the base models come on top
+
+
+def test_the_command_line_accepts_every_command_of_the_dag(checkout):
+    planned = dry_run(checkout, "-p", "all", "--profile", "local", "--config", "tier=smoke", "miniature=trained")
+    commands = {command.strip() for command in re.findall(r"\bprogrpo ([a-z][^>&\n]*) >", planned)}
+    assert len(commands) > 40
+    for command in sorted(commands):
+        build_parser().parse_args(shlex.split(command))  # exits with status 2 for what it does not know
+
+
+def test_code_of_ones_own_is_an_input_of_what_it_decides(own_checkout):
+    config = yaml.safe_load((own_checkout / "config" / "smoke.yaml").read_text())
+    config["scorers"]["mine"] = {"kind": "own_code:Brightness"}
+    run = config["runs"]["progrpo_sd35m"]
+    run["reward"], run["group"]["rule"] = {"mine": 1.0}, "own_rule:lowest"
+    (own_checkout / "config" / "own.yaml").write_text(yaml.safe_dump(config))
+    for module in ("own_code.py", "own_rule.py"):
+        (own_checkout / module).touch()
+    target = "results/smoke/runs/progrpo_sd35m-seed0/final/provenance.json"
+    path = os.pathsep.join([str(own_checkout), *filter(None, [os.environ.get("PYTHONPATH")])])
+    options = ("--profile", "local", "--config", "tier=own", "miniature=trained")
+    planned = call("snakemake", "-n", target, *options, cwd=own_checkout, PYTHONPATH=path)
+    assert planned.returncode == 0, planned.stdout
+    inputs = re.search(r"rule train:\n    input: (.*)", planned.stdout)[1]
+    assert {"own_code.py", "own_rule.py"} <= set(inputs.split(", "))
 
 
 def test_lint_and_format_are_clean(checkout):

@@ -176,7 +176,7 @@ def codes(folder: Path) -> dict[str, str]:
         "evaluate": made.evaluate_code(["test_flow"]),
         "geneval": made.evaluate_code(["geneval"]),
         "sample": made.analysis_code(job(analysis="reward_clustering")),
-        "miniature": made.code_of("progrpo.commands.miniature"),
+        "miniature": made.miniature_code("world"),
     }
 
 
@@ -202,6 +202,7 @@ def copied(tmp_path_factory) -> Path:
         ("miniature/pretrain.py", {"miniature"}),
         ("errors.py", EVERYTHING),
         ("commands/train.py", set()),
+        ("commands/miniature.py", {"miniature"}),
         ("cli.py", set()),
         ("report/summary.py", set()),
         ("weights/fetch.py", set()),

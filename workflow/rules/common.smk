@@ -18,7 +18,7 @@ from progrpo.workflow.sources import (
     MINIATURE_FILES,
     MINIATURE_MODELS,
     MINIATURE_PROMPTS,
-    SCORER_FILES,
+    MINIATURE_SCORERS,
     fetched,
 )
 

@@ -15,7 +15,7 @@ rule write_miniature_prompts:
         mem_mb=4000,
         runtime=30,
     params:
-        code=PLAN.code_of("progrpo.commands.miniature"),
+        code=PLAN.miniature_code("world"),
         folder=subpath(output[0], parent=True),
     shell:
         "progrpo miniature prompts --out {params.folder} > {log} 2>&1"
@@ -33,7 +33,7 @@ rule train_miniature_autoencoder:
     resources:
         runtime="1h",
     params:
-        code=PLAN.code_of("progrpo.commands.miniature"),
+        code=PLAN.miniature_code("world"),
         folder=subpath(output.config, parent=True),
     shell:
         "progrpo miniature autoencoder --out {params.folder} > {log} 2>&1"
@@ -56,7 +56,7 @@ rule train_miniature_model:
     resources:
         runtime="3h",
     params:
-        code=PLAN.code_of("progrpo.commands.miniature"),
+        code=PLAN.miniature_code("world"),
         autoencoder=subpath(input.autoencoder, parent=True),
         folder=subpath(output.denoiser, ancestor=2),
     shell:
@@ -71,17 +71,17 @@ rule train_miniature_scorer:
     benchmark:
         "results/benchmarks/miniature/{scorer}_{file}.tsv"
     wildcard_constraints:
-        scorer=regex(SCORER_FILES),
-        file=regex(map(re.escape, SCORER_FILES.values())),
+        scorer=regex(MINIATURE_SCORERS),
+        file=regex(map(re.escape, sorted({*sum(MINIATURE_SCORERS.values(), ())}))),
     conda:
         "../../environment.yml"
     resources:
         runtime="2h",
     params:
-        code=PLAN.code_of("progrpo.commands.scorers:run_train"),
+        code=PLAN.miniature_code("scorer_training"),
         folder=subpath(output.weights, parent=True),
     shell:
-        "progrpo scorers train --name {wildcards.scorer} --out {params.folder} > {log} 2>&1"
+        "progrpo miniature {wildcards.scorer} --out {params.folder} > {log} 2>&1"
 
 
 rule train_miniature_detector:
@@ -96,10 +96,10 @@ rule train_miniature_detector:
     resources:
         runtime="2h",
     params:
-        code=PLAN.code_of("progrpo.commands.geneval:run_train_miniature"),
+        code=PLAN.miniature_code("detector_training"),
         folder=subpath(output.report, parent=True),
     shell:
-        "progrpo geneval train-miniature --out {params.folder} > {log} 2>&1"
+        "progrpo miniature detector --out {params.folder} > {log} 2>&1"
 
 
 rule train_miniature_blip_vqa:
@@ -114,7 +114,7 @@ rule train_miniature_blip_vqa:
     resources:
         runtime="2h",
     params:
-        code=PLAN.code_of("progrpo.commands.compbench:run_train_miniature"),
+        code=PLAN.miniature_code("vqa_training"),
         folder=subpath(output.report, parent=True),
     shell:
-        "progrpo compbench train-miniature --out {params.folder} > {log} 2>&1"
+        "progrpo miniature blip_vqa --out {params.folder} > {log} 2>&1"

@@ -13,7 +13,6 @@ from progrpo.grpo.ovf import optimal_variance_filter
 # The published pilot, Table 9: completed steps -> Spearman correlation; pair -> variance of the survivors' rewards.
 TABLE9_SPEARMAN = {2: 0.3354, 4: 0.6954, 5: 0.7922, 6: 0.8579, 7: 0.8957, 9: 0.9984}
 TABLE9_VARIANCE = {(2, 4): 0.0012, (4, 6): 0.0017, (5, 7): 0.0019, (7, 9): 0.0021}
-ONE_STAGE = ((12, 6), (16, 8), (24, 12), (48, 24), (48, 12), (32, 8), (48, 8), (64, 8))
 
 
 def standardise(rewards: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from scipy import stats
 
 from progrpo.analysis import gaussian
 from progrpo.analysis.statistics import bootstrap_interval, finite_array
-from progrpo.cost.flops import Schedule, cost_ratio
+from progrpo.cost.flops import Phases, cost_ratio
 
 TOLERANCE = 0.15
 CANDIDATE_FRACTIONS = ((0.2, 0.4), (0.4, 0.6), (0.5, 0.7), (0.7, 0.9))  # Table 9's four pairs, of T
@@ -126,7 +126,7 @@ def published_candidates() -> list[Candidate]:
             pair,
             (gaussian.TABLE9_SPEARMAN[pair[0]], gaussian.TABLE9_SPEARMAN[pair[1]]),
             variance,
-            cost_ratio(Schedule((48, 24, 12), pair, 10)),
+            cost_ratio(Phases((48, 24, 12), pair, 10)),
         )
         for pair, variance in gaussian.TABLE9_VARIANCE.items()
     ]
@@ -192,7 +192,7 @@ def analyse(previews, terminal, counts=None, pairs=None, tolerance: float = TOLE
             "variance": interval["value"],
             "variance_low": interval["low"],
             "variance_high": interval["high"],
-            "cost_ratio": cost_ratio(Schedule(counts, pair, steps)),
+            "cost_ratio": cost_ratio(Phases(counts, pair, steps)),
         }
 
     rows = [row(pair) for pair in pairs]

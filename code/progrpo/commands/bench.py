@@ -6,12 +6,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from progrpo.commands.options import HelpFormatter, add_device
+from progrpo.cost.flops import PUBLISHED
 from progrpo.errors import UserError
 
-OFFICIAL = {
-    "sd35m": ("flowgrpo_sd35m", "progrpo_sd35m", "progrpo_flash_sd35m"),
-    "sd14": ("dancegrpo_sd14", "progrpo_sd14"),
+OFFICIAL = {  # architecture -> its methods of Tables 7 and 8
+    run.backbone: tuple(name for name, other in PUBLISHED.items() if other.backbone == run.backbone)
+    for run in PUBLISHED.values()
 }
+TABLES_7_AND_8 = Path("config/paper.yaml")
 PROMPTS = [f"random prompt {number}" for number in range(64)]
 
 
@@ -84,16 +86,18 @@ def _time_official(name: str, arguments: argparse.Namespace, device) -> dict:
     """One method with a fresh model, which is gone when this returns."""
     from pydantic import ValidationError
 
+    from progrpo.config import load_config
     from progrpo.cost import architectures, atomic_costs, random_models, wall_clock
 
+    run = load_config(TABLES_7_AND_8).get_run(name)
     try:
-        settings = wall_clock.table_run(name, arguments.prompts or 2, arguments.micro_batch, arguments.sampling_batch)
+        settings = wall_clock.timed_run(run, arguments.prompts or 2, arguments.micro_batch, arguments.sampling_batch)
     except ValidationError as error:
         raise UserError(f"{name}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
     backbone = random_models.official_backbone(arguments.official, arguments.precision, device)
     tokens = atomic_costs.REWARD_TOKENS[arguments.official]
     with device:  # a billion weights are drawn faster where they are used
-        clip = architectures.clip_h()
+        clip = architectures.clip("H")
     reward = random_models.RandomClip(clip, tokens, device, arguments.precision)
     return wall_clock.time_run(settings, backbone, reward, PROMPTS, _repeats(arguments))
 

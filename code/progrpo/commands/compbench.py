@@ -1,4 +1,4 @@
-"""`progrpo compbench vqa | detect | verdict | convert | chunks | train-miniature`."""
+"""`progrpo compbench vqa | detect | verdict | convert | chunks`."""
 
 import argparse
 from pathlib import Path
@@ -62,12 +62,6 @@ def _add_preparation(actions, style: type) -> None:
     chunks.add_argument("--spacy-model", default="en_core_web_sm", help="name of the installed spaCy model")
     chunks.add_argument("--out", type=Path, required=True, help="chunks.json to write")
     chunks.set_defaults(run=run_chunks)
-
-    train = actions.add_parser("train-miniature", help="train the miniature BLIP-VQA", formatter_class=style)
-    train.add_argument("--out", type=Path, required=True, help="folder for the model and report.json")
-    train.add_argument("--steps", type=int, default=2800, help="training steps")
-    train.add_argument("--seed", type=int, default=0, help="seed of weights and scenes")
-    train.set_defaults(run=run_train_miniature)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -156,11 +150,3 @@ def run_chunks(arguments: argparse.Namespace) -> None:
     prompts = [record.prompt for path in arguments.prompts for record in load_prompts(path)]
     write_stored_chunks(arguments.out, prompts, SpacyChunker(arguments.spacy_model))
     print(f"{arguments.out}: {len(set(prompts))} prompts")
-
-
-def run_train_miniature(arguments: argparse.Namespace) -> None:
-    """Train the miniature BLIP-VQA and report how well it answers."""
-    from progrpo.miniature.vqa_training import train
-
-    for name, value in train(arguments.out, arguments.steps, arguments.seed).items():
-        print(f"{name}: {value}")

@@ -1,4 +1,4 @@
-"""`progrpo geneval prompts | detect | verdict | convert | train-miniature`."""
+"""`progrpo geneval prompts | detect | verdict | convert`."""
 
 import argparse
 from dataclasses import asdict
@@ -53,13 +53,6 @@ def add_parser(commands) -> None:
     convert.add_argument("--config-from", type=Path, help="folder with config.json, if not the benchmark's Swin-S")
     convert.add_argument("--out", type=Path, required=True, help="folder to write")
     convert.set_defaults(run=run_convert)
-
-    train = actions.add_parser("train-miniature", help="train the miniature detector", formatter_class=style)
-    train.add_argument("--out", type=Path, required=True, help="folder for detector/, color/ and report.json")
-    train.add_argument("--detector-steps", type=int, default=5000, help="training steps of the detector")
-    train.add_argument("--color-steps", type=int, default=1500, help="training steps of the colour classifier")
-    train.add_argument("--seed", type=int, default=0, help="seed of weights and scenes")
-    train.set_defaults(run=run_train_miniature)
 
 
 def run_prompts(arguments: argparse.Namespace) -> None:
@@ -133,7 +126,6 @@ def run_verdict(arguments: argparse.Namespace) -> None:
     """Judge stored detections, print and write the scores."""
     from progrpo.benchmarks.geneval.detect import stored_vocabulary
     from progrpo.benchmarks.geneval.verdict import Protocol, summary, verdicts
-    from progrpo.benchmarks.geneval.vocabulary import vocabulary_of
     from progrpo.files import read_jsonl, write_json, write_jsonl
 
     path = arguments.detections
@@ -153,18 +145,20 @@ def run_verdict(arguments: argparse.Namespace) -> None:
     print(f"overall (mean of tags) = {scores['overall']:.5f}")
 
 
+def vocabulary_of(record: dict):
+    """GenEval's vocabulary or the miniature world's: the first that has the class of a record's first clause, else GenEval's."""
+    from progrpo.benchmarks.geneval.vocabulary import geneval_vocabulary
+    from progrpo.benchmarks.prompt_sets import Vocabulary
+    from progrpo.miniature import prompts as miniature
+
+    known = (geneval_vocabulary(), Vocabulary(miniature.CLASSES, miniature.COLORS))
+    name = (record.get("include") or [{}])[0].get("class") if isinstance(record, dict) else None
+    return next((vocabulary for vocabulary in known if name in vocabulary.classes), known[0])
+
+
 def run_convert(arguments: argparse.Namespace) -> None:
     """Convert mmdet's checkpoint to a transformers folder."""
     from progrpo.benchmarks.geneval.detector import load_detector, save_detector
 
     save_detector(arguments.out, load_detector(arguments.checkpoint, "cpu", arguments.config_from))
     print(f"{arguments.out}: converted")
-
-
-def run_train_miniature(arguments: argparse.Namespace) -> None:
-    """Train the miniature detector and colour classifier and report how well they see."""
-    from progrpo.miniature.detector_training import train
-
-    report = train(arguments.out, arguments.detector_steps, arguments.color_steps, arguments.seed)
-    for name, value in report.items():
-        print(f"{name}: {value}")

@@ -1,4 +1,4 @@
-"""`progrpo scorers`: train the miniature scorers, report how well they rank, time every scorer."""
+"""`progrpo scorers`: report how well the miniature scorers rank, time every scorer."""
 
 import argparse
 
@@ -8,14 +8,8 @@ from progrpo.errors import UserError
 
 def add_parser(commands) -> None:
     """Add the command's parser to `commands`."""
-    parser = commands.add_parser("scorers", help="train and judge the miniature scorers, time every scorer")
+    parser = commands.add_parser("scorers", help="judge the miniature scorers, time every scorer")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-
-    train = _action(actions, "train", "train a miniature scorer and save it in the official layout", run_train)
-    train.add_argument("--name", required=True, help="pickscore, hpsv2, imagereward, clip_score or aesthetic")
-    train.add_argument("--out", required=True, help="folder to write")
-    train.add_argument("--steps", type=int, default=None, help="training steps; default: the scorer's recipe")
-    train.add_argument("--seed", type=int, default=0, help="of data and weights")
 
     report = _action(actions, "report", "held-out pair accuracy and rank correlations", run_report)
     report.add_argument("--scorers", default="results/miniature/scorers", help="folder with one folder per scorer")
@@ -43,18 +37,6 @@ def _action(actions, name: str, text: str, run) -> argparse.ArgumentParser:
     return action
 
 
-def run_train(arguments: argparse.Namespace) -> int:
-    """Train one miniature scorer, on the CPU with the threads of OMP_NUM_THREADS (one by default)."""
-    from pathlib import Path
-
-    from progrpo.devices import choose_device
-    from progrpo.miniature.scorer_training import train_scorer
-
-    choose_device("cpu")
-    train_scorer(arguments.name, Path(arguments.out), arguments.steps, arguments.seed)
-    return 0
-
-
 def run_report(arguments: argparse.Namespace) -> int:
     """Judge every scorer that has a folder under --scorers."""
     from pathlib import Path
@@ -62,12 +44,12 @@ def run_report(arguments: argparse.Namespace) -> int:
     from progrpo.devices import choose_device
     from progrpo.files import write_json
     from progrpo.miniature.scorer_report import report
-    from progrpo.rewards import KINDS
+    from progrpo.plugins import SCORERS
 
     choose_device("cpu")
-    folders = {kind: path for kind in KINDS if (path := Path(arguments.scorers, kind)).is_dir()}
+    folders = {kind: path for kind in SCORERS if (path := Path(arguments.scorers, kind)).is_dir()}
     if not folders:
-        raise UserError(f"{arguments.scorers}: no folder of a scorer there; train them with `progrpo scorers train`")
+        raise UserError(f"{arguments.scorers}: no folder of a scorer there; train them with `progrpo miniature`")
     result = report(folders, arguments.prompts, arguments.seed)
     write_json(arguments.out, result)
     for kind, accuracy in result["scorers"].items():

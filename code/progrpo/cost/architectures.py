@@ -6,17 +6,18 @@ laion/CLIP-ViT-H-14-laion2B-s32B-b79K; the LoRA of Flow-GRPO's `pickscore_sd3`.
 """
 
 import progrpo.torchvision_schemas  # noqa: F401  isort: skip
+from typing import Literal
+
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, SD3Transformer2DModel, UNet2DConditionModel
-from peft import LoraConfig
 from transformers import CLIPConfig, CLIPModel
 
-LATENT_CHANNELS = {"sd35m": 16, "sd14": 4}
-TEXT_TOKENS = {"sd35m": 77 + 128, "sd14": 77}  # Flow-GRPO encodes 128 T5 tokens beside CLIP's 77
-LORA_RANK = 32
-LORA_TARGETS = [f"attn.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")] + [
-    f"attn.{name}" for name in ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-]
+from progrpo.config import Lora
+from progrpo.grpo.tuning import adapter_config
+from progrpo.paper_runs import SD14, SD35M
+
+LATENT_CHANNELS = {SD35M: 16, SD14: 4}
+TEXT_TOKENS = {SD35M: 77 + 128, SD14: 77}  # Flow-GRPO encodes 128 T5 tokens beside CLIP's 77
 
 
 def sd35m_transformer() -> SD3Transformer2DModel:
@@ -39,11 +40,9 @@ def sd35m_transformer() -> SD3Transformer2DModel:
 
 
 def add_lora(transformer: SD3Transformer2DModel) -> None:
-    """Freeze the transformer and give it Flow-GRPO's rank-32 adapters."""
+    """Freeze the transformer and give it Flow-GRPO's adapters, which are the configuration's default."""
     transformer.requires_grad_(False)
-    transformer.add_adapter(
-        LoraConfig(r=LORA_RANK, lora_alpha=2 * LORA_RANK, init_lora_weights="gaussian", target_modules=LORA_TARGETS)
-    )
+    transformer.add_adapter(adapter_config(Lora()))
 
 
 def sd14_unet() -> UNet2DConditionModel:
@@ -53,7 +52,7 @@ def sd14_unet() -> UNet2DConditionModel:
 
 def autoencoder(backbone: str) -> AutoencoderKL:
     """The autoencoder of `sd35m` or `sd14`."""
-    quantised = backbone == "sd14"
+    quantised = backbone == SD14
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -70,19 +69,37 @@ def tiny_autoencoder(backbone: str) -> AutoencoderTiny:
     return AutoencoderTiny(latent_channels=LATENT_CHANNELS[backbone])
 
 
-def clip_h() -> CLIPModel:
-    """CLIP ViT-H/14 with its text tower: the network behind HPS-v2.1 and PickScore."""
-    text = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
-    vision = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16}
-    vision |= {"patch_size": 14, "image_size": 224}
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=1024))
+def clip(size: Literal["H", "L"]) -> CLIPModel:
+    """CLIP ViT-H/14 ("H"), the network behind HPS-v2.1 and PickScore, or OpenAI's ViT-L/14 ("L"), each with its text tower."""
+    huge = size == "H"
+    text_width, vision_width = (1024, 1280) if huge else (768, 1024)
+    text = {
+        "hidden_size": text_width,
+        "intermediate_size": 4 * text_width,
+        "num_hidden_layers": 24 if huge else 12,
+        "num_attention_heads": 16 if huge else 12,
+        "vocab_size": 49408,
+        "bos_token_id": 49406,
+        "eos_token_id": 49407,
+    }
+    vision = {
+        "hidden_size": vision_width,
+        "intermediate_size": 4 * vision_width,
+        "num_hidden_layers": 32 if huge else 24,
+        "num_attention_heads": 16,
+        "patch_size": 14,
+        "image_size": 224,
+    }
+    activation = {"hidden_act": "gelu" if huge else "quick_gelu"}
+    config = CLIPConfig(text_config=text | activation, vision_config=vision | activation, projection_dim=text_width)
+    return CLIPModel(config)
 
 
 def denoiser_inputs(backbone: str, batch: int) -> dict[str, torch.Tensor]:
     """Random inputs of one unguided denoiser call on `batch` trajectories at 512 x 512, on the default device."""
     latent = torch.rand(batch, LATENT_CHANNELS[backbone], 64, 64)
     tokens = TEXT_TOKENS[backbone]
-    if backbone == "sd14":
+    if backbone == SD14:
         return {
             "sample": latent,
             "timestep": torch.ones(batch),

@@ -12,10 +12,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from progrpo.cost import architectures
+from progrpo.paper_runs import SD14, SD35M
 
 REWARD_TOKENS = {
-    "sd35m": 27,
-    "sd14": 77,
+    SD35M: 27,
+    SD14: 77,
 }  # PickScore pads to the longest prompt (27 fits the printed .34), HPS-v2.1 to 77
 
 
@@ -48,7 +49,7 @@ def _forward(call: Callable[[], object]) -> dict[str, float]:
 def _denoiser(backbone: str) -> dict[str, dict[str, float]]:
     """A guided call (two conditions) without and with the adapters, and the backward pass of what is trained."""
     inputs = architectures.denoiser_inputs(backbone, batch=2)
-    if backbone == "sd14":
+    if backbone == SD14:
         model = architectures.sd14_unet()
         plain = trained = _forward(lambda: model(**inputs))
     else:
@@ -68,7 +69,9 @@ def _denoiser(backbone: str) -> dict[str, dict[str, float]]:
 def _images(backbone: str) -> dict[str, dict[str, float]]:
     latent = torch.empty(1, architectures.LATENT_CHANNELS[backbone], 64, 64)
     decoder, tiny = architectures.autoencoder(backbone), architectures.tiny_autoencoder(backbone)
-    clip, pixels = architectures.clip_h(), torch.empty(1, 3, 224, 224)
+    clip = architectures.clip("H")
+    side = clip.config.vision_config.image_size
+    pixels = torch.empty(1, 3, side, side)
     tokens = torch.zeros(1, REWARD_TOKENS[backbone], dtype=torch.long)
     return {
         "decoder": _forward(lambda: decoder.decode(latent)),
@@ -88,14 +91,14 @@ def measure() -> dict[str, dict[str, float]]:
     """
     table = {}
     with torch.device("meta"):
-        for backbone in ("sd35m", "sd14"):
+        for backbone in (SD35M, SD14):
             entry = {}
             for name, values in (_denoiser(backbone) | _images(backbone)).items():
                 entry[name] = values["with_attention"]
                 if "without_attention" in values:
                     entry[f"{name}_without_attention"] = values["without_attention"]
             entry["trained_step"] = entry["denoiser"] + entry["denoiser_backward"]
-            if backbone == "sd35m":
+            if backbone == SD35M:
                 entry["trained_step"] += entry["denoiser_without_lora"] - entry["denoiser_backward"] / 2
             table[backbone] = entry
     return table

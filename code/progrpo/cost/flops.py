@@ -6,6 +6,8 @@ what the equation as printed, attention's matrix products and the steps really t
 
 from dataclasses import dataclass
 
+from progrpo.paper_runs import DANCEGRPO_SD14, FLOWGRPO, PROGRPO, PROGRPO_FLASH, PROGRPO_SD14, SD14, SD35M
+
 ACCOUNTINGS = {
     "published": (
         "The printed atomic costs (SD3.5-M's decode + reward solved from its baseline total), four denoiser calls per "
@@ -28,10 +30,10 @@ ACCOUNTINGS = {
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Phases:
     """Active trajectories per phase, the completed steps after which each phase ends, and the number of steps T.
 
-    `counts` has one entry more than `pruning_steps`; a baseline is `Schedule((24,), (), 10)`, a static arm prunes at
+    `counts` has one entry more than `pruning_steps`; a baseline is `Phases((24,), (), 10)`, a static arm prunes at
     step T, on terminal rewards. Raises ValueError for counts that grow or steps that do not increase within 1..T.
     """
 
@@ -73,9 +75,9 @@ class Costs:
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """One row of Table 10 or 11: schedule, prompts per epoch, TFLOP per epoch, the printed speedup and its baseline."""
+    """One row of Table 10 or 11: phases, prompts per epoch, TFLOP per epoch, the printed speedup and its baseline."""
 
-    schedule: Schedule
+    phases: Phases
     backbone: str
     prompts: int
     tflop: float
@@ -92,16 +94,14 @@ class PrintedCosts:
     reward: float
 
 
-PRINTED = {"sd35m": PrintedCosts(3.88, 2.49, 0.34), "sd14": PrintedCosts(1.36, 2.49, 0.37)}
+PRINTED = {SD35M: PrintedCosts(3.88, 2.49, 0.34), SD14: PrintedCosts(1.36, 2.49, 0.37)}
 
 PUBLISHED = {
-    "flowgrpo_sd35m": PublishedRun(Schedule((24,), (), 10), "sd35m", 96, 453474.18, 1.00, "flowgrpo_sd35m"),
-    "progrpo_sd35m": PublishedRun(Schedule((48, 24, 12), (5, 7), 10), "sd35m", 96, 335626.82, 1.26, "flowgrpo_sd35m"),
-    "progrpo_flash_sd35m": PublishedRun(
-        Schedule((24, 16, 12), (5, 7), 10), "sd35m", 96, 267365.79, 1.41, "flowgrpo_sd35m"
-    ),
-    "dancegrpo_sd14": PublishedRun(Schedule((16,), (), 50), "sd14", 4, 21943.04, 1.00, "dancegrpo_sd14"),
-    "progrpo_sd14": PublishedRun(Schedule((48, 32, 8), (30, 40), 50), "sd14", 4, 19937.92, 1.09, "dancegrpo_sd14"),
+    FLOWGRPO: PublishedRun(Phases((24,), (), 10), SD35M, 96, 453474.18, 1.00, FLOWGRPO),
+    PROGRPO: PublishedRun(Phases((48, 24, 12), (5, 7), 10), SD35M, 96, 335626.82, 1.26, FLOWGRPO),
+    PROGRPO_FLASH: PublishedRun(Phases((24, 16, 12), (5, 7), 10), SD35M, 96, 267365.79, 1.41, FLOWGRPO),
+    DANCEGRPO_SD14: PublishedRun(Phases((16,), (), 50), SD14, 4, 21943.04, 1.00, DANCEGRPO_SD14),
+    PROGRPO_SD14: PublishedRun(Phases((48, 32, 8), (30, 40), 50), SD14, 4, 19937.92, 1.09, DANCEGRPO_SD14),
 }
 
 TABLE9_COST_RATIOS = {(2, 4): 0.450, (4, 6): 0.600, (5, 7): 0.675, (7, 9): 0.825}
@@ -109,14 +109,14 @@ TABLE9_COUNTS = (48, 24, 12)
 UPDATE_CALLS = 4  # policy, reference, and a backward pass of twice a forward pass: appendix D.1
 
 
-def phase_calls(schedule: Schedule) -> int:
+def phase_calls(phases: Phases) -> int:
     """Denoiser calls of one prompt's trajectories while active, previews not counted: sum of N_k dt_k."""
-    ends = (*schedule.pruning_steps, schedule.steps)
-    starts = (0, *schedule.pruning_steps)
-    return sum(n * (end - start) for n, start, end in zip(schedule.counts, starts, ends, strict=True))
+    ends = (*phases.pruning_steps, phases.steps)
+    starts = (0, *phases.pruning_steps)
+    return sum(n * (end - start) for n, start, end in zip(phases.counts, starts, ends, strict=True))
 
 
-def sampling_calls(schedule: Schedule, preview: str = "reuse") -> int:
+def sampling_calls(phases: Phases, preview: str = "reuse") -> int:
     """Denoiser calls of one prompt's rollout, previews included.
 
     `reuse`: survivors take their next step from the preview's network output, so only pruned trajectories pay for their
@@ -124,56 +124,56 @@ def sampling_calls(schedule: Schedule, preview: str = "reuse") -> int:
     """
     if preview not in ("reuse", "recompute"):
         raise ValueError(f"preview {preview!r} is neither 'reuse' nor 'recompute'")
-    extra = sum(before - (after if preview == "reuse" else 0) for before, after in schedule.preview_stages)
-    return phase_calls(schedule) + extra
+    extra = sum(before - (after if preview == "reuse" else 0) for before, after in phases.preview_stages)
+    return phase_calls(phases) + extra
 
 
-def call_counts(schedule: Schedule, preview: str = "reuse") -> dict[str, int]:
+def call_counts(phases: Phases, preview: str = "reuse") -> dict[str, int]:
     """Network calls per prompt: denoiser, previews and terminal images, decoder (= reward), update (4 T K, eq. 21).
 
     A rollout's own counters must equal `denoiser`, `decoder` and `reward`.
     """
-    sampling = sampling_calls(schedule, preview)
-    previews = sum(before for before, _ in schedule.preview_stages)
-    update = UPDATE_CALLS * schedule.steps * schedule.counts[-1]
+    sampling = sampling_calls(phases, preview)
+    previews = sum(before for before, _ in phases.preview_stages)
+    update = UPDATE_CALLS * phases.steps * phases.counts[-1]
     return {
         "denoiser": sampling,
         "previews": previews,
-        "terminal": schedule.terminal,
-        "decoder": previews + schedule.terminal,
-        "reward": previews + schedule.terminal,
+        "terminal": phases.terminal,
+        "decoder": previews + phases.terminal,
+        "reward": previews + phases.terminal,
         "update": update,
         "total": sampling + update,
     }
 
 
-def cost_ratio(schedule: Schedule) -> float:
+def cost_ratio(phases: Phases) -> float:
     """Table 9's CostRatio: sum of N_k dt_k over N_0 T; previews, rewards and the update are left out."""
-    return phase_calls(schedule) / (schedule.counts[0] * schedule.steps)
+    return phase_calls(phases) / (phases.counts[0] * phases.steps)
 
 
-def prompt_tflop(schedule: Schedule, costs: Costs, preview: str, trained_steps: int) -> dict[str, float]:
+def prompt_tflop(phases: Phases, costs: Costs, preview: str, trained_steps: int) -> dict[str, float]:
     """TFLOP of one prompt, by part: denoising, previews, terminal rewards, update and their total."""
-    calls = call_counts(schedule, preview)
+    calls = call_counts(phases, preview)
     parts = {
         "denoising": calls["denoiser"] * costs.denoiser,
         "previews": calls["previews"] * costs.preview,
         "terminal": calls["terminal"] * costs.terminal,
-        "update": trained_steps * schedule.counts[-1] * costs.trained_step,
+        "update": trained_steps * phases.counts[-1] * costs.trained_step,
     }
     return {**parts, "total": sum(parts.values())}
 
 
 def solved_decode_and_reward() -> float:
     """Decode + reward cost that makes Flow-GRPO's published total exact, 2.82039 TFLOP; the printed sum is 2.83."""
-    run = PUBLISHED["flowgrpo_sd35m"]
-    calls = call_counts(run.schedule)
-    return (run.tflop / run.prompts - calls["total"] * PRINTED["sd35m"].denoiser) / calls["decoder"]
+    run = PUBLISHED[FLOWGRPO]
+    calls = call_counts(run.phases)
+    return (run.tflop / run.prompts - calls["total"] * PRINTED[SD35M].denoiser) / calls["decoder"]
 
 
 def solve_atomic_costs(first: str, second: str) -> tuple[float, float]:
     """(denoiser, decode + reward) TFLOP that make two published totals exact under the `published` call counts."""
-    rows = [(call_counts(PUBLISHED[name].schedule), PUBLISHED[name]) for name in (first, second)]
+    rows = [(call_counts(PUBLISHED[name].phases), PUBLISHED[name]) for name in (first, second)]
     (a, b), (c, d) = [(calls["total"], calls["decoder"]) for calls, _ in rows]
     p, q = [run.tflop / run.prompts for _, run in rows]
     determinant = a * d - b * c
@@ -183,7 +183,7 @@ def solve_atomic_costs(first: str, second: str) -> tuple[float, float]:
 def printed_costs(backbone: str, solved: bool) -> Costs:
     """Costs as printed; with `solved`, SD3.5-M's decode + reward is the one its baseline total implies."""
     printed = PRINTED[backbone]
-    image = solved_decode_and_reward() if solved and backbone == "sd35m" else printed.decoder + printed.reward
+    image = solved_decode_and_reward() if solved and backbone == SD35M else printed.decoder + printed.reward
     return Costs(printed.denoiser, image, image, UPDATE_CALLS * printed.denoiser)
 
 
@@ -207,8 +207,8 @@ def run_tflop(name: str, accounting: str, measured: dict[str, dict[str, float]])
     else:
         costs = measured_costs(measured[run.backbone], accounting)
     preview = "recompute" if accounting == "equation_22_as_written" else "reuse"
-    trained = run.schedule.steps - (1 if accounting.startswith("measured") else 0)
-    parts = prompt_tflop(run.schedule, costs, preview, trained)
+    trained = run.phases.steps - (1 if accounting.startswith("measured") else 0)
+    parts = prompt_tflop(run.phases, costs, preview, trained)
     return {part: run.prompts * value for part, value in parts.items()}
 
 
@@ -239,7 +239,7 @@ def report(measured: dict[str, dict[str, float]]) -> dict:
             for name, run in PUBLISHED.items()
         },
         "calls_per_prompt": {
-            name: {mode: call_counts(run.schedule, mode) for mode in ("reuse", "recompute")}
+            name: {mode: call_counts(run.phases, mode) for mode in ("reuse", "recompute")}
             for name, run in PUBLISHED.items()
         },
         "accountings": {
@@ -247,7 +247,7 @@ def report(measured: dict[str, dict[str, float]]) -> dict:
             for name, sentence in ACCOUNTINGS.items()
         },
         "cost_ratio": [
-            {"pruning_steps": list(pair), "paper": paper, "reproduced": cost_ratio(Schedule(TABLE9_COUNTS, pair, 10))}
+            {"pruning_steps": list(pair), "paper": paper, "reproduced": cost_ratio(Phases(TABLE9_COUNTS, pair, 10))}
             for pair, paper in TABLE9_COST_RATIOS.items()
         ],
     }

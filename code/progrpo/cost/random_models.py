@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from progrpo.config import Model
 from progrpo.cost import architectures
+from progrpo.devices import DTYPES
 from progrpo.grpo.backbone import Backbone, DiffusionBackbone, FlowBackbone, Text
+from progrpo.paper_runs import SD14, SD35M
 from progrpo.rewards.base import BatchedScorer, freeze
-
-SIDE = 224  # pixels that CLIP sees
-VOCABULARY = 49408  # CLIP's tokens
 
 
 def _generator(prompt: str) -> torch.Generator:
@@ -28,7 +27,7 @@ class RandomTextFlow(FlowBackbone):
 
     def _encode(self, prompts: list[str]) -> Text:
         config = self.denoiser.config
-        tokens, width = architectures.TEXT_TOKENS["sd35m"], config.joint_attention_dim
+        tokens, width = architectures.TEXT_TOKENS[SD35M], config.joint_attention_dim
         embeddings = [torch.randn(tokens, width, generator=_generator(prompt)) for prompt in prompts]
         pooled = [torch.randn(config.pooled_projection_dim, generator=_generator(prompt)) for prompt in prompts]
         return Text(*(torch.stack(rows).to(self.device, self.dtype) for rows in (embeddings, pooled)))
@@ -38,7 +37,7 @@ class RandomTextDiffusion(DiffusionBackbone):
     """A diffusion backbone whose embeddings are noise seeded by the prompt."""
 
     def _encode(self, prompts: list[str]) -> Text:
-        tokens, width = architectures.TEXT_TOKENS["sd14"], self.denoiser.config.cross_attention_dim
+        tokens, width = architectures.TEXT_TOKENS[SD14], self.denoiser.config.cross_attention_dim
         rows = [torch.randn(tokens, width, generator=_generator(prompt)) for prompt in prompts]
         return Text(torch.stack(rows).to(self.device, self.dtype), None)
 
@@ -67,14 +66,13 @@ def diffusion_backbone(unet: nn.Module, vae: nn.Module, model: Model, device: to
 
 def official_backbone(name: str, precision: str, device: torch.device) -> Backbone:
     """`sd35m` (frozen weights in `precision`, to be adapted) or `sd14` (float32 under autocast, trained in full)."""
-    family = "flow" if name == "sd35m" else "diffusion"
+    family = "flow" if name == SD35M else "diffusion"
     model = Model(family=family, path=f"random {name}", resolution=512, precision=precision)
     with torch.device(device):
         vae = architectures.autoencoder(name)
-        if name == "sd14":
+        if name == SD14:
             return diffusion_backbone(architectures.sd14_unet(), vae, model, device)
-        half = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
-        transformer = architectures.sd35m_transformer().to(half)
+        transformer = architectures.sd35m_transformer().to(DTYPES[precision])
     vae.register_to_config(scaling_factor=1.5305, shift_factor=0.0609)
     return flow_backbone(transformer, vae, model, device)
 
@@ -88,8 +86,9 @@ class RandomClip(BatchedScorer):
 
     def score_batch(self, images: Tensor, prompts: list[str]) -> Tensor:
         """Similarities (b,) of images (b, 3, H, W) and b prompts."""
-        small = nn.functional.interpolate(images.to(self.device), size=(SIDE, SIDE), mode="bicubic", antialias=True)
-        tokens = [torch.randint(VOCABULARY, (self.tokens,), generator=_generator(prompt)) for prompt in prompts]
+        side, words = self.clip.config.vision_config.image_size, self.clip.config.text_config.vocab_size
+        small = nn.functional.interpolate(images.to(self.device), size=(side, side), mode="bicubic", antialias=True)
+        tokens = [torch.randint(words, (self.tokens,), generator=_generator(prompt)) for prompt in prompts]
         with self.autocast():
             output = self.clip(input_ids=torch.stack(tokens).to(self.device), pixel_values=2 * small - 1)
         return nn.functional.cosine_similarity(output.image_embeds.float(), output.text_embeds.float())

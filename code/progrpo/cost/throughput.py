@@ -5,19 +5,21 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
 
 import progrpo.torchvision_schemas  # noqa: F401
+from progrpo.cost import architectures
 from progrpo.rewards.aesthetic import Aesthetic
 from progrpo.rewards.base import Scorer
 from progrpo.rewards.clip_score import ClipScore
 from progrpo.rewards.hf_clip_model import HFClipModel
-from progrpo.rewards.hpsv2 import ARCHITECTURE, HPSv2
+from progrpo.rewards.hpsv2 import HPSv2
 from progrpo.rewards.imagereward import ImageReward, blip_text_model
 from progrpo.rewards.linear_head import linear_head
-from progrpo.rewards.open_clip_model import OpenClipModel, build_open_clip
+from progrpo.rewards.open_clip_model import VIT_H, OpenClipModel, build_open_clip
 from progrpo.rewards.pickscore import PickScore
 
 HEAD_WIDTHS = (768, 1024, 128, 64, 16, 1)
@@ -46,33 +48,9 @@ def clip_tokenizer():
     return CLIPTokenizer(vocab=vocabulary, merges=[tuple(merge.split()) for merge in merges])
 
 
-def hf_clip(size: str, device: torch.device) -> HFClipModel:
-    """CLIPModel ViT-H/14 (`size` "H") or OpenAI's ViT-L/14 ("L") with random weights."""
-    from transformers import CLIPConfig, CLIPModel
-
-    huge = size == "H"
-    activation = "gelu" if huge else "quick_gelu"
-    text_width, vision_width = (1024, 1280) if huge else (768, 1024)
-    text = dict(
-        hidden_size=text_width,
-        intermediate_size=4 * text_width,
-        num_hidden_layers=24 if huge else 12,
-        num_attention_heads=16 if huge else 12,
-        hidden_act=activation,
-        bos_token_id=49406,
-        eos_token_id=49407,
-    )
-    vision = dict(
-        hidden_size=vision_width,
-        intermediate_size=4 * vision_width,
-        num_hidden_layers=32 if huge else 24,
-        num_attention_heads=16,
-        hidden_act=activation,
-        image_size=224,
-        patch_size=14,
-    )
-    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=text_width)
-    return HFClipModel(CLIPModel(config), clip_tokenizer(), device)
+def hf_clip(size: Literal["H", "L"], device: torch.device) -> HFClipModel:
+    """CLIP ViT-H/14 or OpenAI's ViT-L/14 with random weights, and its tokenizer."""
+    return HFClipModel(architectures.clip(size), clip_tokenizer(), device)
 
 
 def random_imagereward(device: torch.device, **common) -> ImageReward:
@@ -98,7 +76,7 @@ def random_imagereward(device: torch.device, **common) -> ImageReward:
 
 
 def _hpsv2(device: torch.device, **common) -> Scorer:
-    return HPSv2(OpenClipModel(*build_open_clip("hpsv2", ARCHITECTURE), device), device, **common)
+    return HPSv2(OpenClipModel(*build_open_clip("hpsv2", VIT_H), device), device, **common)
 
 
 FULL_SIZE: dict[str, Callable[..., Scorer]] = {

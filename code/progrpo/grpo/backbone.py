@@ -13,14 +13,14 @@ from pathlib import Path
 import diffusers
 import torch
 import transformers
-from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusion3Pipeline, StableDiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusion3Pipeline, StableDiffusionPipeline
 from torch import Tensor, nn
 
 from progrpo.config import Model, Sampling
+from progrpo.devices import DTYPES
 from progrpo.errors import UserError
-from progrpo.grpo.samplers import StepTable, ddim_table, flow_sde_table
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from progrpo.grpo.samplers import StepTable
+from progrpo.grpo.schedules import diffusion_table, flow_table
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,8 @@ class FlowBackbone(Backbone):
         )[0]
 
     def table(self, sampling: Sampling) -> StepTable:
-        scheduler = self.pipeline.scheduler
-        scheduler.set_timesteps(sampling.steps)
-        return flow_sde_table(scheduler.sigmas.double(), sampling.noise).to(device=self.device, dtype=torch.float32)
+        table = flow_table(self.pipeline.scheduler, sampling.steps, sampling.noise)
+        return table.to(device=self.device, dtype=torch.float32)
 
 
 class DiffusionBackbone(Backbone):
@@ -177,10 +176,7 @@ class DiffusionBackbone(Backbone):
         return denoiser(x.to(self.dtype), timestep, text.embeddings, return_dict=False)[0]
 
     def table(self, sampling: Sampling) -> StepTable:
-        # The official checkpoints name PNDM; DDIM reads the same betas, offset and spacing from that configuration.
-        scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
-        scheduler.set_timesteps(sampling.steps)
-        table = ddim_table(scheduler.alphas_cumprod.double(), scheduler.timesteps, sampling.noise)
+        table = diffusion_table(self.pipeline.scheduler, sampling.steps, sampling.noise)
         return table.to(device=self.device, dtype=torch.float32)
 
 

@@ -1,14 +1,17 @@
 """Which trajectories of a group survive: Optimal Variance Filtering and the rules it is compared with.
 
-A rule takes the rewards (P, N) of N trajectories for each of P prompts and returns the survivors' indices
-(P, keep), ascending in each row. Rewards are few, so the work is done in float64 on the CPU: the same
+A rule takes the rewards (P, N) of N trajectories for each of P prompts, how many to keep, and P seeds for one
+that draws; it returns the survivors' indices (P, keep), ascending in each row. `plugins.SELECTION_RULES` names
+them. Rewards are few, so the work is done in float64 on the CPU: the same
 survivors on every device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+SelectionRule = Callable[[Tensor, int, Sequence[int]], Tensor]
 
 # Variances of rewards scaled to range 1 that differ by less are equal: the rounding of the prefix sums stays
 # below it.
@@ -33,7 +36,7 @@ def _checked(rewards: Tensor, keep: int) -> Tensor:
     return rewards.detach().to("cpu", torch.float64)
 
 
-def optimal_variance_filter(rewards: Tensor, keep: int) -> Tensor:
+def optimal_variance_filter(rewards: Tensor, keep: int, seeds: Sequence[int] = ()) -> Tensor:
     """The `keep` trajectories of each prompt whose rewards vary most; (P, N) -> LongTensor (P, keep).
 
     Some subset of largest variance consists of the a lowest and keep - a highest rewards (PODS, arXiv
@@ -70,7 +73,7 @@ def _prefix_sums(values: Tensor) -> Tensor:
     return torch.nn.functional.pad(values.cumsum(dim=1), (1, 0))  # (P, N + 1), beginning with 0
 
 
-def best_of_n(rewards: Tensor, keep: int) -> Tensor:
+def best_of_n(rewards: Tensor, keep: int, seeds: Sequence[int] = ()) -> Tensor:
     """The keep // 2 lowest and the rest highest rewards (the odd one is a high one); (P, N) -> (P, keep).
 
     The fixed halves of DanceGRPO's HunyuanVideo script (`--bestofn`, train_grpo_hunyuan.py:394-409). Ties and
@@ -82,7 +85,7 @@ def best_of_n(rewards: Tensor, keep: int) -> Tensor:
     return kept.sort(dim=1).values.to(rewards.device)
 
 
-def uniform(rewards: Tensor, keep: int, seeds: list[int]) -> Tensor:
+def uniform(rewards: Tensor, keep: int, seeds: Sequence[int]) -> Tensor:
     """A random subset for each prompt, whatever the rewards; (P, N), P seeds -> LongTensor (P, keep).
 
     The same seed gives the same subset. ValueError as in `optimal_variance_filter`, and when the seeds are
@@ -96,9 +99,11 @@ def uniform(rewards: Tensor, keep: int, seeds: list[int]) -> Tensor:
     return kept.sort(dim=1).values.to(rewards.device)
 
 
-# name in the configuration -> rule(rewards (P, N), keep, seeds of length P) -> LongTensor (P, keep)
-SELECTION_RULES: dict[str, Callable[[Tensor, int, list[int]], Tensor]] = {
-    "ovf": lambda rewards, keep, seeds: optimal_variance_filter(rewards, keep),
-    "best_of_n": lambda rewards, keep, seeds: best_of_n(rewards, keep),
-    "uniform": uniform,
-}
+def check_kept(kept: Tensor, rewards: Tensor, keep: int) -> None:
+    """ValueError unless kept is a LongTensor (P, keep) of ascending indices into rewards (P, N): what every rule promises."""
+    if kept.dtype != torch.long or kept.shape != (len(rewards), keep):
+        raise ValueError(f"kept {kept.dtype} {tuple(kept.shape)}, not torch.int64 {(len(rewards), keep)}")
+    bounds = torch.nn.functional.pad(kept, (1, 0), value=-1)
+    bounds = torch.nn.functional.pad(bounds, (0, 1), value=rewards.shape[1])
+    if not bool((bounds.diff() > 0).all()):
+        raise ValueError(f"kept {kept.tolist()}: each row must ascend within 0..{rewards.shape[1] - 1}")

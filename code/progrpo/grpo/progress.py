@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from progrpo.config import Run
 from progrpo.files import to_json
 from progrpo.grpo.rollout import Rollout
 
@@ -51,6 +52,18 @@ def measure(rollout: Rollout, statistics: UpdateStatistics, gather: Callable[[Te
         "decoder_calls": counters[1],
         "reward_calls": counters[2],
     }
+
+
+def batch_arithmetic(run: Run, ranks: int) -> str:
+    """What an iteration trains on, in numbers that a person can check: samples, steps, updates, and passes on each rank."""
+    prompts, updates, survivors = run.prompts_per_iteration, run.updates_per_iteration, run.group.survivors
+    total = prompts * survivors * run.trained_steps
+    passes = total // (updates * ranks * run.micro_batch)
+    return (
+        f"{run.method}: {prompts} prompts x {survivors} survivors x {run.trained_steps} steps = {total:,} sample-steps"
+        f" in {updates} update{'s' * (updates > 1)} of {passes} passes of {run.micro_batch}"
+        f" on {'each of ' * (ranks > 1)}{ranks} rank{'s' * (ranks > 1)}"
+    )
 
 
 def first_rewards(rollout: Rollout) -> Tensor:

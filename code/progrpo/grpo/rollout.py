@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from progrpo.grpo.ovf import SELECTION_RULES, check_finite
+from progrpo.errors import UserError
+from progrpo.grpo.ovf import SelectionRule, check_finite, check_kept, optimal_variance_filter
 from progrpo.grpo.samplers import StepTable, log_prob, preview, step_mean, step_sample
 
 
@@ -32,7 +33,7 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class PruningPlan:
     """Group size G_max, stages (completed denoising steps, trajectories kept) in order, selection rule, and preview mode.
 
     A stage at step T selects on terminal rewards. preview "reuse": a survivor's next step uses the model output that made its
@@ -42,7 +43,7 @@ class Schedule:
 
     size: int
     stages: tuple[tuple[int, int], ...] = ()
-    rule: str = "ovf"
+    rule: SelectionRule = optimal_variance_filter
     preview: str = "reuse"
 
 
@@ -148,12 +149,12 @@ def in_batches(size: int, *tensors: Tensor) -> Iterator[tuple[slice, tuple[Tenso
 class _Sampling:
     """The state of one rollout between two steps."""
 
-    def __init__(self, policy: Policy, table: StepTable, schedule: Schedule, noise: TrajectoryNoise, batch: int):
-        self.policy, self.table, self.schedule, self.noise, self.batch = policy, table, schedule, noise, batch
+    def __init__(self, policy: Policy, table: StepTable, plan: PruningPlan, noise: TrajectoryNoise, batch: int):
+        self.policy, self.table, self.plan, self.noise, self.batch = policy, table, plan, noise, batch
         device = table.std.device
         self.prompts = len(noise.prompts)
-        self.prompt = torch.arange(self.prompts).repeat_interleave(schedule.size)  # (N,) on the CPU, as is trajectory
-        self.trajectory = torch.arange(schedule.size).repeat(self.prompts)
+        self.prompt = torch.arange(self.prompts).repeat_interleave(plan.size)  # (N,) on the CPU, as is trajectory
+        self.trajectory = torch.arange(plan.size).repeat(self.prompts)
         self.states = torch.empty(len(self.prompt), table.steps + 1, *noise.shape, device=device)
         self.states[:, 0] = noise.initial(self.prompt, self.trajectory).to(device)
         self.log_probs = torch.zeros(len(self.prompt), table.steps, device=device)
@@ -187,9 +188,13 @@ class _Sampling:
         return rewards
 
     def select(self, step: int, keep: int, rewards: Tensor) -> Tensor:
-        """Keep `keep` candidates of each prompt by the schedule's rule; returns the kept rows (N',) on the device."""
+        """Keep `keep` candidates of each prompt by the plan's rule; returns the kept rows (N',) on the device."""
         seeds = [self.noise.seed_of(p, 2**31 + step) for p in self.noise.prompts]
-        kept = SELECTION_RULES[self.schedule.rule](rewards, keep, seeds).cpu()  # (P, keep)
+        kept = self.plan.rule(rewards, keep, seeds).cpu()  # (P, keep)
+        try:
+            check_kept(kept, rewards, keep)
+        except ValueError as error:
+            raise UserError(f"selection rule {self.plan.rule.__name__}: {error}") from None
         self.stages.append(Stage(step, rewards.cpu(), kept))
         rows = (kept + torch.arange(self.prompts)[:, None] * rewards.shape[1]).flatten()
         self.prompt, self.trajectory = self.prompt[rows], self.trajectory[rows]
@@ -212,21 +217,21 @@ class _Sampling:
 
 @torch.no_grad()
 def expand_and_prune(
-    policy: Policy, table: StepTable, schedule: Schedule, noise: TrajectoryNoise, batch: int
+    policy: Policy, table: StepTable, plan: PruningPlan, noise: TrajectoryNoise, batch: int
 ) -> Rollout:
     """Sample G trajectories for each prompt of `noise` and prune them stage by stage; paper, section 4.3.
 
     t_i is the number of completed denoising steps: the preview is taken from the model output at x_{t_i}. `batch` is the number of
     rows of every model call. ValueError names (prompt, trajectory) of a reward that is not finite.
     """
-    sampling = _Sampling(policy, table, schedule, noise, batch)
-    keep_at = dict(schedule.stages)
+    sampling = _Sampling(policy, table, plan, noise, batch)
+    keep_at = dict(plan.stages)
     for step in range(table.steps):
         outputs = sampling.outputs(step)
         if step in keep_at:
             rewards = sampling.rewards_of(preview(table, step, sampling.states[:, step], outputs))
             kept = sampling.select(step, keep_at[step], rewards)
-            outputs = sampling.outputs(step) if schedule.preview == "recompute" else outputs[kept]
+            outputs = sampling.outputs(step) if plan.preview == "recompute" else outputs[kept]
         sampling.advance(step, outputs)
     rewards = sampling.rewards_of(sampling.states[:, table.steps])
     if table.steps in keep_at:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 STATE_DTYPES = (torch.float32, torch.float64)
-# A first sigma this close to 1 is 1: some shifts give 1 - 1e-16, whose std would be 1e8 times too large.
+# A first sigma this close to 1 is 1: some shifts give 1 - 2e-7 in float32, whose std would be a thousand times too large.
 UNIT_SIGMA = 1 - 1e-6
 
 
@@ -58,24 +58,6 @@ class StepTable:
         return dataclasses.replace(self, **tensors)
 
 
-def flow_sigmas(steps: int, shift: float = 3.0, train_timesteps: int = 1000) -> Tensor:
-    """Noise levels 1 = sigma_0 > ... > sigma_T = 0 of the shifted flow-matching schedule, float64 (T + 1,).
-
-    u = linspace(1, u_min, T), sigma = shift u / (1 + (shift - 1) u), then 0. The end point u_min is itself
-    the shifted 1 / train_timesteps, so the shift acts on it twice: that is diffusers'
-    FlowMatchEulerDiscreteScheduler.set_timesteps. SD3.5-M has shift 3. ValueError when steps < 1 or shift <=
-    0.
-    """
-    if steps < 1 or shift <= 0:
-        raise ValueError(f"a flow schedule needs steps >= 1 and shift > 0, not {steps} and {shift}")
-    u = torch.linspace(1, _shifted(1 / train_timesteps, shift), steps, dtype=torch.float64)
-    return torch.cat([_shifted(u, shift), u.new_zeros(1)])
-
-
-def _shifted(u, shift: float):
-    return shift * u / (1 + (shift - 1) * u)
-
-
 def flow_sde_table(sigmas: Tensor, noise_level: float, train_timesteps: int = 1000) -> StepTable:
     """Flow-GRPO's SDE step for `sigmas` (T + 1,), strictly decreasing within [0, 1].
 
@@ -109,30 +91,6 @@ def flow_sde_table(sigmas: Tensor, noise_level: float, train_timesteps: int = 10
         kl_std=std_dev_t,
         stochastic=noise_level > 0,
     )
-
-
-def ddim_alphas_cumprod(train_timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> Tensor:
-    """Cumulative alphas of the scaled-linear schedule, float64 (train_timesteps,).
-
-    beta = linspace(sqrt(beta_start), sqrt(beta_end))^2, alphas_cumprod = cumprod(1 - beta). The defaults are
-    those of SD-v1.4 and SD-v1.5.
-    """
-    betas = torch.linspace(beta_start**0.5, beta_end**0.5, train_timesteps, dtype=torch.float64) ** 2
-    return torch.cumprod(1 - betas, dim=0)
-
-
-def ddim_timesteps(steps: int, train_timesteps: int = 1000, offset: int = 1) -> Tensor:
-    """Descending timesteps with leading spacing, int64 (steps,): 981, 961, ..., 1 for 50 steps of SD-v1.4.
-
-    t = offset + (train_timesteps // steps) (T - 1 - i). ValueError when a timestep would lie outside the
-    training range.
-    """
-    if not 1 <= steps <= train_timesteps:
-        raise ValueError(f"DDIM needs between 1 and {train_timesteps} steps, not {steps}")
-    timesteps = torch.arange(steps - 1, -1, -1) * (train_timesteps // steps) + offset
-    if timesteps[0] >= train_timesteps:
-        raise ValueError(f"{steps} DDIM steps with offset {offset} begin at {timesteps[0]}, past {train_timesteps - 1}")
-    return timesteps
 
 
 def ddim_table(alphas_cumprod: Tensor, timesteps: Tensor, eta: float) -> StepTable:

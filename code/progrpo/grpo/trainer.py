@@ -15,15 +15,16 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from progrpo.config import Run
+from progrpo import plugins
+from progrpo.config import Group, Run
 from progrpo.errors import UserError
 from progrpo.files import to_json, write_text
 from progrpo.grpo.backbone import Backbone, Text
 from progrpo.grpo.checkpoint import GracefulStop, StateStore
 from progrpo.grpo.objective import advantages, clipped_surrogate, step_kl
-from progrpo.grpo.progress import UpdateStatistics, measure, metrics_text, progress_line
+from progrpo.grpo.progress import UpdateStatistics, batch_arithmetic, measure, metrics_text, progress_line
 from progrpo.grpo.prompt_stream import PromptStream
-from progrpo.grpo.rollout import Clock, Policy, Rollout, Schedule, TrajectoryNoise, expand_and_prune
+from progrpo.grpo.rollout import Clock, Policy, PruningPlan, Rollout, TrajectoryNoise, expand_and_prune
 from progrpo.grpo.samplers import log_prob, step_mean
 from progrpo.grpo.tuning import MovingAverage, Tuning, require_finite
 from progrpo.rewards.base import Scorer
@@ -81,6 +82,7 @@ class Trainer:
         self.model, self.optimizer = self.accelerator.prepare(backbone.denoiser, optimizer)
         self.average = MovingAverage(self.tuning.parameters, run.ema) if run.ema else None
         self.table = backbone.table(run.sampling)
+        self.plan = plan_of(run.group)
         self.stream = PromptStream(len(prompts), run.prompts_per_iteration, seed)
         self.store = StateStore(out / "state")
         self.stop = GracefulStop()
@@ -96,6 +98,8 @@ class Trainer:
 
     def train(self) -> None:
         """Run all iterations; Stopped after a signal, UserError for a reward that is no number or a ratio that is not 1."""
+        if self.accelerator.is_main_process:
+            print(batch_arithmetic(self.run, self.accelerator.num_processes), flush=True)
         self._restore()
         with self.stop:
             while self.iteration < self.run.iterations:
@@ -135,12 +139,9 @@ class Trainer:
         noise = TrajectoryNoise(
             self.seed, self.iteration, list(owned), backbone.latent_shape, run.sampling.shared_initial_noise
         )
-        schedule = Schedule(
-            run.group.size, tuple((s.step, s.keep) for s in run.group.pruning), run.group.rule, run.group.preview
-        )
         batch = run.sampling_batch or run.micro_batch
         try:
-            rollout = expand_and_prune(self._policy(text, prompts), self.table, schedule, noise, batch)
+            rollout = expand_and_prune(self._policy(text, prompts), self.table, self.plan, noise, batch)
         except ValueError as error:
             raise UserError(
                 f"iteration {self.iteration + 1}: scorer {self.reward.name}: {error};"
@@ -357,6 +358,12 @@ class Trainer:
         if self.average:
             for parameter, value in zip(self.tuning.parameters, self.average.values, strict=True):
                 parameter.copy_(value)
+
+
+def plan_of(group: Group) -> PruningPlan:
+    """The configured group as a plan of selections; UserError for a rule that cannot be loaded."""
+    stages = tuple((stage.step, stage.keep) for stage in group.pruning)
+    return PruningPlan(group.size, stages, plugins.load(group.rule, plugins.SELECTION_RULES), group.preview)
 
 
 def check_batches(run: Run, ranks: int) -> None:

@@ -24,6 +24,13 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 TRAINED_ADAPTER = "trained"
 
 
+def adapter_config(lora: Lora) -> LoraConfig:
+    """The configured adapters as peft knows them: gaussian A, zero B, so that they change nothing at first."""
+    return LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, init_lora_weights="gaussian", target_modules=list(lora.targets)
+    )
+
+
 class Tuning:
     """The trained parameters of a backbone's denoiser, float32, and its reference: the same model before training."""
 
@@ -35,11 +42,7 @@ class Tuning:
             denoiser.requires_grad_(True)
             self._frozen_copy = deepcopy(denoiser).requires_grad_(False) if keep_reference else None
         else:
-            denoiser.add_adapter(
-                LoraConfig(
-                    r=lora.rank, lora_alpha=lora.alpha, init_lora_weights="gaussian", target_modules=list(lora.targets)
-                )
-            )
+            denoiser.add_adapter(adapter_config(lora))
             cast_training_params(denoiser, torch.float32)
         self.parameters = [p for p in denoiser.parameters() if p.requires_grad]
 

@@ -12,7 +12,7 @@ from progrpo.devices import choose_device
 from progrpo.errors import UserError
 from progrpo.files import write_atomic, write_json
 from progrpo.grpo.backbone import Backbone, load_backbone
-from progrpo.grpo.rollout import Policy, Rollout, Schedule, TrajectoryNoise, expand_and_prune
+from progrpo.grpo.rollout import Policy, PruningPlan, Rollout, TrajectoryNoise, expand_and_prune
 from progrpo.jobs.loading import prompts_of, scorer_of
 from progrpo.provenance import provenance
 from progrpo.rewards.base import Scorer
@@ -107,8 +107,8 @@ def sample_pool(
         scored += len(images)
         return scorer.score(images, [prompts[k] for k in prompt.tolist()])
 
-    schedule = Schedule(analysis.group, stages)
-    return expand_and_prune(Policy(predict, backbone.decode, score), table, schedule, noise, analysis.batch)
+    plan = PruningPlan(analysis.group, stages)
+    return expand_and_prune(Policy(predict, backbone.decode, score), table, plan, noise, analysis.batch)
 
 
 def _write_grid(path: Path, grid: PreviewGrid, prompts: list[str]) -> None:

@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from progrpo.miniature.prompts import balanced, held_out_records
+from progrpo.miniature.scene_checker import SceneChecker
 from progrpo.miniature.scorer_degradations import DEGRADATIONS, degrade
 from progrpo.miniature.scorer_pairs import CELLS, RUNGS, Ladders, draw_batch, make_ladders
 from progrpo.rewards import Scorer, load_scorer
@@ -78,7 +79,7 @@ def report(folders: dict[str, Path], count: int = 700, seed: int = 1) -> dict:
     """Held-out accuracy of each scorer (kind -> folder), and rank correlations of all with the exact checker."""
     ladders, images = held_out_images(count, seed)
     scorers = {kind: load_scorer(kind, folder, batch_size=256) for kind, folder in folders.items()}
-    scorers["scene_checker"] = load_scorer("scene_checker", None, batch_size=256)
+    scorers["scene_checker"] = SceneChecker(batch_size=256)
     scores = {kind: score_all(scorer, ladders, images) for kind, scorer in scorers.items()}
     names = list(scores)
     return {

@@ -10,22 +10,23 @@ from progrpo.cost.flops import (
     PUBLISHED,
     TABLE9_COST_RATIOS,
     TABLE9_COUNTS,
-    Schedule,
+    Phases,
     call_counts,
     cost_ratio,
     run_tflop,
     solve_atomic_costs,
     solved_decode_and_reward,
 )
+from progrpo.paper_runs import DANCEGRPO_SD14, FLOWGRPO, PROGRPO, PROGRPO_FLASH, PROGRPO_SD14, SD14, SD35M
 
 # Table 13, seconds per training iteration: (VAE, denoiser).
 TABLE13 = {
-    "dancegrpo_sd14": (0.45, 68.82),
-    "progrpo_sd14": (2.48, 59.23),
-    "flowgrpo_sd35m": (0.33, 16.96),
-    "progrpo_sd35m": (0.60, 6.58),
+    DANCEGRPO_SD14: (0.45, 68.82),
+    PROGRPO_SD14: (2.48, 59.23),
+    FLOWGRPO: (0.33, 16.96),
+    PROGRPO: (0.60, 6.58),
 }
-PRO_RUNS = ("progrpo_sd35m", "progrpo_flash_sd35m", "progrpo_sd14")
+PRO_RUNS = (PROGRPO, PROGRPO_FLASH, PROGRPO_SD14)
 
 
 def _claim(identifier, title, printed, rows, reading):
@@ -63,8 +64,8 @@ def preview_calls() -> dict:
     rows = []
     for name in PRO_RUNS:
         run = PUBLISHED[name]
-        reuse = call_counts(run.schedule, "reuse")["denoiser"]
-        every = call_counts(run.schedule, "recompute")["denoiser"]
+        reuse = call_counts(run.phases, "reuse")["denoiser"]
+        every = call_counts(run.phases, "recompute")["denoiser"]
         total = run_tflop(name, "equation_22_as_written", {})["total"]
         published = run_tflop(name, "published", {})["total"]
         text = (
@@ -84,12 +85,12 @@ def preview_calls() -> dict:
 
 def decode_and_reward() -> dict:
     """Table 10's totals hold another decode + reward cost than its printed rows."""
-    printed = PRINTED["sd35m"].decoder + PRINTED["sd35m"].reward
+    printed = PRINTED[SD35M].decoder + PRINTED[SD35M].reward
     solved = solved_decode_and_reward()
     rows = [
         ("solved", solved, f"(453474.18 / 96 - 1200 x 3.88) / 24 = {solved:.5f}; printed 2.49 + 0.34 = {printed:.2f}")
     ]
-    names = [name for name in PUBLISHED if PUBLISHED[name].backbone == "sd35m"]
+    names = [name for name in PUBLISHED if PUBLISHED[name].backbone == SD35M]
     for first, second in ((0, 1), (0, 2), (1, 2)):
         denoiser, image = solve_atomic_costs(names[first], names[second])
         text = f"solved from {names[first]} and {names[second]}: denoiser {denoiser:.5f}, decode + reward {image:.5f}"
@@ -107,7 +108,7 @@ def decode_and_reward() -> dict:
 def epoch_definition() -> dict:
     """The two tables' epochs hold 96 and 4 prompts."""
     rows = []
-    for name in ("flowgrpo_sd35m", "dancegrpo_sd14"):
+    for name in (FLOWGRPO, DANCEGRPO_SD14):
         run = PUBLISHED[name]
         per_prompt = run_tflop(name, "equation_22_as_written", {})["total"] / run.prompts
         count = run.tflop / per_prompt
@@ -125,12 +126,12 @@ def epoch_definition() -> dict:
 def reference_model() -> dict:
     """Without the reference the SD-v1.4 saving changes sign."""
     rows = []
-    printed = PRINTED["sd14"]
+    printed = PRINTED[SD14]
     for passes in (4, 3):
         costs = []
-        for name in ("dancegrpo_sd14", "progrpo_sd14"):
-            calls, schedule = call_counts(PUBLISHED[name].schedule), PUBLISHED[name].schedule
-            update = passes * schedule.steps * schedule.counts[-1]
+        for name in (DANCEGRPO_SD14, PROGRPO_SD14):
+            calls, phases = call_counts(PUBLISHED[name].phases), PUBLISHED[name].phases
+            update = passes * phases.steps * phases.counts[-1]
             images = calls["decoder"] * (printed.decoder + printed.reward)
             costs.append((calls["denoiser"] + update) * printed.denoiser + images)
         change = costs[1] / costs[0] - 1
@@ -152,10 +153,10 @@ def trained_steps() -> dict:
     """The baselines train T - 1 steps, the cost model T."""
     rows = []
     for name in PUBLISHED:
-        schedule = PUBLISHED[name].schedule
-        counted = call_counts(schedule)["update"]
-        executed = counted * (schedule.steps - 1) // schedule.steps
-        text = f"{name}: {counted} update calls per prompt counted, {executed} with T - 1 = {schedule.steps - 1} steps"
+        phases = PUBLISHED[name].phases
+        counted = call_counts(phases)["update"]
+        executed = counted * (phases.steps - 1) // phases.steps
+        text = f"{name}: {counted} update calls per prompt counted, {executed} with T - 1 = {phases.steps - 1} steps"
         rows.append((name, executed / counted, text))
     return _claim(
         "trained_steps",
@@ -185,15 +186,15 @@ def attention(measured: dict[str, dict[str, float]]) -> dict:
 def group_size() -> dict:
     """N is G_max in the text but the baseline's own group in the totals."""
     rows = []
-    for name in ("flowgrpo_sd35m", "dancegrpo_sd14"):
+    for name in (FLOWGRPO, DANCEGRPO_SD14):
         run = PUBLISHED[name]
-        wide = Schedule((48,), (), run.schedule.steps)
-        factor = call_counts(wide)["total"] / call_counts(run.schedule)["total"]
-        counts = f"the total holds N = {run.schedule.counts[0]}"
+        wide = Phases((48,), (), run.phases.steps)
+        factor = call_counts(wide)["total"] / call_counts(run.phases)["total"]
+        counts = f"the total holds N = {run.phases.counts[0]}"
         text = f"{name}: {counts}; with G_max = 48 it would be {factor:.0f} times as large"
         rows.append((name, factor, text))
     pair = (5, 7)
-    relative = cost_ratio(Schedule(TABLE9_COUNTS, pair, 10)) * TABLE9_COUNTS[0] / 24
+    relative = cost_ratio(Phases(TABLE9_COUNTS, pair, 10)) * TABLE9_COUNTS[0] / 24
     text = f"Table 9's CostRatio .675 at {pair} is relative to 48 unpruned trajectories"
     rows.append(("cost_ratio_to_baseline", relative, f"{text}; to the baseline's 24 it is {relative:.2f}"))
     return _claim(
@@ -207,16 +208,16 @@ def group_size() -> dict:
 
 def wall_clock_flow() -> dict:
     """Table 13's flow timings fit no schedule of Table 7."""
-    base, pro = TABLE13["flowgrpo_sd35m"], TABLE13["progrpo_sd35m"]
-    baseline = call_counts(PUBLISHED["flowgrpo_sd35m"].schedule)
-    wide = call_counts(Schedule((48,), (), 10))
+    base, pro = TABLE13[FLOWGRPO], TABLE13[PROGRPO]
+    baseline = call_counts(PUBLISHED[FLOWGRPO].phases)
+    wide = call_counts(Phases((48,), (), 10))
     rows = [
         ("total", sum(base) / sum(pro), f"total {sum(base):.2f} / {sum(pro):.2f} s = {sum(base) / sum(pro):.2f} times"),
         ("vae", pro[0] / base[0], f"VAE {pro[0]:.2f} / {base[0]:.2f} = {pro[0] / base[0]:.2f}"),
         ("denoiser", pro[1] / base[1], f"denoiser {pro[1]:.2f} / {base[1]:.2f} = {pro[1] / base[1]:.3f}"),
     ]
-    for name in ("progrpo_sd35m", "progrpo_flash_sd35m"):
-        calls = call_counts(PUBLISHED[name].schedule)
+    for name in (PROGRPO, PROGRPO_FLASH):
+        calls = call_counts(PUBLISHED[name].phases)
         for label, reference in (("24", baseline), ("48", wide)):
             decodes, total = calls["decoder"] / reference["decoder"], calls["total"] / reference["total"]
             text = f"cost model, {name} against a baseline of G = {label}: VAE {decodes:.2f}, denoiser {total:.3f}"
@@ -234,8 +235,8 @@ def survivors_share() -> dict:
     """N_2 << N against Flash's 12 of 24."""
     rows = []
     for name in PRO_RUNS:
-        counts = PUBLISHED[name].schedule.counts
-        baseline = PUBLISHED[PUBLISHED[name].baseline].schedule.counts[0]
+        counts = PUBLISHED[name].phases.counts
+        baseline = PUBLISHED[PUBLISHED[name].baseline].phases.counts[0]
         text = f"{name}: K / G_max = {counts[-1]} / {counts[0]} = {counts[-1] / counts[0]:.3f}; K / baseline group = "
         rows.append((name, counts[-1] / counts[0], f"{text}{counts[-1]} / {baseline} = {counts[-1] / baseline:.3f}"))
     return _claim(
@@ -253,8 +254,8 @@ def agreements() -> list[dict]:
     ratios = [
         (
             str(pair),
-            cost_ratio(Schedule(TABLE9_COUNTS, pair, 10)),
-            f"{pair}: {cost_ratio(Schedule(TABLE9_COUNTS, pair, 10)):.3f}",
+            cost_ratio(Phases(TABLE9_COUNTS, pair, 10)),
+            f"{pair}: {cost_ratio(Phases(TABLE9_COUNTS, pair, 10)):.3f}",
         )
         for pair in TABLE9_COST_RATIOS
     ]
@@ -262,17 +263,17 @@ def agreements() -> list[dict]:
         (str(row["pruning_steps"]), row["implied_reward_variance"], _copula_line(row))
         for row in gaussian.table9_implied_variance()
     ]
-    base, pro = TABLE13["dancegrpo_sd14"], TABLE13["progrpo_sd14"]
-    calls = [call_counts(PUBLISHED[name].schedule) for name in ("dancegrpo_sd14", "progrpo_sd14")]
+    base, pro = TABLE13[DANCEGRPO_SD14], TABLE13[PROGRPO_SD14]
+    calls = [call_counts(PUBLISHED[name].phases) for name in (DANCEGRPO_SD14, PROGRPO_SD14)]
     vae, unet = (calls[1][key] / calls[0][key] for key in ("decoder", "total"))
     wall = [
         ("vae", pro[0] / base[0], f"VAE {pro[0] / base[0]:.2f}, cost model {vae:.2f}"),
         ("denoiser", pro[1] / base[1], f"U-Net {pro[1] / base[1]:.3f}, cost model {unet:.3f}"),
     ]
     region = [
-        (name, step / PUBLISHED[name].schedule.steps, f"{name}: t{k}/T = {step / PUBLISHED[name].schedule.steps:.2f}")
-        for name in ("progrpo_sd35m", "progrpo_sd14")
-        for k, step in enumerate(PUBLISHED[name].schedule.pruning_steps, 1)
+        (name, step / PUBLISHED[name].phases.steps, f"{name}: t{k}/T = {step / PUBLISHED[name].phases.steps:.2f}")
+        for name in (PROGRPO, PROGRPO_SD14)
+        for k, step in enumerate(PUBLISHED[name].phases.pruning_steps, 1)
     ]
     return [
         _claim(

@@ -16,7 +16,7 @@ from progrpo.analysis.ovf_study import curve
 from progrpo.files import write_atomic
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-PURPLE, SKY, YELLOW, BLACK = "#CC79A7", "#56B4E9", "#F0E442", "#000000"
+PURPLE, SKY, BLACK = "#CC79A7", "#56B4E9", "#000000"
 GREY = "#7F7F7F"
 CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))

@@ -21,6 +21,8 @@ class Aesthetic(BatchedScorer):
     The folder holds openai/clip-vit-large-patch14 and the head's file. The prompts are not used.
     """
 
+    files = (HEAD,)
+
     def __init__(
         self,
         clip: HFClipModel,

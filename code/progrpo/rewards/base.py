@@ -3,14 +3,13 @@
 import abc
 import pickle
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
 
+from progrpo.devices import DTYPES
 from progrpo.errors import UserError
-
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Scorer(Protocol):
@@ -26,17 +25,27 @@ class Scorer(Protocol):
 class BatchedScorer(abc.ABC):
     """A scorer that runs in batches of `batch_size` on `device`; a sub-class defines `score_batch`.
 
+    One that reads weights names in `files` what its score depends on in their folder, and has a `load` of its own, whose
+    keyword-only arguments are the `options` of the configuration.
+
     Weights stay float32; `precision` fp16 or bf16 runs the networks under autocast, as the reference code of HPSv2
     does, and every similarity and final layer in float32.
     """
 
+    files: ClassVar[tuple[str, ...]] = ()
+
     def __init__(self, name: str, device: torch.device | str, precision: str = "fp32", batch_size: int = 16):
-        if precision not in PRECISIONS:
-            raise UserError(f"{name}: precision {precision!r} is unknown; use one of {', '.join(PRECISIONS)}")
+        if precision not in DTYPES:
+            raise UserError(f"{name}: precision {precision!r} is unknown; use one of {', '.join(DTYPES)}")
         if batch_size < 1:
             raise UserError(f"{name}: batch_size {batch_size} must be at least 1")
         self.name, self.device, self.batch_size = name, torch.device(device), batch_size
-        self.dtype = PRECISIONS[precision]
+        self.dtype = DTYPES[precision]
+
+    @classmethod
+    def load(cls, path: Path | None, device: torch.device | str, **common) -> Self:
+        """The scorer on a device, without weights; `common` are precision and batch size."""
+        return cls(cls.__name__, device, **common)
 
     @abc.abstractmethod
     def score_batch(self, images: Tensor, prompts: list[str]) -> Tensor:

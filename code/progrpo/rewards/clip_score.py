@@ -8,12 +8,11 @@ from torch import Tensor
 from progrpo.errors import UserError
 from progrpo.rewards.base import BatchedScorer
 from progrpo.rewards.hf_clip_model import HFClipModel, load_hf_clip
-from progrpo.rewards.open_clip_model import OpenClipModel, cosine, load_open_clip
+from progrpo.rewards.open_clip_model import VIT_H, OpenClipModel, cosine, load_open_clip
 from progrpo.rewards.preprocess import clip_pixels
 
 HF_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-ARCHITECTURE = "ViT-H-14"
 
 
 class ClipScore(BatchedScorer):
@@ -25,6 +24,8 @@ class ClipScore(BatchedScorer):
     with open_clip, where only `open_clip_config.json` or `architecture` decides the activation (name
     ViT-L-14-quickgelu for OpenAI's weights).
     """
+
+    files = HF_WEIGHTS[:1]
 
     def __init__(
         self,
@@ -38,7 +39,7 @@ class ClipScore(BatchedScorer):
         self.rounding = "floor" if isinstance(clip, HFClipModel) else "round"
 
     @classmethod
-    def load(cls, path: Path, device: torch.device | str, *, architecture: str = ARCHITECTURE, **common) -> "ClipScore":
+    def load(cls, path: Path, device: torch.device | str, *, architecture: str = VIT_H, **common) -> "ClipScore":
         """From a folder in the Hugging Face layout or, without its weights, in open_clip's."""
         if any((path / name).is_file() for name in HF_WEIGHTS):
             return cls(load_hf_clip("clip_score", path, torch.device(device)), device, **common)

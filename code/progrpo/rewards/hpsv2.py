@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from progrpo.rewards.base import BatchedScorer
-from progrpo.rewards.open_clip_model import OpenClipModel, cosine, load_open_clip
+from progrpo.rewards.open_clip_model import VIT_H, OpenClipModel, cosine, load_open_clip
 from progrpo.rewards.preprocess import check_mode, clip_pixels
 
 WEIGHTS = "HPS_v2.1_compressed.pt"
-ARCHITECTURE = "ViT-H-14"
 
 
 class HPSv2(BatchedScorer):
@@ -21,6 +20,8 @@ class HPSv2(BatchedScorer):
     mode with every result). weights_only=False allows a checkpoint that pickles more than tensors: only for a file
     you trust.
     """
+
+    files = (WEIGHTS,)
 
     def __init__(
         self,
@@ -39,7 +40,7 @@ class HPSv2(BatchedScorer):
         cls, path: Path, device: torch.device | str, *, preprocess: str = "pil", weights_only: bool = True, **common
     ) -> "HPSv2":
         """From a folder with HPS_v2.1_compressed.pt (and, for another size than ViT-H-14, open_clip_config.json)."""
-        clip = load_open_clip("hpsv2", path / WEIGHTS, ARCHITECTURE, torch.device(device), weights_only)
+        clip = load_open_clip("hpsv2", path / WEIGHTS, VIT_H, torch.device(device), weights_only)
         return cls(clip, device, preprocess=preprocess, **common)
 
     def score_batch(self, images: Tensor, prompts: list[str]) -> Tensor:

@@ -112,6 +112,8 @@ class ImageReward(BatchedScorer):
     names their folder).
     """
 
+    files = (WEIGHTS,)
+
     def __init__(
         self,
         networks: tuple[nn.Module, nn.Module, nn.Module],

@@ -13,6 +13,7 @@ from progrpo.errors import UserError
 from progrpo.rewards.base import freeze, load_state, load_weights, require_file, unique_prompts
 
 CONFIG = "open_clip_config.json"
+VIT_H = "ViT-H-14"  # of HPS-v2.1 and of the CLIP score
 
 
 class OpenClipModel:

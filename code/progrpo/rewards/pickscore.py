@@ -18,6 +18,8 @@ class PickScore(BatchedScorer):
     tokenizer: a folder with the tokenizer of laion/CLIP-ViT-H-14-laion2B-s32B-b79K when the model's folder has none.
     """
 
+    files = ("model.safetensors",)
+
     def __init__(
         self,
         clip: HFClipModel,

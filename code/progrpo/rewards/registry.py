@@ -1,23 +1,19 @@
 """Scorers by name, and weighted sums of them."""
 
-import importlib
 import inspect
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from progrpo import plugins
 from progrpo.errors import UserError
 from progrpo.rewards.base import Scorer
 
-KINDS = {
-    "hpsv2": ("progrpo.rewards.hpsv2", "HPSv2"),
-    "imagereward": ("progrpo.rewards.imagereward", "ImageReward"),
-    "pickscore": ("progrpo.rewards.pickscore", "PickScore"),
-    "aesthetic": ("progrpo.rewards.aesthetic", "Aesthetic"),
-    "clip_score": ("progrpo.rewards.clip_score", "ClipScore"),
-    "scene_checker": ("progrpo.miniature.scene_checker", "SceneChecker"),
-}
+
+def declared_files(kind: str) -> tuple[str, ...]:
+    """The files in a scorer's folder that its score depends on; none for a scorer without weights."""
+    return tuple(getattr(plugins.load(kind, plugins.SCORERS), "files", ()))
 
 
 def load_scorer(
@@ -28,22 +24,21 @@ def load_scorer(
     batch_size: int = 16,
     **options,
 ) -> Scorer:
-    """A scorer of one of `KINDS` with the weights in the folder `path`, in the layout of its official release.
+    """A scorer of a kind of `plugins.SCORERS`, or of one's own, with the weights in the folder `path`, laid out as its release.
 
     `options` are the keyword-only arguments of the scorer's `load`. UserError: unknown kind or option, missing or
     unfit file.
     """
-    if kind not in KINDS:
-        raise UserError(f"scorer kind {kind!r} is unknown; use one of {', '.join(KINDS)}")
-    module, name = KINDS[kind]
-    scorer = getattr(importlib.import_module(module), name)
+    scorer = plugins.load(kind, plugins.SCORERS)
+    if not hasattr(scorer, "load"):
+        raise UserError(f"{kind}: has no `load`; make it a sub-class of progrpo.rewards.base:BatchedScorer")
     known = [p.name for p in inspect.signature(scorer.load).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for option in options:
         if option not in known:
             raise UserError(f"{kind}: option {option!r} is unknown; known: {', '.join(known) or 'none'}")
     if path is not None and not Path(path).is_dir():
         raise UserError(f"{kind}: {path}: no such folder; fetch the weights (progrpo fetch) or set the scorer's `path`")
-    if path is None and kind != "scene_checker":
+    if path is None and declared_files(kind):
         raise UserError(f"{kind}: needs a folder of weights; set the scorer's `path` in the config")
     folder = None if path is None else Path(path)
     return scorer.load(folder, device, precision=precision, batch_size=batch_size, **options)

@@ -13,9 +13,9 @@ from typing import Any
 from progrpo.config import Config, Hardware, Section
 from progrpo.jobs.ingredients import CUTS, LABELS
 from progrpo.names import base_of, evaluated_names, is_base, model_of, prompt_sets_of, seed_folder, seeds_of
-from progrpo.rewards.registry import KINDS
+from progrpo.plugins import SCORERS, SELECTION_RULES
 from progrpo.workflow.code_inputs import Code
-from progrpo.workflow.sources import benchmark_files, model_file, prompt_file, scorer_files
+from progrpo.workflow.sources import benchmark_files, inner_module, model_file, own_code, prompt_file, scorer_files
 
 GRID_MODELS = (base_of("sd35m"), "flowgrpo_sd35m", "progrpo_sd35m")  # Figs. 4 and 8 to 11
 OVF_STUDY = {  # Figs. 1 and 2: what a static filter of a finished group does
@@ -143,10 +143,11 @@ class Plan:
 
     # Code
 
-    def code_of(self, *entries: str, scorers: Iterable[str] = ()) -> str:
-        """Fingerprint of the code that decides a job's result, that of the scorers it loads included."""
-        modules = {KINDS[self.config.scorers[name].kind][0] for name in scorers}
-        return self.code.fingerprint(*entries, *modules)
+    def code_of(self, *entries: str, scorers: Iterable[str] = (), rules: Iterable[str] = ()) -> str:
+        """Fingerprint of the code that decides a job's result, that of the scorers and selection rules it loads included."""
+        chosen = {inner_module(self.config.scorers[name].kind, SCORERS) for name in scorers}
+        chosen |= {inner_module(rule, SELECTION_RULES) for rule in rules}
+        return self.code.fingerprint(*entries, *filter(None, chosen))
 
     # Training
 
@@ -154,7 +155,7 @@ class Plan:
         """What a training reads: its base model, prompts and reward scorers."""
         run = self.config.runs[wildcards.run]
         files = [model_file(self.config, run.model), prompt_file(self.config, run.prompts)]
-        return files + scorer_files(self.config, run.reward)
+        return [*files, *scorer_files(self.config, run.reward), *own_code(run.group.rule, SELECTION_RULES)]
 
     def train_settings(self, wildcards) -> str:
         """Digest of the configuration that decides a training."""
@@ -165,7 +166,8 @@ class Plan:
 
     def train_code(self, wildcards) -> str:
         """Fingerprint of the code that decides a training."""
-        return self.code_of("progrpo.jobs.train", scorers=self.config.runs[wildcards.run].reward)
+        run = self.config.runs[wildcards.run]
+        return self.code_of("progrpo.jobs.train", scorers=run.reward, rules=[run.group.rule])
 
     def train_resource(self, name: str) -> OfJob:
         """A resource of a training."""
@@ -238,7 +240,11 @@ class Plan:
         """What a job asks of a cluster: the largest of its prompt sets, and the time of all."""
         return resources(*(self.config.evaluations[name].hardware for name in sets))
 
-    # Analyses and tables
+    # The miniature world, analyses and tables
+
+    def miniature_code(self, module: str) -> str:
+        """Fingerprint of the code behind a part of the miniature world; the command's own text knows some numbers of steps."""
+        return self.code_of(f"progrpo.miniature.{module}", "progrpo.commands.miniature:")
 
     def analysis_inputs(self, wildcards) -> list[str]:
         """Base model, prompts and scorer of an analysis."""

@@ -3,22 +3,18 @@
 Fetched ones have a source in the manifest; the others are the miniature world, as the workflow makes it and as DVC stores it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from progrpo.config import Config
+from progrpo.plugins import SCORERS, source_file
+from progrpo.rewards.registry import declared_files
+from progrpo.workflow.code_inputs import PACKAGE
 
 MINIATURE = "results/miniature"
 DENOISER_FILES = {  # family -> the file of a base model's folder that its users depend on
     "flow": "transformer/diffusion_pytorch_model.safetensors",
     "diffusion": "unet/diffusion_pytorch_model.safetensors",
-}
-SCORER_FILES = {  # kind -> the file of a scorer's folder that its users depend on
-    "hpsv2": "HPS_v2.1_compressed.pt",
-    "imagereward": "ImageReward.pt",
-    "pickscore": "model.safetensors",
-    "aesthetic": "sac+logos+ava1-l14-linearMSE.pth",
-    "clip_score": "model.safetensors",
 }
 PROMPT_SETS = ("train", "test", "drawbench", "hpsv2", "geneval")
 CATEGORIES = ("color", "shape", "texture", "spatial")
@@ -27,11 +23,12 @@ MINIATURE_PROMPTS = [
     for name in (*PROMPT_SETS, *(f"t2i_compbench_{category}" for category in CATEGORIES))
 ]
 MINIATURE_MODELS = {"sd35m": "flow", "sd14": "diffusion"}
+MINIATURE_SCORERS = {kind: declared_files(kind) for kind in SCORERS}
 MINIATURE_BENCHMARKS = ("detector", "blip_vqa")
 MINIATURE_FILES = [
     *MINIATURE_PROMPTS,
     *(f"{MINIATURE}/{model}/{DENOISER_FILES[family]}" for model, family in MINIATURE_MODELS.items()),
-    *(f"{MINIATURE}/scorers/{kind}/{file}" for kind, file in SCORER_FILES.items()),
+    *(f"{MINIATURE}/scorers/{kind}/{file}" for kind, files in MINIATURE_SCORERS.items() for file in files),
     *(f"{MINIATURE}/{benchmark}/report.json" for benchmark in MINIATURE_BENCHMARKS),
 ]
 
@@ -54,13 +51,28 @@ def prompt_file(config: Config, name: str) -> str:
 
 
 def scorer_files(config: Config, names: Iterable[str]) -> list[str]:
-    """The files that the users of scorers depend on; the exact checker has none."""
-    scorers = [config.scorers[name] for name in names]
-    made = [scorer for scorer in scorers if scorer.path and not scorer.sources]
-    return [
-        *(fetched(source) for scorer in scorers for source in scorer.sources),
-        *(f"{scorer.path}/{SCORER_FILES[scorer.kind]}" for scorer in made),
-    ]
+    """The files that the users of scorers depend on: weights, fetched or made, and code of one's own."""
+    files = []
+    for scorer in (config.scorers[name] for name in names):
+        files += own_code(scorer.kind, SCORERS)
+        files += [fetched(source) for source in scorer.sources]
+        if scorer.path and not scorer.sources:
+            files += [f"{scorer.path}/{file}" for file in declared_files(scorer.kind)]
+    return files
+
+
+def own_code(name: str, table: Mapping[str, str]) -> list[str]:
+    """The module of a `package.module:name` outside this package; what lies inside is in the code's fingerprint."""
+    if inner_module(name, table):
+        return []
+    file = source_file(name, table)
+    return [str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)]
+
+
+def inner_module(name: str, table: Mapping[str, str]) -> str | None:
+    """The module of this package that a name of the configuration stands for; None for code of one's own."""
+    module = table.get(name, name).partition(":")[0]
+    return module if module.partition(".")[0] == PACKAGE else None
 
 
 def benchmark_files(config: Config, names: Iterable[str]) -> list[str]:

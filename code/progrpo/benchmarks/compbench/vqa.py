@@ -21,7 +21,6 @@ from progrpo.benchmarks.compbench.chunks import SKIPPED, Chunker
 from progrpo.benchmarks.images import list_images, open_image
 from progrpo.rewards.preprocess import CLIP_MEAN, CLIP_STD
 
-CATEGORIES = ("color", "shape", "texture")
 MAX_CHUNKS, MAX_WORDS = 8, 30  # np_num; the limit of BLIP's pre_question
 
 

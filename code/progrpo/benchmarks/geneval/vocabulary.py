@@ -8,7 +8,6 @@ from pathlib import Path
 from progrpo.benchmarks.prompt_sets import Vocabulary
 from progrpo.errors import UserError
 from progrpo.files import read_json
-from progrpo.miniature import prompts as miniature
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 OBJECT_NAMES_FILE = "object_names.txt"  # in a detector's folder: one class per line, in the order of its labels
@@ -21,21 +20,6 @@ def geneval_vocabulary() -> Vocabulary:
     """GenEval's 80 classes, in COCO's order under GenEval's names, and its ten colours."""
     names = resources.files(__package__).joinpath(OBJECT_NAMES_FILE).read_text().split("\n")
     return Vocabulary(tuple(name for name in names if name), COLORS)
-
-
-def known_vocabularies() -> dict[str, Vocabulary]:
-    """The vocabularies that this project's own prompt sets use, by name."""
-    return {
-        "geneval": geneval_vocabulary(),
-        "miniature": Vocabulary(miniature.CLASSES, miniature.COLORS),
-    }
-
-
-def vocabulary_of(record: dict) -> Vocabulary:
-    """The first known vocabulary that has the class of a record's first clause; GenEval's when none has."""
-    name = (record.get("include") or [{}])[0].get("class") if isinstance(record, dict) else None
-    fitting = (v for v in known_vocabularies().values() if name in v.classes)
-    return next(fitting, geneval_vocabulary())
 
 
 def detector_classes(folder: Path) -> tuple[str, ...]:

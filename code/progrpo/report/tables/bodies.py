@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 from progrpo.config import Config
 from progrpo.errors import UserError
+from progrpo.paper_runs import SD14, SD35M
 from progrpo.report.tables.latex import ABSENT, NOT_RUN, UNKNOWN, Body, Cell, Estimate, Line
 from progrpo.report.tables.layout import Column, Layout, Macro, Row
 from progrpo.report.tables.settings import settings_body
 
 PAPER_STEPS = 10  # T of Table 9
-BACKBONES = {"flow": "sd35m", "diffusion": "sd14"}
+BACKBONES = {"flow": SD35M, "diffusion": SD14}
 COMPONENTS = {"noise_prediction": "denoiser", "vae_decoding": "decoder", "reward": "reward"}
 
 
