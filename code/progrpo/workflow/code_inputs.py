@@ -33,7 +33,8 @@ class Code:
         """16 hexadecimal digits of the code that a job depends on which begins in `entries`.
 
         An entry is a module, or `module:function` for a job that is one of several in a module: then only the imports count that this
-        function, or one that it calls by its name, can reach; with `module:` those on top. What a table or a registry names by a string is an entry of its own.
+        function, or one that it calls by its name, can reach; with `module:` those on top. What a table or a registry names by a
+        string is an entry of its own.
         ValueError: no such module or function.
         """
         key = frozenset(entries)
