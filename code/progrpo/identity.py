@@ -160,13 +160,21 @@ class Folder:
                 time.sleep(0.2)
             except OSError as error:
                 raise UserError(f"{self.lock_file}: this file system cannot lock files ({error.strerror})") from error
-        file.truncate(0)
+        self._lock = file
+        self._sign(file)
+        return None
+
+    def _sign(self, file: TextIO) -> None:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         command = " ".join(["progrpo", *sys.argv[1:]]).replace("\n", " ")
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {since} ({command})")
-        file.flush()
-        self._lock = file
-        return None
+        try:
+            file.truncate(0)
+            os.write(
+                file.fileno(), f"process {os.getpid()} on {socket.gethostname()} since {since} ({command})".encode()
+            )
+        except OSError as error:
+            self.release()
+            raise UserError(f"{self.lock_file}: {CANNOT_WRITE.format(error.strerror)}") from error
 
     def release(self) -> None:
         """Unlock. The file stays: to remove it would let two processes lock two files of one name."""

@@ -196,7 +196,7 @@ def test_a_spoilt_state_falls_back_to_the_one_before(trained, tmp_path, capfd):
     assert_same_training(out, trained / "flow_pro")
 
 
-@pytest.mark.parametrize("bytes_free", [100, 60_000])  # too few for the log, for the state
+@pytest.mark.parametrize("bytes_free", [0, 2_000, 60_000])  # too few for the lock, what it was begun with, the state
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(trained, tmp_path, bytes_free):
     out = tmp_path / "full"
     arguments = command(trained / "config.yaml", "flow_pro", out)
