@@ -122,12 +122,12 @@ rule show_tables:
         expected=EXPECTED_TABLES,
         code=code("report/tables"),
     output:
-        report(
+        page=report(
             "<results>/tables.html",
             category="Tables",
             caption="../report/tables.rst",
         ),
-        expand(
+        fragments=expand(
             "<results>/tables/{name}.tex",
             name=[path.stem for path in EXPECTED_TABLES],
         ),
@@ -144,5 +144,5 @@ rule show_tables:
         config=CONFIG_FILE,
         settings=digest(*TIER.runs.values()),
     shell:
-        "progrpo tables --config {params.config} --own --table page --out {output[0]} > {log} 2>&1 && "
+        "progrpo tables --config {params.config} --own --table page --out {output.page} > {log} 2>&1 && "
         "progrpo tables --config {params.config} --own >> {log} 2>&1"
