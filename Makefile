@@ -1,13 +1,16 @@
 # make reproduce [TIER=smoke]   environment, the whole DAG of a tier, its tables; again: nothing to do; interrupted: goes on
 # make test                     the test suite, Slurm tests included where Slurm is installed
 # make test-slurm               only those: a one-node Slurm is started and stopped
-# make paper-tables.pdf         all tables of a tier on paper
+# make tables [OWN=1]           every table from the published results; OWN=1: a tier's from your own, as far as they go
+# make paper-tables.pdf [OWN=1] all tables of a tier on paper
+# make publish TIER=mini        the author's step: this machine's results become the published ones
 # make lint                     ruff, snakemake --lint, snakefmt
 TIER ?= smoke
 CORES ?= 2
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+FRAGMENTS = $(if $(OWN),results/$(TIER)/tables,paper_tables/$(TIER))
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -15,10 +18,21 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport VIRTUAL_ENV
 
-.PHONY: reproduce test test-slurm lint install
+.PHONY: reproduce tables publish test test-slurm lint install
 
 reproduce: $(INSTALLED)
 	@bash workflow/scripts/reproduce.sh $(TIER) $(CORES)
+
+tables: $(INSTALLED)
+ifdef OWN
+	progrpo summary --config config/$(TIER).yaml
+	progrpo tables --tier $(TIER) --own
+else
+	dvc repro
+endif
+
+publish: $(INSTALLED)
+	@bash workflow/scripts/publish.sh $(TIER)
 
 test: $(INSTALLED)
 	python -m pytest -n 2 --dist loadgroup tests
@@ -37,8 +51,9 @@ lint: $(INSTALLED)
 paper-tables.pdf: $(INSTALLED) FORCE
 	@command -v pdflatex >/dev/null || \
 	  { echo "make $@: pdflatex is not installed: apt-get install -y --no-install-recommends texlive-latex-recommended" >&2; exit 2; }
+	@test -d $(FRAGMENTS) || { echo "make $@: $(FRAGMENTS) is not here; mini and paper are published, OWN=1 takes your own" >&2; exit 2; }
 	progrpo tables --tier $(TIER) --table document --out build/paper-tables.tex
-	cd build && TEXINPUTS=../paper_tables/$(TIER): pdflatex -interaction=nonstopmode -halt-on-error paper-tables.tex > paper-tables.out \
+	cd build && TEXINPUTS=../$(FRAGMENTS): pdflatex -interaction=nonstopmode -halt-on-error paper-tables.tex > paper-tables.out \
 	  || { tail -n 20 paper-tables.out; exit 1; }
 	cp build/paper-tables.pdf $@
 

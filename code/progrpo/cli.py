@@ -19,6 +19,7 @@ COMMANDS = (
     "fetch",
     "summary",
     "tables",
+    "compare",
     "flops",
     "bench",
     "analyse",

@@ -60,7 +60,8 @@ class PromptSet(Section):
     path: str
     source: str | None = None
     images_per_prompt: Positive = 1
-    limit: Positive | None = None
+    limit: Positive | None = None  # the first so many of all
+    limit_per_style: Positive | None = None  # the first so many of each of HPSv2's styles
     distinct: bool = False  # repeated prompts count once: DrawBench's file has each five times
     layout: Literal["plain", "geneval", "compbench", "hpsv2"] = "plain"  # image names as the original evaluator expects
 

@@ -1,12 +1,19 @@
 """Prompt files of every format, and the errors that name file and line."""
 
 import json
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from progrpo.benchmarks.images import list_images
 from progrpo.benchmarks.prompt_sets import PromptRecord, Vocabulary, load_prompts, validate_record
+from progrpo.config import load_config
 from progrpo.errors import UserError
+from progrpo.jobs.loading import prompts_of
+from progrpo.report.tables.layout import load_layout
+
+ROOT = Path(__file__).parents[2]
 
 RECORD = {"tag": "colors", "include": [{"class": "dog", "count": 1, "color": "red"}], "prompt": "a red dog"}
 WORDS = Vocabulary(("dog", "cat"), ("red", "blue"))
@@ -36,6 +43,54 @@ def test_repeated_prompts_count_once_when_asked(tmp_path, shared):
     assert len(load_prompts(path)) == 3
     assert [p.prompt for p in load_prompts(path, distinct=True)] == ["a dog", "a cat"]
     assert len(load_prompts(shared("data") / "drawbench" / "drawbench_200.txt", distinct=True)) == 200
+
+
+def write_styles(folder, count):
+    for style in ("anime", "concept-art", "paintings", "photo"):
+        write(folder, f"{style}.json", [f"{style} {number}" for number in range(count)])
+    return folder
+
+
+def test_a_limit_per_style_takes_the_first_prompts_of_every_style(tmp_path):
+    chosen = [p.prompt for p in load_prompts(write_styles(tmp_path, 5), limit_per_style=2)]
+    assert chosen == [
+        f"{style} {number}" for style in ("anime", "concept-art", "paintings", "photo") for number in (0, 1)
+    ]
+
+
+def test_a_limit_per_style_that_cannot_be_met_is_named(tmp_path):
+    with pytest.raises(UserError, match="style anime has 5 prompts, fewer than limit_per_style"):
+        load_prompts(write_styles(tmp_path, 5), limit_per_style=6)
+    with pytest.raises(UserError, match="limit_per_style needs prompts with a style, and 'a dog' has none"):
+        load_prompts(write(tmp_path, "a.txt", "a dog\n"), limit_per_style=1)
+
+
+def test_the_papers_sets_of_the_hpsv2_benchmark_take_as_many_of_each_style(tmp_path):
+    config = load_config(ROOT / "config" / "paper.yaml")
+    benchmark = write_styles(tmp_path, 800)
+
+    def of_each_style(name):
+        section = config.prompt_sets[name].model_copy(update={"path": str(benchmark)})
+        return set(Counter(p.metadata["style"] for p in prompts_of(section)).values())
+
+    assert of_each_style("test_diffusion") == {100}
+    assert of_each_style("hpsv2") == {800}  # the benchmark whole, so that its score is the published one's
+    for analysis in config.analyses.values():
+        assert of_each_style(analysis.prompts) == {analysis.prompt_count // 4}
+
+
+def test_the_papers_test_prompts_are_a_part_of_the_out_of_domain_set_and_the_table_says_so(tmp_path):
+    config = load_config(ROOT / "config" / "paper.yaml")
+    benchmark = write_styles(tmp_path, 800)
+    sections = [
+        config.prompt_sets[name].model_copy(update={"path": str(benchmark)}) for name in ("test_diffusion", "hpsv2")
+    ]
+    test, out_of_domain = ({p.prompt for p in prompts_of(section)} for section in sections)
+    assert test < out_of_domain
+    caption = load_layout("diffusion_main", ROOT / "paper_tables" / "expected").caption
+    assert "At tier paper the in-domain prompts are a part of the HPSv2 benchmark." in caption
+    trained = {config.prompt_sets[run.prompts].source for run in config.runs.values()}
+    assert config.prompt_sets["hpsv2"].source not in trained
 
 
 def test_unusual_separators_inside_a_prompt_do_not_split_it(tmp_path):

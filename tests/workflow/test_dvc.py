@@ -1,5 +1,6 @@
-"""DVC's side: tables from the summaries in git, in a clone without any remote; miniatures from the remote inside."""
+"""DVC's side: tables from the published results, in a clone without any remote; what is pulled is what was pushed."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,45 +9,51 @@ import yaml
 
 from checkout import ROOT, call
 from progrpo.config import load_config
-from progrpo.report.summary import collect, rounded
-from progrpo.report.tables import build, load_summary, table_names
+from progrpo.files import read_json, write_json
+from progrpo.report.tables import PUBLISHED, build, load_summary, table_names
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 TIERS, TABLES = (next(entry[name] for entry in STAGES["vars"] if name in entry) for name in ("tiers", "tables"))
+OBJECTS = Path("dvc-remote/files/md5")
 pytestmark = pytest.mark.xdist_group("workflow")
 
 
-def test_every_table_has_a_stage_at_every_tier():
+def status(checkout: Path) -> str:
+    """What git would name as changed or new."""
+    return call("git", "status", "--porcelain", cwd=checkout).stdout
+
+
+def test_every_table_of_every_published_tier_has_a_stage():
     assert sorted(TABLES) == sorted(table_names(ROOT / "paper_tables" / "expected"))
-    assert sorted(TIERS) == sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
+    assert sorted(TIERS) == sorted(path.parent.name for path in (ROOT / PUBLISHED).glob("*/summary.json"))
+    assert "smoke" not in TIERS  # its numbers mean nothing
 
 
 @pytest.mark.parametrize("tier", TIERS)
-def test_the_committed_tables_are_those_of_the_committed_summary(tier, monkeypatch):
+def test_the_committed_tables_are_those_of_the_published_summary(tier, monkeypatch):
     monkeypatch.chdir(ROOT)
     config = load_config(f"config/{tier}.yaml")
-    summary = load_summary(Path(config.results) / "summary.json", tier)
+    summary = load_summary(PUBLISHED / tier / "summary.json", tier)
     for name in TABLES:
         assert Path("paper_tables", tier, f"{name}.tex").read_text() == build(name, summary, config), name
 
 
-def test_a_clone_regenerates_its_tables_without_a_remote(own_checkout):
+def test_a_clone_regenerates_its_tables_without_a_remote_and_changes_nothing(own_checkout):
     shutil.rmtree(own_checkout / "dvc-remote")
+    call("git", "commit", "--quiet", "--all", "--message", "no remote", cwd=own_checkout)
     for tier in TIERS:
         shutil.rmtree(own_checkout / "paper_tables" / tier)
     first = call("dvc", "repro", "--force", cwd=own_checkout)
     assert first.returncode == 0, first.stdout[-2000:]
-    changed = call("git", "diff", "--exit-code", "--stat", "--", "paper_tables", cwd=own_checkout)
-    assert changed.returncode == 0, changed.stdout
+    assert status(own_checkout) == ""
     assert "up to date" in call("dvc", "repro", cwd=own_checkout).stdout
 
 
-def test_one_table_follows_its_summary(own_checkout):
-    summary = own_checkout / "results" / "smoke" / "summary.json"
-    summary.unlink()
-    missing = call("dvc", "repro", "table@smoke-flow_main", cwd=own_checkout)
+def test_one_table_follows_the_published_summary(own_checkout):
+    (own_checkout / PUBLISHED / "mini" / "summary.json").unlink()
+    missing = call("dvc", "repro", "table@mini-flow_main", cwd=own_checkout)
     assert missing.returncode != 0
-    assert "results/smoke/summary.json" in missing.stdout
+    assert "results/published/mini/summary.json" in missing.stdout
 
 
 def test_the_miniatures_come_from_the_remote_inside_the_repository(own_checkout):
@@ -56,36 +63,130 @@ def test_the_miniatures_come_from_the_remote_inside_the_repository(own_checkout)
         assert (own_checkout / model.path / "model_index.json").is_file()
 
 
-@pytest.mark.parametrize("tier", ["smoke", "mini"])
-def test_the_stored_evaluations_are_those_of_the_committed_summary(own_checkout, monkeypatch, tier):
-    monkeypatch.chdir(own_checkout)
-    config = load_config(f"config/{tier}.yaml")
-    stored = [f"{config.results}/{name}.dvc" for name in ("evaluations", "analysis")]
-    result = call("dvc", "pull", *stored, cwd=own_checkout)
+def test_a_flipped_bit_in_the_remote_is_refused_at_pull(own_checkout):
+    files = [path for path in (own_checkout / OBJECTS).glob("*/*") if path.suffix != ".dir"]
+    damaged = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.chmod(0o644)
+    damaged.write_bytes(content)
+    result = call("dvc", "pull", "results/miniature.dvc", cwd=own_checkout)
+    assert result.returncode != 0, result.stdout
+    arrived = [path.read_bytes() for path in (own_checkout / "results/miniature").rglob("*") if path.is_file()]
+    assert bytes(content) not in arrived
+
+
+def test_the_remote_holds_what_a_pointer_names_and_nothing_else():
+    named = set()
+    for pointer in (ROOT / "results").rglob("*.dvc"):
+        for output in yaml.safe_load(pointer.read_text())["outs"]:
+            named.add(output["md5"])
+            if output["md5"].endswith(".dir"):
+                listing = json.loads((ROOT / OBJECTS / output["md5"][:2] / output["md5"][2:]).read_text())
+                named |= {entry["md5"] for entry in listing}
+    assert {path.parent.name + path.name for path in (ROOT / OBJECTS).glob("*/*")} == named
+
+
+def planned_outputs(checkout: Path, *options: str) -> list[str]:
+    """Every file that a run of a tier would write, as far as its rules declare them."""
+    planned = call("snakemake", "-n", "all", "--forceall", "--config", *options, cwd=checkout)
+    assert planned.returncode == 0, planned.stdout[-2000:]
+    lines = [line.strip().split(": ", 1) for line in planned.stdout.splitlines() if ": " in line]
+    return [name for key, names in lines if key in ("output", "log", "benchmark") for name in names.split(", ")]
+
+
+@pytest.mark.parametrize("tier", sorted(path.stem for path in (ROOT / "config").glob("*.yaml")))
+def test_git_ignores_everything_that_a_run_writes(checkout, tier):
+    written = [*planned_outputs(checkout, f"tier={tier}"), f"results/{tier}/comparison.txt"]
+    assert {f"results/{tier}/summary.json", f"results/{tier}/tables/flow_main.tex"} <= set(written)
+    ignored = call("git", "check-ignore", *written, cwd=checkout).stdout.split()
+    assert set(written) <= set(ignored), set(written) - set(ignored)
+
+
+def test_results_in_git_are_published_ones():
+    files = call("git", "ls-files", "results", cwd=ROOT).stdout.split()
+    others = {name for name in files if not name.startswith("results/published/")}
+    assert others == {"results/.gitignore", "results/miniature.dvc"}
+
+
+def write_own_results(checkout: Path, value: float) -> list[str]:
+    """Results of tier mini as a run leaves them: every evaluation and every analysis, with made-up numbers."""
+    names = planned_outputs(checkout, "tier=mini")
+    own = [name for name in names if name.startswith(("results/mini/evaluations/", "results/mini/analysis/"))]
+    flops = read_json(checkout / PUBLISHED / "mini" / "summary.json")["analysis"]["flops"]
+    for name in own:
+        seed = int(name.split("-seed")[1][0]) if "-seed" in name else 0
+        if "/evaluations/" in name:
+            write_json(checkout / name, {"scores": {"pickscore": {"mean": value + seed}}})
+        elif name.endswith("/flops.json"):
+            write_json(checkout / name, flops)
+        elif name.endswith("/pruning_pilot.json"):
+            write_json(checkout / name, {"candidates": [], "steps": 10})
+        else:
+            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+            (checkout / name).write_text("{}\n")
+    return own
+
+
+def publish(checkout: Path, tier: str = "mini"):
+    return call("bash", "workflow/scripts/publish.sh", tier, cwd=checkout)
+
+
+def test_published_results_are_those_of_the_author_and_a_reader_adopts_them(own_checkout):
+    own = write_own_results(own_checkout, 6.0)
+    contents = {name: (own_checkout / name).read_bytes() for name in own}
+    assert status(own_checkout) == ""
+    result = publish(own_checkout)
     assert result.returncode == 0, result.stdout
-    committed = load_summary(Path(config.results) / "summary.json", tier)
-    collected = rounded(collect(config, Path("results/hardware")))
-    assert collected["evaluations"] == committed["evaluations"]
-    assert collected["analysis"] == committed["analysis"]
-    models = {f"base_{run.model}" for run in config.runs.values()} | set(config.runs)
-    assert set(committed["evaluations"]) == models
+    changed = {line[3:].split("/")[0] for line in status(own_checkout).splitlines()}
+    assert changed == {"results", "paper_tables", "dvc.lock", "dvc-remote"}
+    assert "7.000" in (own_checkout / "paper_tables/mini/flow_main.tex").read_text()  # mean of seeds 0, 1, 2
+    for command in (["add", "--all"], ["commit", "--quiet", "--message", "published"]):
+        assert call("git", *command, cwd=own_checkout).returncode == 0
 
-
-def test_stored_results_are_adopted_without_training(own_checkout):
-    adopt = ("snakemake", "all", "--profile", "local", "--cores", "1", "--config", "tier=mini", "results=stored")
+    for folder in (
+        "results/mini",
+        ".dvc/cache",
+        "results/published/mini/evaluations",
+        "results/published/mini/analysis",
+    ):
+        shutil.rmtree(own_checkout / folder)
+    adopt = ("snakemake", "results/mini/tables.html", "--cores", "2", "--config", "tier=mini", "results=stored")
     result = call(*adopt, cwd=own_checkout)
     assert result.returncode == 0, result.stdout[-2000:]
+    assert {name: (own_checkout / name).read_bytes() for name in own} == contents
     assert "Nothing to be done" in call(*adopt, cwd=own_checkout).stdout
-    assert not (own_checkout / "results" / "mini" / "runs").exists()
-    for made in ("figures/ovf_study.pdf", "figures/previews.pdf", "figures/qualitative.pdf", "tables.html"):
-        assert (own_checkout / "results" / "mini" / made).stat().st_size > 10_000
-    assert call("git", "diff", "--exit-code", "--", "results", cwd=own_checkout).returncode == 0
+    assert not (own_checkout / "results/mini/runs").exists()
+    own_tables, published_tables = (own_checkout / f for f in ("results/mini/tables", "paper_tables/mini"))
+    for name in TABLES:  # the same numbers; the first line names the summary
+        texts = [(folder / f"{name}.tex").read_text().splitlines()[1:] for folder in (own_tables, published_tables)]
+        assert texts[0] == texts[1], name
+    assert call("dvc", "pull", "results/miniature.dvc", cwd=own_checkout).returncode == 0  # publishing kept the others
+    assert status(own_checkout) == ""
 
 
-def test_a_tier_without_stored_results_is_one_line(own_checkout):
-    result = call("snakemake", "-n", "all", "--config", "tier=paper", "results=stored", cwd=own_checkout)
+def test_a_tier_that_is_not_published_is_one_line(own_checkout):
+    (own_checkout / "results/smoke").mkdir()
+    result = publish(own_checkout, "smoke")
+    assert (result.returncode, result.stdout.strip()) == (
+        2,
+        "make publish: tier 'smoke' is not published; published are: mini paper",
+    )
+    result = call("progrpo", "tables", "--tier", "smoke", "--table", "flow_main", cwd=own_checkout)
+    assert (result.returncode, len(result.stdout.splitlines())) == (2, 1)
+    assert "tier smoke is not published" in result.stdout
+    result = call("snakemake", "-n", "all", "--config", "tier=smoke", "results=stored", cwd=own_checkout)
     assert result.returncode == 1
-    assert "nothing is stored of tier paper" in result.stdout.splitlines()[-1]
+    assert "nothing is published of tier smoke" in result.stdout.splitlines()[-1]
+
+
+def test_adopting_does_not_replace_a_run_of_ones_own(own_checkout):
+    for name in ("evaluations", "analysis"):
+        (own_checkout / PUBLISHED / "mini" / f"{name}.dvc").write_text("outs: []\n")
+    (own_checkout / "results/mini/runs").mkdir(parents=True)
+    result = call("snakemake", "-n", "all", "--config", "tier=mini", "results=stored", cwd=own_checkout)
+    assert result.returncode == 1
+    assert "results/mini holds a run of your own" in result.stdout.splitlines()[-1]
 
 
 def test_nothing_large_is_in_git():

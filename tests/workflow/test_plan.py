@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from checkout import ROOT
-from progrpo.config import Config, load_config
+from progrpo.config import Config
 from progrpo.errors import UserError
 from progrpo.names import evaluated_names, prompt_sets_of, seeds_of
 from progrpo.workflow import options
@@ -251,4 +251,4 @@ def test_options_have_defaults(monkeypatch):
     monkeypatch.chdir(ROOT)
     chosen = options.choose({"miniature": "trained"})
     assert chosen == {"tier": "paper", "miniature": "trained", "results": "made"}
-    assert options.load_tier(chosen) == load_config("config/paper.yaml")
+    assert options.config_file(chosen) == "config/paper.yaml"

@@ -1,4 +1,6 @@
-# What a person reads: figures, image grids, and the tables on one page.
+# What a person reads: figures, image grids, and the tables of this run, on one page and in LaTeX.
+
+EXPECTED_TABLES = sorted(Path("paper_tables/expected").glob("*.yaml"))
 
 
 rule draw_training_curves:
@@ -116,12 +118,16 @@ rule draw_grid:
 rule show_tables:
     input:
         summary="<results>/summary.json",
-        expected=sorted(Path("paper_tables/expected").glob("*.yaml")),
+        expected=EXPECTED_TABLES,
     output:
-        report(
+        page=report(
             "<results>/tables.html",
             category="Tables",
             caption="../report/tables.rst",
+        ),
+        fragments=expand(
+            "<results>/tables/{name}.tex",
+            name=[path.stem for path in EXPECTED_TABLES],
         ),
     log:
         "<results>/logs/tables.log",
@@ -137,5 +143,5 @@ rule show_tables:
         config=CONFIG_FILE,
         settings=PLAN.tables_settings(),
     shell:
-        "progrpo tables --config {params.config} --summary {input.summary}"
-        " --table page --out {output} > {log} 2>&1"
+        "progrpo tables --config {params.config} --own --table page --out {output.page} > {log} 2>&1 && "
+        "progrpo tables --config {params.config} --own >> {log} 2>&1"

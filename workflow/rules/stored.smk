@@ -1,44 +1,43 @@
-# Evaluations and analyses as DVC stores them, in the place of the rules that train and evaluate: --config results=stored.
-# The tier's summary is in git. Training curves need the runs themselves, which are not stored.
+# The published results in the place of the rules that train and evaluate: --config results=stored.
+# Training curves need the runs themselves, which are not published.
+
+PUBLISHED = Path("results/published", TIER.tier)
+POINTERS = [f"{PUBLISHED}/evaluations.dvc", f"{PUBLISHED}/analysis.dvc"]
+
+if not all(Path(pointer).is_file() for pointer in POINTERS):
+    sys.exit(
+        f"Snakefile: --config results=stored: nothing is published of tier {TIER.tier} ({POINTERS[0]} is missing)"
+    )
+if Path(TIER.results, "runs").exists():
+    sys.exit(
+        f"Snakefile: --config results=stored: {TIER.results} holds a run of your own; move it away first"
+    )
 
 
 localrules:
-    restore_evaluations,
-    restore_analyses,
+    adopt_published,
 
 
-rule restore_evaluations:
+rule adopt_published:
     input:
-        pointer="<results>/evaluations.dvc",
+        pointers=POINTERS,
+        summary=f"{PUBLISHED}/summary.json",
     output:
         PLAN.evaluation_files(),
-    log:
-        "<results>/logs/restore/evaluations.log",
-    benchmark:
-        "<results>/benchmarks/restore/evaluations.tsv"
-    conda:
-        "../../environment.yml"
-    resources:
-        mem_mb=4000,
-        runtime=30,
-    shell:
-        "dvc pull --force {input.pointer} > {log} 2>&1"
-
-
-rule restore_analyses:
-    input:
-        pointer="<results>/analysis.dvc",
-    output:
         PLAN.analysis_files(),
         PLAN.stored_samples(),
+        summary="<results>/summary.json",
     log:
-        "<results>/logs/restore/analyses.log",
+        "<results>/logs/adopt_published.log",
     benchmark:
-        "<results>/benchmarks/restore/analyses.tsv"
+        "<results>/benchmarks/adopt_published.tsv"
     conda:
         "../../environment.yml"
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        folders=[pointer.removesuffix(".dvc") for pointer in POINTERS],
+        results=subpath(output.summary, parent=True),
     shell:
-        "dvc pull --force {input.pointer} > {log} 2>&1"
+        "dvc pull --force {input.pointers} > {log} 2>&1 && cp -r {params.folders} {input.summary} {params.results}/"

@@ -22,12 +22,13 @@ def in_domain(summary: dict, config: Config) -> list[str]:
 def main(tier: str) -> None:
     """Print the overview of a tier."""
     config = load_config(f"config/{tier}.yaml")
-    results, tables = Path(config.results), Path("paper_tables", tier)
+    results = Path(config.results)
     summary = read_json(results / "summary.json")
     figures = ", ".join(path.stem for path in sorted((results / "figures").glob("*.pdf")))
     print(f"\nTier {tier} is complete: {len(config.runs)} runs with seeds {', '.join(map(str, config.seeds))}.")
-    files = f"{len(list(tables.glob('*.tex')))} LaTeX files"
-    print(f"  tables   {tables}/  {files}; on paper: make paper-tables.pdf TIER={tier}")
+    print(
+        f"  tables   {results}/tables.html, {results}/tables/*.tex; on paper: make paper-tables.pdf OWN=1 TIER={tier}"
+    )
     print(f"  figures  {results}/figures/  {figures}")
     print(f"  numbers  {results}/summary.json  every number that a table reads, with its seeds")
     print(

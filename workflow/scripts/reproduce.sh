@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The body of `make reproduce`:  reproduce.sh TIER CORES
-# Runs the DAG of a tier on this machine, then the table stages, then says what was made. Safe to interrupt and to repeat.
+# Runs the DAG of a tier on this machine, says what was made, and compares it with the published. Writes nothing that is in git.
+# Safe to interrupt and to repeat.
 set -euo pipefail
 tier=$1 cores=$2
 if [ ! -f "config/$tier.yaml" ]; then
@@ -22,5 +23,6 @@ if [ -n "$(ls .snakemake/locks 2>/dev/null)" ]; then
 fi
 
 snakemake all --profile local --cores "$cores" --quiet rules --config tier="$tier"
-dvc repro --quiet
 python workflow/scripts/overview.py "$tier"
+echo
+progrpo compare --config "config/$tier.yaml"

@@ -36,15 +36,19 @@ class Vocabulary:
 
 
 def load_prompts(
-    path: Path | str, limit: int | None = None, vocabulary: Vocabulary | None = None, distinct: bool = False
+    path: Path | str,
+    limit: int | None = None,
+    vocabulary: Vocabulary | None = None,
+    distinct: bool = False,
+    limit_per_style: int | None = None,
 ) -> list[PromptRecord]:
-    """Prompts of a file in its order, the first `limit` of them.
+    """Prompts of a file in its order, of each style the first `limit_per_style`, of these the first `limit`.
 
     path: .txt (a prompt per line), .jsonl (GenEval records, or objects with "prompt" and maybe "metadata") or .json
     (a list of strings), or a folder of .json files, one per style, as HPSv2's benchmark has them. distinct:
     repeated entries count once (DrawBench's file has each five times). vocabulary: when given, records may name
     only its classes and colours. UserError names file and line (or item) of the first entry that is no prompt or no
-    valid record, and an empty file.
+    valid record, an empty file, and a style with fewer prompts than `limit_per_style`, or a prompt without a style.
     """
     path = Path(path)
     readers = {".txt": _read_text, ".jsonl": _read_jsonl, ".json": _read_json}
@@ -58,7 +62,22 @@ def load_prompts(
         raise UserError(f"{path}: holds no prompt")
     if distinct:
         prompts = list({(p.prompt, json.dumps(p.metadata)): p for p in prompts}.values())
+    if limit_per_style is not None:
+        prompts = _first_of_each_style(prompts, limit_per_style, path)
     return prompts[:limit]
+
+
+def _first_of_each_style(prompts: list[PromptRecord], count: int, path: Path) -> list[PromptRecord]:
+    styles: dict[str, list[PromptRecord]] = {}
+    for record in prompts:
+        style = (record.metadata or {}).get("style")
+        if style is None:
+            raise UserError(f"{path}: limit_per_style needs prompts with a style, and {record.prompt[:40]!r} has none")
+        styles.setdefault(style, []).append(record)
+    for style, records in styles.items():
+        if len(records) < count:
+            raise UserError(f"{path}: style {style} has {len(records)} prompts, fewer than limit_per_style ({count})")
+    return [record for records in styles.values() for record in records[:count]]
 
 
 def _read_text(path: Path, vocabulary: Vocabulary | None) -> list[PromptRecord]:

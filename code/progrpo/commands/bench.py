@@ -104,10 +104,10 @@ def _time_official(name: str, arguments: argparse.Namespace, device) -> dict:
 
 def _tier(arguments: argparse.Namespace, device):
     """(run, result) of runs of a tier with its own models, prompts and rewards."""
-    from progrpo.benchmarks.prompt_sets import load_prompts
     from progrpo.config import load_config
     from progrpo.cost import wall_clock
     from progrpo.grpo.backbone import load_backbone
+    from progrpo.jobs.loading import prompts_of
     from progrpo.jobs.train import load_reward
 
     config = load_config(arguments.config)
@@ -116,8 +116,7 @@ def _tier(arguments: argparse.Namespace, device):
         settings = config.get_run(name)
         if arguments.prompts:
             settings = settings.model_copy(update={"prompts_per_iteration": arguments.prompts})
-        source = config.prompt_sets[settings.prompts]
-        prompts = [record.prompt for record in load_prompts(source.path, source.limit)]
+        prompts = [record.prompt for record in prompts_of(config.prompt_sets[settings.prompts])]
         backbone = load_backbone(config.models[settings.model], device, train_all_weights=settings.lora is None)
         reward = load_reward(config, settings, device)
         yield name, wall_clock.time_run(settings, backbone, reward, prompts, _repeats(arguments))

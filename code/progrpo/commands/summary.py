@@ -16,6 +16,7 @@ def add_parser(commands) -> None:
     )
     parser.add_argument("--config", required=True, help="config/<tier>.yaml")
     parser.add_argument("--out", help="file to write; default: <results>/summary.json of the config")
+    parser.add_argument("--hardware", default="results/hardware", help="folder of measurements of `progrpo bench`")
     parser.set_defaults(run=run)
 
 
@@ -29,5 +30,5 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config)
     out = Path(arguments.out or Path(config.results) / "summary.json")
-    write_json(out, collect(config))
+    write_json(out, collect(config, Path(arguments.hardware)))
     return 0

@@ -1,4 +1,4 @@
-"""`progrpo tables`: one LaTeX fragment, all of a tier, or one HTML page of them, from the tier's summary."""
+"""`progrpo tables`: one LaTeX fragment, all of a tier, or one HTML page of them, from published results or one's own."""
 
 import argparse
 from pathlib import Path
@@ -11,20 +11,21 @@ def add_parser(commands) -> None:
     parser = commands.add_parser(
         "tables",
         help="LaTeX fragments of the paper's tables",
-        description="Write paper_tables/<tier>/<table>.tex from a tier's summary and paper_tables/expected/.",
+        description="Write paper_tables/<tier>/<table>.tex from the published results of a tier, or with --own"
+        " results/<tier>/tables/<table>.tex from the results of a run of your own.",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("--tier", default="smoke", help="tier, i.e. the name of a file config/<tier>.yaml")
+    parser.add_argument("--tier", default="mini", help="tier, i.e. the name of a file config/<tier>.yaml")
     parser.add_argument(
         "--table",
         default="all",
         help="name of one table, `all`, `document` (LaTeX that inputs all) or `page` (HTML of all)",
     )
+    parser.add_argument("--own", action="store_true", help="from results/<tier>/, not from results/published/<tier>/")
     parser.add_argument("--config", help="config file; default: config/<tier>.yaml")
-    parser.add_argument("--summary", help="summary to read; default: the config's results folder / summary.json")
     parser.add_argument(
         "--out",
-        help="file (one table) or folder (all) to write; default: paper_tables/<tier>/, the results folder for `page`",
+        help="file (one table) or folder (all) to write; default: paper_tables/<tier>/, with --own the results folder",
     )
     parser.set_defaults(run=run)
 
@@ -32,24 +33,29 @@ def add_parser(commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the fragments that were asked for."""
     from progrpo.config import load_config
+    from progrpo.errors import UserError
     from progrpo.files import write_text
-    from progrpo.report.tables import build, load_summary, table_names
+    from progrpo.report.tables import PUBLISHED, build, load_summary, table_names
     from progrpo.report.tables.document import document
     from progrpo.report.tables.page import page
 
     config = load_config(arguments.config or f"config/{arguments.tier}.yaml")
-    folder = Path("paper_tables") / config.tier
+    source = Path(config.results) if arguments.own else PUBLISHED / config.tier
+    folder = source / "tables" if arguments.own else Path("paper_tables") / config.tier
     if arguments.table == "document":
         write_text(arguments.out or folder / "all_tables.tex", document(config))
         return 0
-    summary = load_summary(arguments.summary or Path(config.results) / "summary.json", config.tier)
+    if not arguments.own and not source.is_dir():
+        raise UserError(f"tier {config.tier} is not published ({source}); --own sets the tables of your own results")
+    summary = load_summary(source / "summary.json", config.tier)
     if arguments.table == "page":
-        write_text(arguments.out or Path(config.results) / "tables.html", page(summary, config))
+        write_text(arguments.out or folder / "tables.html", page(summary, config))
         return 0
+    names = table_names() if arguments.table == "all" else [arguments.table]
+    texts = {name: build(name, summary, config, folder=source) for name in names}
     if arguments.table != "all":
-        write_text(arguments.out or folder / f"{arguments.table}.tex", build(arguments.table, summary, config))
+        write_text(arguments.out or folder / f"{arguments.table}.tex", texts[arguments.table])
         return 0
-    texts = {name: build(name, summary, config) for name in table_names()}
     for name, text in texts.items():
         write_text(Path(arguments.out or folder) / f"{name}.tex", text)
     print(f"{len(texts)} fragments in {arguments.out or folder}")

@@ -11,7 +11,7 @@ from progrpo.rewards.registry import load_scorer
 
 def prompts_of(section: PromptSet) -> list[PromptRecord]:
     """The prompts of a prompt set, limited and made distinct as configured."""
-    return load_prompts(section.path, section.limit, distinct=section.distinct)
+    return load_prompts(section.path, section.limit, distinct=section.distinct, limit_per_style=section.limit_per_style)
 
 
 def scorer_of(section: Scorer, device: torch.device) -> base.Scorer:

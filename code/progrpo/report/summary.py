@@ -12,13 +12,12 @@ from progrpo.files import read_json, read_jsonl
 from progrpo.names import base_of, parse_seed_folder, seeds_of
 
 DIGITS = 10  # significant digits that are kept: more than any table prints (453474.18 has eight)
-HARDWARE = Path("results/hardware")
 ANALYSES = ("flops", "pruning_pilot", "reward_clustering", "ovf_study")
 TAIL = 0.2  # share of the last iterations that "end of training" averages
 
 
-def collect(config: Config, hardware: Path = HARDWARE) -> dict[str, Any]:
-    """The summary of a tier from the files of its results folder and the stored wall-clock measurements.
+def collect(config: Config, hardware: Path) -> dict[str, Any]:
+    """The summary of a tier from the files of its results folder and the wall-clock measurements in `hardware`.
 
     Keys: tier; evaluations {run: {"<prompt set>.<metric>": estimate}}; training {run: {quantity: estimate}} at the end
     of training; analysis {name: its JSON}; hardware {device: {run: seconds}}. An estimate has mean, low, high (95 %

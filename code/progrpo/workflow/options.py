@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from progrpo.config import Config, load_config
 from progrpo.errors import UserError
 
 DEFAULTS = {
     "tier": "paper",  # config/<tier>.yaml
     "miniature": "stored",  # "stored": from the DVC remote in this repository; "trained": made anew
-    "results": "made",  # "made": trained and evaluated here; "stored": evaluations and analyses from the DVC remote
+    "results": "made",  # "made": trained and evaluated here; "stored": the published ones
 }
 
 
@@ -33,12 +32,3 @@ def choose(given: Mapping[str, str]) -> dict[str, str]:
 def config_file(chosen: Mapping[str, str]) -> str:
     """The file of the chosen tier."""
     return f"config/{chosen['tier']}.yaml"
-
-
-def load_tier(chosen: Mapping[str, str]) -> Config:
-    """The tier's validated configuration; UserError for a wrong key, and for stored results where none are stored."""
-    config = load_config(config_file(chosen))
-    pointer = Path(config.results, "evaluations.dvc")
-    if chosen["results"] == "stored" and not pointer.is_file():
-        raise UserError(f"--config results=stored: nothing is stored of tier {config.tier} ({pointer} is missing)")
-    return config
