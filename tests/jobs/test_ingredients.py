@@ -91,7 +91,7 @@ UNSEEN = [
     ("evaluations.test.sampling.diffusion.steps", 3),
     ("evaluations.test.hardware", {"hours": 3}),
     ("scorers.pickscore.batch_size", 2),
-    ("scorers.other", {"kind": "scene_checker"}),
+    ("scorers.other", {"kind": "progrpo.miniature.scene_checker:SceneChecker"}),
     ("models.sd35m.source", "sd35m"),
     ("prompt_sets.other", {"path": "x.txt"}),
     ("results", "elsewhere"),

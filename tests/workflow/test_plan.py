@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from checkout import ROOT
-from progrpo.config import Config, load_config
+from progrpo.config import Config
 from progrpo.errors import UserError
 from progrpo.names import evaluated_names, prompt_sets_of, seeds_of
 from progrpo.workflow import options
@@ -176,7 +176,7 @@ def codes(folder: Path) -> dict[str, str]:
         "evaluate": made.evaluate_code(["test_flow"]),
         "geneval": made.evaluate_code(["geneval"]),
         "sample": made.analysis_code(job(analysis="reward_clustering")),
-        "miniature": made.code_of("progrpo.commands.miniature"),
+        "miniature": made.miniature_code("world"),
     }
 
 
@@ -202,6 +202,7 @@ def copied(tmp_path_factory) -> Path:
         ("miniature/pretrain.py", {"miniature"}),
         ("errors.py", EVERYTHING),
         ("commands/train.py", set()),
+        ("commands/miniature.py", {"miniature"}),
         ("cli.py", set()),
         ("report/summary.py", set()),
         ("weights/fetch.py", set()),
@@ -250,4 +251,4 @@ def test_options_have_defaults(monkeypatch):
     monkeypatch.chdir(ROOT)
     chosen = options.choose({"miniature": "trained"})
     assert chosen == {"tier": "paper", "miniature": "trained", "results": "made"}
-    assert options.load_tier(chosen) == load_config("config/paper.yaml")
+    assert options.config_file(chosen) == "config/paper.yaml"

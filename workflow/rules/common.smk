@@ -2,6 +2,7 @@
 import sys
 from pathlib import Path
 
+from progrpo.config import load_config
 from progrpo.errors import UserError
 from progrpo.names import evaluated_names
 from progrpo.workflow import options
@@ -24,10 +25,10 @@ from progrpo.workflow.sources import (
 
 try:
     OPTIONS = options.choose(config)
-    TIER = options.load_tier(OPTIONS)
+    CONFIG_FILE = options.config_file(OPTIONS)
+    TIER = load_config(CONFIG_FILE)
 except UserError as error:
     sys.exit(f"Snakefile: {error}")
-CONFIG_FILE = options.config_file(OPTIONS)
 PLAN = Plan(TIER, Code(Path("code")), made=OPTIONS["results"] == "made")
 
 

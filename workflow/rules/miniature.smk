@@ -15,7 +15,7 @@ rule write_miniature_prompts:
         mem_mb=4000,
         runtime=30,
     params:
-        code=PLAN.code_of("progrpo.miniature.world"),
+        code=PLAN.miniature_code("world"),
         folder=subpath(output[0], parent=True),
     shell:
         "progrpo miniature prompts --out {params.folder:q} > {log:q} 2>&1"
@@ -33,7 +33,7 @@ rule train_miniature_autoencoder:
     resources:
         runtime="1h",
     params:
-        code=PLAN.code_of("progrpo.miniature.world"),
+        code=PLAN.miniature_code("world"),
         folder=subpath(output.config, parent=True),
     shell:
         "progrpo miniature autoencoder --out {params.folder:q} > {log:q} 2>&1"
@@ -56,7 +56,7 @@ rule train_miniature_model:
     resources:
         runtime="3h",
     params:
-        code=PLAN.code_of("progrpo.miniature.world"),
+        code=PLAN.miniature_code("world"),
         autoencoder=subpath(input.autoencoder, parent=True),
         folder=subpath(output.denoiser, ancestor=2),
     shell:
@@ -78,7 +78,7 @@ rule train_miniature_scorer:
     resources:
         runtime="2h",
     params:
-        code=PLAN.code_of("progrpo.miniature.scorer_training"),
+        code=PLAN.miniature_code("scorer_training"),
         folder=subpath(output.weights, parent=True),
     shell:
         "progrpo miniature {wildcards.scorer:q} --out {params.folder:q} > {log:q} 2>&1"
@@ -96,7 +96,7 @@ rule train_miniature_detector:
     resources:
         runtime="2h",
     params:
-        code=PLAN.code_of("progrpo.miniature.detector_training"),
+        code=PLAN.miniature_code("detector_training"),
         folder=subpath(output.report, parent=True),
     shell:
         "progrpo miniature detector --out {params.folder:q} > {log:q} 2>&1"
@@ -114,7 +114,7 @@ rule train_miniature_blip_vqa:
     resources:
         runtime="2h",
     params:
-        code=PLAN.code_of("progrpo.miniature.vqa_training"),
+        code=PLAN.miniature_code("vqa_training"),
         folder=subpath(output.report, parent=True),
     shell:
         "progrpo miniature blip_vqa --out {params.folder:q} > {log:q} 2>&1"

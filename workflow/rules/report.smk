@@ -120,12 +120,12 @@ rule show_tables:
         summary="<results>/summary.json",
         expected=EXPECTED_TABLES,
     output:
-        report(
+        page=report(
             "<results>/tables.html",
             category="Tables",
             caption="../report/tables.rst",
         ),
-        expand(
+        fragments=expand(
             "<results>/tables/{name}.tex",
             name=[path.stem for path in EXPECTED_TABLES],
         ),
@@ -143,5 +143,5 @@ rule show_tables:
         config=CONFIG_FILE,
         settings=PLAN.tables_settings(),
     shell:
-        "progrpo tables --config {params.config:q} --own --table page --out {output[0]:q} > {log:q} 2>&1 && "
+        "progrpo tables --config {params.config:q} --own --table page --out {output.page:q} > {log:q} 2>&1 && "
         "progrpo tables --config {params.config:q} --own >> {log:q} 2>&1"

@@ -4,6 +4,10 @@
 PUBLISHED = Path("results/published", TIER.tier)
 POINTERS = [f"{PUBLISHED}/evaluations.dvc", f"{PUBLISHED}/analysis.dvc"]
 
+if not all(Path(pointer).is_file() for pointer in POINTERS):
+    sys.exit(
+        f"Snakefile: --config results=stored: nothing is published of tier {TIER.tier} ({POINTERS[0]} is missing)"
+    )
 if Path(TIER.results, "runs").exists():
     sys.exit(
         f"Snakefile: --config results=stored: {TIER.results} holds a run of your own; move it away first"

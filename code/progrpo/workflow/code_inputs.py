@@ -33,7 +33,8 @@ class Code:
         """16 hexadecimal digits of the code that a job depends on which begins in `entries`.
 
         An entry is a module, or `module:function` for a job that is one of several in a module: then only the imports count that this
-        function, or one that it calls by its name, can reach. What a table or a registry names by a string is an entry of its own.
+        function, or one that it calls by its name, can reach; with `module:` those on top. What a table or a registry names by a
+        string is an entry of its own.
         ValueError: no such module or function.
         """
         key = frozenset(entries)
@@ -47,9 +48,9 @@ class Code:
         found: set[str] = set()
         partly: set[str] = set()
         waiting: list[str] = []
-        for module, _, function in (entry.partition(":") for entry in entries):
+        for module, only, function in (entry.partition(":") for entry in entries):
             waiting += _with_packages([module]) - {module}
-            if function:
+            if only:
                 partly.add(module)
                 waiting += self._imports_of(module, function)
             else:
@@ -68,12 +69,12 @@ class Code:
         return self._modules[name]
 
     def _imports_of(self, module: str, function: str) -> set[str]:
-        """What a module imports on top, in one of its functions, and in the functions and classes that this one names."""
+        """What a module imports on top, in one of its functions ("": none), and in the functions and classes that this one names."""
         tree = self._tree(module)
         named = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-        if function not in named:
+        if function and function not in named:
             raise ValueError(f"module {module} has no function {function}")
-        chosen, waiting = set(), [function]
+        chosen, waiting = set(), [function] if function else []
         while waiting:
             name = waiting.pop()
             if name not in chosen:

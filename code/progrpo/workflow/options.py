@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from progrpo.config import Config, load_config
 from progrpo.errors import UserError
 
 DEFAULTS = {
@@ -33,12 +32,3 @@ def choose(given: Mapping[str, str]) -> dict[str, str]:
 def config_file(chosen: Mapping[str, str]) -> str:
     """The file of the chosen tier."""
     return f"config/{chosen['tier']}.yaml"
-
-
-def load_tier(chosen: Mapping[str, str]) -> Config:
-    """The tier's validated configuration; UserError for a wrong key, and for stored results where none are published."""
-    config = load_config(config_file(chosen))
-    pointer = Path("results/published", config.tier, "evaluations.dvc")
-    if chosen["results"] == "stored" and not pointer.is_file():
-        raise UserError(f"--config results=stored: nothing is published of tier {config.tier} ({pointer} is missing)")
-    return config

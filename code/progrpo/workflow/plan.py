@@ -14,8 +14,8 @@ from progrpo.config import Config, Hardware, Section
 from progrpo.jobs.ingredients import CUTS, LABELS
 from progrpo.names import base_of, evaluated_names, is_base, model_of, prompt_sets_of, seed_folder, seeds_of
 from progrpo.plugins import SCORERS, SELECTION_RULES
-from progrpo.workflow.code_inputs import PACKAGE, Code
-from progrpo.workflow.sources import benchmark_files, model_file, own_code, prompt_file, scorer_files
+from progrpo.workflow.code_inputs import Code
+from progrpo.workflow.sources import benchmark_files, inner_module, model_file, own_code, prompt_file, scorer_files
 
 GRID_MODELS = (base_of("sd35m"), "flowgrpo_sd35m", "progrpo_sd35m")  # Figs. 4 and 8 to 11
 OVF_STUDY = {  # Figs. 1 and 2: what a static filter of a finished group does
@@ -143,12 +143,11 @@ class Plan:
 
     # Code
 
-    def code_of(self, *entries: str, scorers: Iterable[str] = ()) -> str:
-        """Fingerprint of the code that decides a job's result, that of the scorers it loads included."""
-        kinds = [self.config.scorers[name].kind for name in scorers]
-        modules = {SCORERS.get(kind, kind).partition(":")[0] for kind in kinds}
-        ours = {module for module in modules if module.split(".")[0] == PACKAGE}
-        return self.code.fingerprint(*entries, *ours)  # code of one's own is an input file: sources.own_code
+    def code_of(self, *entries: str, scorers: Iterable[str] = (), rules: Iterable[str] = ()) -> str:
+        """Fingerprint of the code that decides a job's result, that of the scorers and selection rules it loads included."""
+        chosen = {inner_module(self.config.scorers[name].kind, SCORERS) for name in scorers}
+        chosen |= {inner_module(rule, SELECTION_RULES) for rule in rules}
+        return self.code.fingerprint(*entries, *filter(None, chosen))
 
     # Training
 
@@ -167,7 +166,8 @@ class Plan:
 
     def train_code(self, wildcards) -> str:
         """Fingerprint of the code that decides a training."""
-        return self.code_of("progrpo.jobs.train", scorers=self.config.runs[wildcards.run].reward)
+        run = self.config.runs[wildcards.run]
+        return self.code_of("progrpo.jobs.train", scorers=run.reward, rules=[run.group.rule])
 
     def train_resource(self, name: str) -> OfJob:
         """A resource of a training."""
@@ -240,7 +240,11 @@ class Plan:
         """What a job asks of a cluster: the largest of its prompt sets, and the time of all."""
         return resources(*(self.config.evaluations[name].hardware for name in sets))
 
-    # Analyses and tables
+    # The miniature world, analyses and tables
+
+    def miniature_code(self, module: str) -> str:
+        """Fingerprint of the code behind a part of the miniature world; the command's own text knows some numbers of steps."""
+        return self.code_of(f"progrpo.miniature.{module}", "progrpo.commands.miniature:")
 
     def analysis_inputs(self, wildcards) -> list[str]:
         """Base model, prompts and scorer of an analysis."""

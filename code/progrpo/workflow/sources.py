@@ -63,11 +63,17 @@ def scorer_files(config: Config, names: Iterable[str]) -> list[str]:
 
 
 def own_code(name: str, table: Mapping[str, str]) -> list[str]:
-    """The module of a `package.module:name` of one's own; the package's own are in the jobs' code fingerprints."""
-    if table.get(name, name).split(".")[0] == PACKAGE:
+    """The module of a `package.module:name` outside this package; what lies inside is in the code's fingerprint."""
+    if inner_module(name, table):
         return []
     file = source_file(name, table)
     return [str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)]
+
+
+def inner_module(name: str, table: Mapping[str, str]) -> str | None:
+    """The module of this package that a name of the configuration stands for; None for code of one's own."""
+    module = table.get(name, name).partition(":")[0]
+    return module if module.partition(".")[0] == PACKAGE else None
 
 
 def benchmark_files(config: Config, names: Iterable[str]) -> list[str]:
