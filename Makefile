@@ -5,6 +5,7 @@
 # make paper-tables.pdf [OWN=1] all tables of a tier on paper
 # make publish TIER=mini        the author's step: this machine's results become the published ones
 # make mutants                  breaks one line at a time and lists the breaks that no test notices (minutes)
+# make fuzz [CASES=20000]       damaged files of strangers through the command line; `make test` runs 1,600
 # make lint                     ruff, mypy, snakefmt, snakemake --lint
 TIER ?= smoke
 CORES ?= 2
@@ -19,7 +20,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport VIRTUAL_ENV
 
-.PHONY: reproduce tables publish test test-slurm mutants lint install
+.PHONY: reproduce tables publish test test-slurm mutants fuzz lint install
 
 reproduce: $(INSTALLED)
 	@bash workflow/scripts/reproduce.sh $(TIER) $(CORES)
@@ -45,6 +46,9 @@ test-slurm: $(INSTALLED)
 
 mutants: $(INSTALLED)
 	PYTHONPATH=code OMP_NUM_THREADS=1 python tests/mutation/run.py
+
+fuzz: $(INSTALLED)
+	FUZZ_CASES=$(or $(CASES),20000) FUZZ_SEED=$(or $(SEED),1) python -m pytest -q -s tests/fuzz
 
 lint: $(INSTALLED)
 	ruff check .
