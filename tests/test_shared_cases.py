@@ -1,6 +1,8 @@
 """The small inputs of ../shared/cases, where they are: each gives what its README calls right."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +64,19 @@ DETECTIONS = {  # overall score, or the refusal
     "score_negative": "jsonl:1: the score -1 of a detection",
     "tag_missing": "jsonl:1: not a GenEval record",
 }
+
+
+@pytest.fixture
+def shared() -> Callable[[str], Path]:
+    """`shared("cases")`: that folder beside the repository; skips the test without it."""
+
+    def find(name: str) -> Path:
+        path = Path(__file__).parents[1].parent / "shared" / name
+        if not path.exists():
+            pytest.skip(f"../shared/{name} is not beside this repository")
+        return path
+
+    return find
 
 
 @pytest.mark.parametrize("name", PROMPTS)

@@ -9,6 +9,7 @@ from progrpo.benchmarks.geneval.vocabulary import detector_classes, geneval_voca
 from progrpo.benchmarks.prompt_sets import load_prompts
 from progrpo.commands.geneval import vocabulary_of
 from progrpo.files import sha256, write_json
+from progrpo.miniature.prompts import COLORS
 
 TAGS = {"single_object": 80, "two_object": 99, "counting": 80, "colors": 94, "position": 100, "color_attr": 100}
 
@@ -60,7 +61,7 @@ def test_coco_labels_take_genevals_names_by_index(tmp_path):
 
 
 def test_the_vocabulary_of_a_record_is_the_one_that_has_its_class():
-    assert vocabulary_of({"include": [{"class": "triangle"}]}).colors == ("red", "green", "blue", "yellow")
+    assert vocabulary_of({"include": [{"class": "triangle"}]}).colors == COLORS
     assert vocabulary_of({"include": [{"class": "dog"}]}) == geneval_vocabulary()
     assert vocabulary_of({"include": [{"class": "unicorn"}]}) == geneval_vocabulary()
     assert vocabulary_of(None) == geneval_vocabulary()

@@ -140,8 +140,6 @@ def test_bench_of_the_official_shapes_writes_what_table_13_reads(tmp_path, monke
     assert record["versions"]["torch"] == torch.__version__
     with pytest.raises(UserError, match="progrpo_sd14: not a method of sd35m"):
         run_bench("--official", "sd35m", "--runs", "progrpo_sd14", *small)
-    with pytest.raises(UserError, match="micro_batch"):
-        run_bench("--official", "sd35m", "--prompts", 1, "--micro-batch", 7)
     with pytest.raises(UserError, match="--repeats 0"):
         run_bench("--official", "sd35m", "--repeats", 0)
 

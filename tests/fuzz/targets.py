@@ -12,6 +12,8 @@ from harness import Case, Target
 from mutations import STRINGS, mutate_bytes, mutate_data, odd_value
 from PIL import Image
 
+from small_results import analyses
+
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 ROOT = Path(__file__).parents[2]
 SAMPLING = {"steps": 2, "guidance_scale": 1.0}
@@ -21,7 +23,7 @@ CONFIG = {
     "results": "out",
     "seeds": [0],
     "models": {"m": {"family": "flow", "path": "model", "resolution": 24}},
-    "scorers": {"s": {"kind": "scene_checker", "options": {"mode": "soft"}}},
+    "scorers": {"s": {"kind": "progrpo.miniature.scene_checker:SceneChecker", "options": {"mode": "soft"}}},
     "prompt_sets": {"p": {"path": "prompts.jsonl", "layout": "geneval"}},
     "evaluations": {"p": {"sampling": {"flow": SAMPLING, "diffusion": SAMPLING}, "scorers": ["s"], "batch": 2}},
     "runs": {
@@ -109,14 +111,14 @@ def config(folder: Path, rng: random.Random) -> Case:
     """A damaged configuration, read by one of the commands that take one."""
     damaged(folder / "c.yaml", CONFIG, rng)
     whole(folder / "prompts.jsonl", [RECORD] * 2)
-    whole(folder / "summary.json", summary_of())
+    whole(folder / "out/summary.json", summary_of())
     common = ["--config", "c.yaml"]
     return Case(
         rng.choice(
             (
                 ["generate", *common, "--run", "base_m", "--out", "out"],
                 ["summary", *common, "--out", "out/summary.json"],
-                ["tables", *common, "--summary", "summary.json", "--table", "page", "--out", "out/t.html"],
+                ["tables", *common, "--own", "--table", "page", "--out", "out/t.html"],
                 ["train", *common, "--run", "r", "--out", "out"],
             )
         )
@@ -222,18 +224,13 @@ def record(folder: Path, rng: random.Random) -> Case:
     return Case(["fetch", "x", "--manifest", "m.yaml", "--from-folder", "from", "--to", "to", "--yes"])
 
 
-def stored(name: str) -> Any:
-    """A result that the repository keeps."""
-    return json.loads((ROOT / "results/smoke/summary.json").read_text())["analysis"][name]
-
-
 def summary_of() -> dict:
     """A small summary with every kind of number."""
     return {
         "tier": "fuzz",
         "evaluations": {"progrpo_sd35m": {"test_flow.pickscore": ESTIMATE, "geneval.overall": ESTIMATE}},
         "training": {"progrpo_sd35m": {"kl": ESTIMATE}},
-        "analysis": {"pruning_pilot": stored("pruning_pilot"), "flops": stored("flops")},
+        "analysis": {"pruning_pilot": analyses()["pruning_pilot"], "flops": analyses()["flops"]},
         "hardware": {"cpu": {"progrpo_sd35m": {"vae": 1.0, "denoiser": 1.0, "total": 2.0}}},
     }
 
@@ -244,10 +241,10 @@ def summary(folder: Path, rng: random.Random) -> Case:
     for name in ("pruning_pilot", "flops"):  # they are most of a summary, and would take most of the damage
         if rng.random() < 0.7:
             del value["analysis"][name]
-    damaged(folder / "summary.json", value, rng)
-    whole(folder / "c.yaml", CONFIG)
+    damaged(folder / "res/summary.json", value, rng)
+    whole(folder / "c.yaml", {**CONFIG, "results": "res"})
     kind = rng.choice(("page", "flow_main", "pruning_pilot", "wall_clock", "flops_flow", "numbers"))
-    return Case(["tables", "--config", "c.yaml", "--summary", "summary.json", "--table", kind, "--out", "out/t.html"])
+    return Case(["tables", "--config", "c.yaml", "--own", "--table", kind, "--out", "out/t.html"])
 
 
 def results(folder: Path, rng: random.Random) -> Case:
@@ -263,7 +260,7 @@ def results(folder: Path, rng: random.Random) -> Case:
         folder / "res/runs/r-seed0/metrics.jsonl", [{"iteration": k, "kl": None, "loss": 0.1} for k in (1, 2)], rng, 0.5
     )
     analysis = rng.choice(("pruning_pilot", "reward_clustering", "ovf_study", "flops"))
-    some(folder / f"res/analysis/{analysis}.json", stored(analysis), rng, 0.3)
+    some(folder / f"res/analysis/{analysis}.json", analyses()[analysis], rng, 0.3)
     return Case(["summary", "--config", "c.yaml", "--out", "out/summary.json"])
 
 
@@ -301,7 +298,7 @@ def study(folder: Path, rng: random.Random) -> Case:
 def figure(folder: Path, rng: random.Random) -> Case:
     """Damaged data of a figure."""
     name, analysis = rng.choice((("fig2", "ovf_study"), ("fig6", "reward_clustering"), ("pilot", "pruning_pilot")))
-    damaged(folder / "a.json", stored(analysis), rng)
+    damaged(folder / "a.json", analyses()[analysis], rng)
     return Case(["figures", "--figure", name, "--data", "a.json", "--out", "out/f"])
 
 

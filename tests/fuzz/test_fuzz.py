@@ -30,6 +30,7 @@ SHOWN = 20  # failures that are printed
 def without_models(monkeypatch) -> None:
     """Commands run to their end without weights: images are black, scores a half; figures are coarse."""
     import progrpo.jobs.evaluate as evaluate
+    import progrpo.jobs.generate as generate
     import progrpo.jobs.images as images
     import progrpo.jobs.train as train
     from progrpo.errors import UserError
@@ -40,7 +41,7 @@ def without_models(monkeypatch) -> None:
 
     backbone = SimpleNamespace(table=lambda sampling: None)
     scorer = SimpleNamespace(name="s", score=lambda pixels, prompts: torch.full((len(prompts),), 0.5))
-    monkeypatch.setattr(evaluate, "load_backbone", lambda *_, **__: backbone)
+    monkeypatch.setattr(generate, "load_backbone", lambda *_, **__: backbone)
     monkeypatch.setattr(evaluate.Tools, "scorer", lambda self, name: scorer)
     monkeypatch.setattr(images, "sample_images", lambda b, t, part, *_: torch.zeros(len(part), 3, 4, 4))
     monkeypatch.setattr(train, "load_backbone", no_training)

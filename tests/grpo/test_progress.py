@@ -29,7 +29,7 @@ PAPER = load_config(ROOT / "config" / "paper.yaml")
     ],
 )
 def test_the_arithmetic_of_the_papers_runs(name, ranks, line):
-    assert batch_arithmetic(PAPER.get_run(name), ranks) == line
+    assert batch_arithmetic(PAPER.get_run(name), ranks, PAPER.get_run(name).micro_batch) == line
 
 
 def test_a_training_makes_the_passes_that_it_announces_first(tmp_path, monkeypatch, capsys):
@@ -37,9 +37,9 @@ def test_a_training_makes_the_passes_that_it_announces_first(tmp_path, monkeypat
     config = tiny.write_config(tmp_path / "config.yaml", models, flow={**tiny.FLOW, "iterations": 1})
     backward, rows = Trainer._backward, []
 
-    def counted(self, samples, part, step, *more):
-        rows.append(part.stop - part.start)
-        backward(self, samples, part, step, *more)
+    def counted(self, samples, pairs, *more):
+        rows.append(pairs.count)
+        backward(self, samples, pairs, *more)
 
     monkeypatch.setattr(Trainer, "_backward", counted)
     assert main(["train", "--config", str(config), "--run", "flow", "--out", str(tmp_path / "out")]) == 0

@@ -19,6 +19,7 @@ import tiny
 from progrpo.cli import main
 from progrpo.config import load_config
 from progrpo.errors import UserError
+from progrpo.files import TEMPORARY
 from progrpo.grpo import trainer
 from progrpo.grpo.rollout import expand_and_prune
 from progrpo.jobs.train import train_run
@@ -170,7 +171,7 @@ def test_a_killed_training_ends_like_an_uninterrupted_one(trained, tmp_path, mom
     out = tmp_path / "killed"
     ready = {
         "state": lambda: any(out.glob("state/000001-*")),  # between or during iterations
-        "incoming": lambda: any(out.glob("state/*incoming*")),  # while a state is being written
+        "incoming": lambda: any(out.glob(f"state/{TEMPORARY}*")),  # while a state is being written
         "metrics": lambda: (out / "metrics.jsonl").exists(),  # after the log, before the state
     }[moment]
     process = subprocess.Popen(command(trained / "config.yaml", "flow_pro", out), stdout=subprocess.DEVNULL)

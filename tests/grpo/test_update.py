@@ -48,11 +48,12 @@ def test_the_updates_of_an_iteration_train_on_all_samples_once(make, monkeypatch
     samples, seen = moved(trainer), []
     monkeypatch.setattr(trainer, "_on_policy", lambda statistics: True)
     monkeypatch.setattr(
-        trainer, "_backward", lambda samples, rows, step, *_: seen.append((rows.start, rows.stop, step))
+        trainer, "_backward", lambda samples, pairs, *_: seen.append((pairs.rows.tolist(), pairs.steps.tolist()))
     )
     monkeypatch.setattr(trainer.optimizer, "step", lambda: seen.append("update"))
     trainer._update(samples)
-    assert seen == [(0, 2, 0), (0, 2, 1), "update", (2, 4, 0), (2, 4, 1), "update"]
+    first, second = ([([start, start + 1], [step] * 2) for step in (0, 1)] for start in (0, 2))
+    assert seen == [*first, "update", *second, "update"]
 
 
 def test_an_update_clips_its_own_gradient_and_leaves_none(make, monkeypatch):
@@ -134,10 +135,7 @@ def test_a_rollout_is_that_of_the_configured_group(make):
 
 
 def test_batches_that_do_not_divide_name_the_number(make):
-    run = make().run  # 2 prompts, 2 updates, 2 survivors, micro-batches of 2
+    run = make().run  # 2 prompts, 2 updates
     check_batches(run, 1)
     with pytest.raises(UserError, match=r"multiple of ranks x updates_per_iteration \(2 x 2\)"):
         check_batches(run, 2)
-    check_batches(run.model_copy(update={"micro_batch": 1}), 1)
-    with pytest.raises(UserError, match=r"micro_batch \(3\) must divide the 2 samples"):
-        check_batches(run.model_copy(update={"micro_batch": 3}), 1)

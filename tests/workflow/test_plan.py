@@ -146,7 +146,7 @@ def set_key(path: str, value):
         ("runs.progrpo_flash_sd35m.iterations", 5, set()),
         ("prompt_sets.train.limit", 7, {"train"}),
         ("prompt_sets.test_flow.limit", 7, {"generate"}),
-        ("prompt_sets.hpsv2.limit", 20, set()),  # as it is
+        ("prompt_sets.hpsv2.limit", 21, set()),  # as it is
         ("evaluations.test_flow.sampling.flow.steps", 4, {"generate"}),
         ("evaluations.test_flow.sampling.diffusion.steps", 4, set()),
         ("evaluations.test_flow.scorers", ["pickscore"], {"evaluate"}),

@@ -29,7 +29,7 @@ rule train:
         settings=PLAN.train_settings,
         launch=PLAN.launch,
     shell:
-        "bash workflow/scripts/launch.sh {params.launch}"
+        "bash workflow/scripts/launch.sh {params.launch:q}"
         " progrpo train --config {params.config:q} --run {wildcards.run:q}"
         " --seed {wildcards.seed:q} --out {params.folder:q}"
         " --if-changed begin-anew --wait-for-lock --fingerprint {params.code:q}"

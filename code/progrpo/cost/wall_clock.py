@@ -57,6 +57,7 @@ def timed_run(run: Run, prompts: int, micro_batch: int, sampling_batch: int | No
         "updates_per_iteration": 1,
         "micro_batch": micro_batch,
         "sampling_batch": sampling_batch,
+        "speed": run.speed.model_dump() | {"text_cache": None},  # random texts of one model are no texts of another
         "iterations": 1,
         "gradient_checkpointing": False,
     }

@@ -61,5 +61,14 @@ def encoder_hash(backbone: Backbone) -> str:
         for file in files
         if file.parent.name.startswith(("text_encoder", "tokenizer"))
     ]
-    text = json.dumps([str(root.resolve()), stats, model.precision, model.max_sequence_length, backbone.device.type])
+    text = json.dumps(
+        [
+            type(backbone).__name__,
+            str(root.resolve()),
+            stats,
+            model.precision,
+            model.max_sequence_length,
+            backbone.device.type,
+        ]
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:16]

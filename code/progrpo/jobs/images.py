@@ -16,7 +16,7 @@ from progrpo.files import read_jsonl, sha256, write_atomic, write_jsonl
 from progrpo.grpo.backbone import Backbone
 from progrpo.grpo.rollout import TrajectoryNoise, in_batches
 from progrpo.grpo.samplers import StepTable, step_mean, step_sample
-from progrpo.safe_names import file_name
+from progrpo.safe_names import file_name, path_inside
 
 INDEX = "prompts.jsonl"
 
@@ -101,12 +101,17 @@ def spoilt_images(folder: Path) -> set[str]:
     """Names of the images of a complete set that are not those that were made, by their recorded SHA-256."""
     if not (folder / INDEX).is_file():
         return set()
-    recorded = {line.get("image"): line.get("sha256") for _, line in read_jsonl(folder / INDEX)}
-    return {
-        name
-        for name, digest in recorded.items()
-        if isinstance(name, str) and digest and (folder / name).is_file() and sha256(folder / name) != digest
-    }
+    spoilt = set()
+    for _, line in read_jsonl(folder / INDEX):
+        name, digest = line.get("image"), line.get("sha256")
+        if isinstance(name, str) and isinstance(digest, str):
+            try:
+                path = path_inside(folder, name)
+            except ValueError as error:
+                raise UserError(f"{folder / INDEX}: {error}; generate the images again") from None
+            if path.is_file() and sha256(path) != digest:
+                spoilt.add(name)
+    return spoilt
 
 
 def require_generated(folder: Path) -> None:

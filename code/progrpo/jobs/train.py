@@ -43,25 +43,26 @@ def train_run(
         raise UserError(f"models.{run.model}.precision: fp16 training needs a GPU; use fp32 or bf16 on a CPU")
     folder = Folder(out, OWNS)
     ranks = Ranks(device)
+    identity = ranks.first(lambda: of_training(config, name, seed))  # before anything is written
     ranks.enter(folder, start.wait_for_lock)
     try:
-        if ranks.first(lambda: _complete(folder, config, name, seed, start)):
+        if ranks.first(lambda: _complete(folder, run, identity, start)):
             return _leave(ranks.several, 0)
         return _train(config, run, seed, out, device)
     finally:
         folder.release()
 
 
-def _complete(folder: Folder, config: Config, name: str, seed: int, start: Start) -> bool:
+def _complete(folder: Folder, run: Run, identity: dict[str, Any], start: Start) -> bool:
     """Claim the folder for this training; whether it holds its weights, whole."""
-    folder.claim(of_training(config, name, seed), start)
+    folder.claim(identity, start)
     final = folder.path / "final"
     if not final.is_dir():
         return False
     if spoilt := spoilt_file(final):
         print(f"{spoilt}; going on from the last state to publish again", flush=True)
         return False
-    print(f"{folder.path}: already trained, {config.runs[name].iterations} iterations; delete the folder to train anew")
+    print(f"{folder.path}: already trained, {run.iterations} iterations; delete the folder to train anew")
     return True
 
 

@@ -177,14 +177,14 @@ class Plan:
         """Number of nodes of a training."""
         return self.config.runs[wildcards.run].hardware.nodes
 
-    def launch(self, wildcards, output) -> str:
+    def launch(self, wildcards, output) -> list[int]:
         """Nodes and GPUs per node, for the launcher.
 
         It takes `output`, without need, because Snakemake runs a job again when a parameter changes, but not for one that follows
         from the output: on how many GPUs a run is trained is no reason to train it again.
         """
         hardware = self.config.runs[wildcards.run].hardware
-        return f"{hardware.nodes} {hardware.gpus}"
+        return [hardware.nodes, hardware.gpus]
 
     # Images and their scores; `sets` are the prompt sets of one of the evaluation jobs
 
