@@ -26,6 +26,7 @@ COMMANDS = (
     "bench",
     "analyse",
     "figures",
+    "doctor",
 )
 
 
