@@ -13,7 +13,6 @@ from progrpo.cli import main
 from progrpo.weights.manifest import RECORD, packaged_manifest
 from progrpo.workflow import machine, readiness, sources
 
-
 DEVICE = machine.device  # as it is, where the fixture below gives the tests another
 
 
@@ -65,6 +64,16 @@ def test_a_machine_that_cannot_run_smoke_has_exit_status_1(here, capsys):
     page = capsys.readouterr().out
     assert "tier smoke cannot run now:" in page
     assert "models.sd14: results/miniature/sd14 is not there" in page
+
+
+def test_a_remote_that_lacks_one_file_restores_nothing(here, monkeypatch):
+    listing = machine._object(machine.read_yaml(machine.POINTER)["outs"][0]["md5"])
+    assert machine.miniature()["restorable"]
+    monkeypatch.setattr(machine, "OBJECTS", here / "objects")
+    copied = machine.OBJECTS / listing.parent.name / listing.name
+    copied.parent.mkdir(parents=True)
+    shutil.copy(listing, copied)
+    assert not machine.miniature()["restorable"]
 
 
 def test_no_checkout_is_one_line(here, monkeypatch, capsys):
