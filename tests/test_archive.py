@@ -1,4 +1,4 @@
-"""What an archive reads - CITATION.cff, codemeta.json, CHANGELOG.md, the third-party page, the Dockerfile - says what the project says."""
+"""What an archive reads (CITATION.cff, codemeta.json, CHANGELOG.md, third-party page, Dockerfile) says what the project says."""
 
 import importlib.util
 import json
