@@ -2,8 +2,12 @@
 
 import subprocess
 import sys
+import tomllib
 
 import pytest
+
+from checkout import ROOT
+from progrpo.cli import main
 
 SCRIPT = """
 import sys
@@ -29,3 +33,17 @@ def test_a_mistake_is_one_line_without_torch(mistake):
     assert done.returncode == 2, done.stderr
     assert expected in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_version_is_that_of_the_project(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert capsys.readouterr().out == f"progrpo {version}\n"
+
+
+def test_the_package_is_imported_without_its_libraries():
+    code = "import sys; before = set(sys.modules); import progrpo; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["progrpo"]

@@ -26,6 +26,7 @@ COMMANDS = (
     "bench",
     "analyse",
     "figures",
+    "doctor",
 )
 
 
@@ -37,6 +38,20 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, one_line(f"{self.prog}: error: {message}; see {self.prog} --help"))
 
 
+class Version(argparse.Action):
+    """`--version`; the package's metadata are read only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_) -> None:
+        """Print the installed version and leave."""
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"progrpo {version('progrpo')}")
+        except PackageNotFoundError:
+            parser.error("not installed: `make install`")
+        parser.exit()
+
+
 def one_line(message: str) -> str:
     """A message, whatever names and texts it quotes, as one printable line."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in message)[:2000] + "\n"
@@ -45,6 +60,7 @@ def one_line(message: str) -> str:
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line; each command module adds its own parser and names its `run` function."""
     parser = Parser(prog="progrpo", description="Pro-GRPO: train, generate, evaluate, analyse, tabulate.")
+    parser.add_argument("--version", action=Version, nargs=0, help="print the version and leave")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         importlib.import_module(f"progrpo.commands.{name}").add_parser(commands)

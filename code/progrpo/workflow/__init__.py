@@ -1,1 +1,1 @@
-"""What the Snakefile asks: which jobs a tier has, what each reads, and which code its result depends on."""
+"""What the Snakefile asks (the jobs of a tier, what each reads, the code it depends on), and what this machine can run."""
