@@ -1,0 +1,1 @@
+from progrpo.grpo.ovf_group import optimal_variance_filter as optimal_variance_filter

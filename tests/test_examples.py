@@ -1,0 +1,71 @@
+"""Every script of `examples/` runs, on untrained models where it needs any, and stays short; README names each."""
+
+import itertools
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import progrpo
+from checkout import ROOT
+
+EXAMPLES = ROOT / "examples"
+
+
+def run_example(name: str, *arguments: str | Path) -> dict:
+    """Run a script as `python examples/NAME ARGUMENTS` would, in this process; its variables."""
+    before, sys.argv = sys.argv, [name, *map(str, arguments)]
+    try:
+        return runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    finally:
+        sys.argv = before
+
+
+# ---------------------------------------------------------------- the package's own names
+
+
+def test_importing_the_package_imports_no_library():
+    code = "import sys, progrpo; sys.exit(bool({'torch', 'numpy', 'diffusers', 'pydantic'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "code")}).returncode == 0
+
+
+def test_every_public_name_exists_and_has_a_type():
+    stub = (ROOT / "code" / "progrpo" / "__init__.pyi").read_text()
+    assert progrpo.__all__
+    for name in progrpo.__all__:
+        assert callable(getattr(progrpo, name))
+        assert f" as {name}\n" in stub
+    assert stub.count(" as ") == len(progrpo.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = progrpo.nothing
+
+
+# ---------------------------------------------------------------- optimal variance filtering
+
+
+def test_the_kept_rewards_vary_most():
+    found = run_example("filter_rewards.py")
+    rewards, kept = found["rewards"], found["kept"]
+    best = max(np.var([rewards[k] for k in subset]) for subset in itertools.combinations(range(len(rewards)), 4))
+    assert np.var([rewards[k] for k in kept]) == pytest.approx(best)
+
+
+def test_lists_arrays_and_tensors_give_the_same_indices():
+    rewards = np.random.default_rng(0).normal(size=12)
+    expected = progrpo.optimal_variance_filter(rewards.tolist(), 5)
+    assert expected == sorted(set(expected))
+    assert len(expected) == 5
+    reversed_twice = rewards[::-1].copy()[::-1]  # of negative stride, which torch cannot share
+    tensor = torch.tensor(rewards, requires_grad=True)
+    for same in (tuple(rewards), rewards, reversed_twice, tensor, list(tensor.detach())):
+        assert progrpo.optimal_variance_filter(same, 5) == expected
+
+
+@pytest.mark.parametrize("rewards", [[[1.0, 2.0], [3.0, 4.0]], torch.tensor(1.0), [1.0, float("nan")], []])
+def test_what_is_no_group_of_rewards_is_refused(rewards):
+    with pytest.raises((ValueError, TypeError)):
+        progrpo.optimal_variance_filter(rewards, 1)
