@@ -11,7 +11,9 @@ import pytest
 import torch
 
 import progrpo
+import tiny
 from checkout import ROOT
+from progrpo.errors import UserError
 
 EXAMPLES = ROOT / "examples"
 
@@ -69,3 +71,49 @@ def test_lists_arrays_and_tensors_give_the_same_indices():
 def test_what_is_no_group_of_rewards_is_refused(rewards):
     with pytest.raises((ValueError, TypeError)):
         progrpo.optimal_variance_filter(rewards, 1)
+
+
+# ---------------------------------------------------------------- pruned sampling
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    return tiny.make_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.mark.parametrize("model", ["sd35m", "sd14"])
+def test_a_loaded_pipeline_is_sampled_with_a_reward_of_ones_own(models, model):
+    found = run_example("sample_pruned.py", models / model, "a red circle", "a blue square")
+    pruned = found["found"]
+    assert pruned.images.shape[:3] == (2, 4, 3)
+    assert [(stage.step, tuple(stage.kept.shape)) for stage in pruned.stages] == [(3, (2, 6)), (5, (2, 4))]
+    again = found["redness"](pruned.images.flatten(0, 1), []).view(2, 4)
+    torch.testing.assert_close(again, pruned.rewards, rtol=1e-4, atol=1e-5)  # the images are those that were scored
+    second = pruned.stages[0].kept.gather(1, pruned.stages[1].kept)
+    assert torch.equal(second, pruned.trajectories)
+
+
+def test_pruning_changes_no_survivor(models):
+    found = run_example("sample_pruned.py", models / "sd35m")
+    everyone = progrpo.Group(size=8)
+    unpruned = progrpo.sample_pruned(found["pipeline"], ["a red circle"], found["redness"], everyone, found["sampling"])
+    kept = found["found"].trajectories[0]
+    torch.testing.assert_close(unpruned.images[0, kept], found["found"].images[0], rtol=0, atol=1e-5)
+
+
+def test_mistakes_of_pruned_sampling_are_one_line(models):
+    found = run_example("sample_pruned.py", models / "sd35m")
+    pipeline, sampling = found["pipeline"], found["sampling"]
+    late = progrpo.Group(size=4, pruning=(progrpo.Pruning(step=7, keep=2),))
+    two = progrpo.Group(size=2)
+    for arguments, message in (
+        ((pipeline, ["a"], found["redness"], late, sampling), "pruning step 7 lies beyond the 6 denoising steps"),
+        (
+            (object(), ["a"], found["redness"], two, sampling),
+            "object: not supported; load a StableDiffusion3Pipeline or",
+        ),
+        ((pipeline, ["a"], lambda images, prompts: [0.0], two, sampling), r"returned \(1,\) for 2 images"),
+        ((pipeline, ["a"], lambda images, prompts: [0.0, float("nan")], two, sampling), "'a' is not finite"),
+    ):
+        with pytest.raises(UserError, match=message):
+            progrpo.sample_pruned(*arguments)

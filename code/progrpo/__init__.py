@@ -7,6 +7,10 @@ import importlib
 
 _PUBLIC = {  # as text, so that what a job's result depends on stays what the job imports; __init__.pyi has the types
     "optimal_variance_filter": "progrpo.grpo.ovf_group",
+    "sample_pruned": "progrpo.grpo.pruned_sampling",
+    "Group": "progrpo.config",
+    "Pruning": "progrpo.config",
+    "Sampling": "progrpo.config",
 }
 __all__ = list(_PUBLIC)
 

@@ -1,1 +1,5 @@
+from progrpo.config import Group as Group
+from progrpo.config import Pruning as Pruning
+from progrpo.config import Sampling as Sampling
 from progrpo.grpo.ovf_group import optimal_variance_filter as optimal_variance_filter
+from progrpo.grpo.pruned_sampling import sample_pruned as sample_pruned
