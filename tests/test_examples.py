@@ -9,11 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 
 import progrpo
 import tiny
 from checkout import ROOT
 from progrpo.errors import UserError
+from progrpo.grpo.pruned_sampling import backbone_of
+from progrpo.grpo.tuning import load_trained
+from progrpo.identity import hash_results, spoilt_file
 
 EXAMPLES = ROOT / "examples"
 
@@ -117,3 +121,52 @@ def test_mistakes_of_pruned_sampling_are_one_line(models):
     ):
         with pytest.raises(UserError, match=message):
             progrpo.sample_pruned(*arguments)
+
+
+# ---------------------------------------------------------------- training
+
+
+def denoised(backbone) -> torch.Tensor:
+    """One model output for a fixed latent, which depends on the trained weights."""
+    x = torch.randn(1, *backbone.latent_shape, generator=torch.Generator().manual_seed(0))
+    return backbone.predict(x, torch.tensor(500.0), backbone.encode(["a red circle"]), 2.0)
+
+
+def blueness(images, prompts):
+    return images[:, 2].mean((1, 2))
+
+
+@pytest.mark.parametrize(("model", "run"), [("sd35m", "flow_pro"), ("sd14", "diffusion")])
+def test_a_loaded_pipeline_is_trained_on_a_reward_of_ones_own(models, tmp_path, model, run, capsys):
+    out = tmp_path / "run"
+    found = run_example(
+        "train_own_reward.py", models / model, tiny.write_config(tmp_path / "tiny.yaml", models), run, out
+    )
+    assert spoilt_file(found["final"]) is None
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == found["run"].iterations
+
+    fresh = DiffusionPipeline.from_pretrained(models / model)
+    untrained = denoised(backbone_of(fresh))
+    load_trained(backbone_of(fresh), found["final"])
+    trained = denoised(backbone_of(fresh))
+    assert not torch.equal(trained, untrained)
+    torch.testing.assert_close(trained, denoised(backbone_of(found["pipeline"])), rtol=0, atol=1e-5)
+
+    made = hash_results(out)
+    reward, prompts, settings = found["redness"], found["PROMPTS"], found["run"]
+    with pytest.raises(UserError, match="begun with something else: prompts: "):
+        progrpo.train_pipeline(fresh, reward, ["a red circle"], settings, out)
+    with pytest.raises(UserError, match="begun with something else: reward: redness is not blueness"):
+        progrpo.train_pipeline(fresh, blueness, prompts, settings, out)
+    assert progrpo.train_pipeline(fresh, reward, prompts, settings, out) == found["final"]
+    assert "already trained" in capsys.readouterr().out
+    assert {**hash_results(out), "lock": None} == {**made, "lock": None}
+
+
+def test_all_weights_are_trained_in_float32_only(models, tmp_path):
+    config = tiny.write_config(tmp_path / "tiny.yaml", models)
+    pipeline = DiffusionPipeline.from_pretrained(models / "sd14", dtype=torch.bfloat16)
+    run = progrpo.load_config(config).get_run("diffusion")
+    with pytest.raises(UserError, match="must be loaded in float32"):
+        progrpo.train_pipeline(pipeline, lambda images, prompts: images.mean((1, 2, 3)), ["a"], run, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -86,7 +86,7 @@ def backbone_of(pipeline: DiffusionPipeline) -> Backbone:
     t5 = getattr(pipeline, "tokenizer_3", None)
     settings = {
         "family": family,
-        "path": getattr(pipeline, "name_or_path", None) or "pipeline",
+        "path": str(getattr(pipeline, "name_or_path", None) or "pipeline"),
         "resolution": denoiser.config.sample_size * pipeline.vae_scale_factor,
         "precision": precisions[denoiser.dtype],
         "max_sequence_length": min(T5_TOKENS, t5.model_max_length) if t5 else T5_TOKENS,
