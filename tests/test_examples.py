@@ -1,6 +1,7 @@
 """Every script of `examples/` runs, on untrained models where it needs any, and stays short; README names each."""
 
 import itertools
+import json
 import runpy
 import subprocess
 import sys
@@ -9,15 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from diffusers import DiffusionPipeline
 
 import progrpo
 import tiny
 from checkout import ROOT
+from progrpo.cli import main
 from progrpo.errors import UserError
+from progrpo.grpo.ovf import check_kept
 from progrpo.grpo.pruned_sampling import backbone_of
 from progrpo.grpo.tuning import load_trained
 from progrpo.identity import hash_results, spoilt_file
+from progrpo.typed import read_yaml
 
 EXAMPLES = ROOT / "examples"
 
@@ -170,3 +175,44 @@ def test_all_weights_are_trained_in_float32_only(models, tmp_path):
     with pytest.raises(UserError, match="must be loaded in float32"):
         progrpo.train_pipeline(pipeline, lambda images, prompts: images.mean((1, 2, 3)), ["a"], run, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------------- names in YAML
+
+
+def test_a_tier_names_a_reward_and_a_rule_of_ones_own(models, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    config = tiny.write_config(tmp_path / "tiny.yaml", models, flow_pro={**tiny.FLOW, "iterations": 1})
+    config.write_text(yaml.safe_dump(merged(read_yaml(config), read_yaml(EXAMPLES / "own_pieces.yaml"))))
+    assert main(["train", "--config", str(config), "--run", "flow_pro", "--out", str(tmp_path / "run")]) == 0
+    record = json.loads((tmp_path / "run" / "begun.json").read_text())["identity"]
+    assert list(record["reward"]) == ["redness"]
+    assert record["group"]["rule"] == "own_pieces:best_and_random"
+    assert spoilt_file(tmp_path / "run" / "final") is None
+
+
+def merged(before: dict, after: dict) -> dict:
+    """Two nested dicts as one; a scorer's weights are replaced as a whole."""
+    nested = {
+        k: merged(before[k], v) for k, v in after.items() if isinstance(v, dict) and k in before and k != "reward"
+    }
+    return {**before, **after, **nested}
+
+
+def test_the_rule_keeps_the_best_and_repeats_itself():
+    rule = runpy.run_path(str(EXAMPLES / "own_pieces.py"))["best_and_random"]
+    rewards = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    kept = rule(rewards, 3, range(5))
+    check_kept(kept, rewards, 3)
+    assert (kept == rewards.argmax(dim=1, keepdim=True)).any(dim=1).all()
+    assert torch.equal(kept, rule(rewards, 3, range(5)))
+
+
+# ---------------------------------------------------------------- the examples as a whole
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.*")), ids=lambda file: file.name)
+def test_an_example_is_short_run_here_and_named_in_readme(file):
+    assert len(file.read_text().splitlines()) <= 20
+    assert f'"{file.name}"' in Path(__file__).read_text()
+    assert f"(examples/{file.name})" in (ROOT / "README.md").read_text()
