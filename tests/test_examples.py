@@ -1,5 +1,6 @@
 """Every script of `examples/` runs, on untrained models where it needs any, and stays short; README names each."""
 
+import ast
 import itertools
 import json
 import runpy
@@ -19,9 +20,9 @@ from checkout import ROOT
 from progrpo.cli import main
 from progrpo.errors import UserError
 from progrpo.grpo.ovf import check_kept
-from progrpo.grpo.pruned_sampling import backbone_of
 from progrpo.grpo.tuning import load_trained
 from progrpo.identity import hash_results, spoilt_file
+from progrpo.pieces.pruned_sampling import backbone_of
 from progrpo.typed import read_yaml
 
 EXAMPLES = ROOT / "examples"
@@ -53,6 +54,15 @@ def test_every_public_name_exists_and_has_a_type():
     assert stub.count(" as ") == len(progrpo.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = progrpo.nothing
+
+
+def test_no_module_inside_uses_the_public_names():
+    """They are imported by a string, which hides from the workflow on what code a result depends."""
+    for path in (ROOT / "code" / "progrpo").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "progrpo":
+                assert not {alias.name for alias in node.names} & set(progrpo.__all__), path
+            assert not (isinstance(node, ast.Attribute) and ast.unparse(node.value) == "progrpo"), path
 
 
 # ---------------------------------------------------------------- optimal variance filtering

@@ -6,9 +6,9 @@ The pieces for use elsewhere are names of this package, loaded when they are ask
 import importlib
 
 _PUBLIC = {  # as text, so that what a job's result depends on stays what the job imports; __init__.pyi has the types
-    "optimal_variance_filter": "progrpo.grpo.ovf_group",
-    "sample_pruned": "progrpo.grpo.pruned_sampling",
-    "train_pipeline": "progrpo.jobs.train_pipeline",
+    "optimal_variance_filter": "progrpo.pieces.filtering",
+    "sample_pruned": "progrpo.pieces.pruned_sampling",
+    "train_pipeline": "progrpo.pieces.train_pipeline",
     "load_config": "progrpo.config",
     "Group": "progrpo.config",
     "Pruning": "progrpo.config",

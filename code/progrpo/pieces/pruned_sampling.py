@@ -15,7 +15,7 @@ from progrpo.errors import UserError
 from progrpo.grpo.backbone import FAMILIES, Backbone
 from progrpo.grpo.rollout import Policy, Stage, TrajectoryNoise, expand_and_prune, in_batches
 from progrpo.grpo.trainer import plan_of
-from progrpo.rewards.function import FunctionScorer, RewardFunction
+from progrpo.pieces.function_scorer import FunctionScorer, RewardFunction
 
 T5_TOKENS = 128  # as Flow-GRPO trains SD3.5-M
 
