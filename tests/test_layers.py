@@ -14,7 +14,7 @@ LAYERS = (  # a package imports from the layers below its own, and never from a 
     {"rewards"},
     {"benchmarks", "grpo"},
     {"cost", "jobs", "miniature", "weights"},
-    {"analysis"},
+    {"analysis", "pieces"},
     {"report", "workflow"},
     {"commands"},
     {"cli"},

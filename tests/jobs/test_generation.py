@@ -77,6 +77,32 @@ def test_an_image_depends_on_the_seed_but_not_on_the_batch(world, tmp_path):
         assert np.abs(pixels(tmp_path / "seed" / name) - pixels(images / name)).max() > 10
 
 
+def test_one_prompt_gives_the_image_that_a_set_of_it_begins_with(world, tmp_path, capsys):
+    config, images = world
+    first = list_images(images / "test")[0]
+    out = tmp_path / "new" / "one.png"
+    assert generate(config, out, "--prompt", first.prompt) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(out)
+    assert np.abs(pixels(out) - pixels(first.path)).max() <= 1  # sums of another batch round otherwise
+    assert generate(config, out, "--prompt", first.prompt, "--seed", "1") == 0
+    assert np.abs(pixels(out) - pixels(first.path)).max() > 10
+    assert [path.name for path in out.parent.iterdir()] == ["one.png"]
+
+
+def test_one_prompt_with_a_runs_weights_needs_those_that_were_published(world, tmp_path, capsys):
+    config, _ = world
+    (tmp_path / "final").mkdir()
+    asked = ["generate", "--config", str(config), "--run", "flow_pro", "--prompt", "a red circle"]
+    for more, message in (
+        (["--out", "one.png"], "--run flow_pro: give --weights RUN/final"),
+        (["--out", "one.gif", "--weights", str(tmp_path / "final")], "--out one.gif: name a .png or .jpg"),
+        (["--out", "one.png", "--weights", str(tmp_path / "final")], "no provenance.json of a finished training"),
+    ):
+        assert main([*asked, *more]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+
+
 @pytest.mark.parametrize(
     ("layout", "count", "names"),
     [

@@ -113,4 +113,4 @@ def test_nothing_else_is_imported_by_a_string():
         names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
         if names & {"import_module", "__import__", "run_module", "spec_from_file_location"}:
             places.add(str(path.relative_to(ROOT / "code/progrpo")))
-    assert places == {"cli.py", "plugins.py"}
+    assert places == {"__init__.py", "cli.py", "plugins.py"}  # nothing inside uses the first: test_examples.py

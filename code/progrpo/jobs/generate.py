@@ -3,14 +3,15 @@
 from contextlib import ExitStack
 from pathlib import Path
 
+from progrpo.benchmarks.prompt_sets import PromptRecord
 from progrpo.config import Config
 from progrpo.devices import choose_device
 from progrpo.errors import UserError
 from progrpo.grpo.backbone import Backbone, load_backbone
 from progrpo.grpo.tuning import load_trained
 from progrpo.identity import REFUSE, Folder, Start
-from progrpo.jobs.images import generate_set, image_tasks
-from progrpo.jobs.ingredients import of_images
+from progrpo.jobs.images import ImageTask, generate_set, image_tasks, sample_images, save_image
+from progrpo.jobs.ingredients import of_images, trained_weights
 from progrpo.jobs.loading import prompts_of, require_sets
 from progrpo.names import is_base, model_of, prompt_sets_of
 
@@ -26,11 +27,7 @@ def generate_images(
     start: Start = REFUSE,
 ) -> None:
     """Make the missing images of a run (with `weights`) or of a base model (without) in `out/<prompt set>/`."""
-    model = model_of(config, name)
-    if (weights is None) != is_base(name):
-        raise UserError(
-            f"--run {name}: " + ("give --weights RUN/final" if weights is None else "a base model takes no --weights")
-        )
+    model = _checked_model(config, name, weights)
     chosen = sets or prompt_sets_of(config, name)
     require_sets(config, chosen)
     identities = {prompts: of_images(config, model, prompts, seed, weights) for prompts in chosen}
@@ -39,11 +36,50 @@ def generate_images(
             folder = Folder(out / prompts, ("*",))
             held.enter_context(folder.held(start.wait_for_lock))
             folder.claim(identity, start)
-        backbone = load_backbone(config.models[model], choose_device(device_name))
-        if weights is not None:
-            load_trained(backbone, weights)
+        backbone = _load(config, model, weights, device_name)
         for prompts in chosen:
             _generate_prompt_set(config, backbone, prompts, seed, out / prompts)
+
+
+def generate_image(
+    config: Config, name: str, prompt: str, seed: int, weights: Path | None, out: Path, device_name: str
+) -> None:
+    """Make one image of a text, as the first image of a set of that one prompt would be, sampled as for the first set of the run's.
+
+    The file is written anew at each call: it is for looking at, and no evaluation reads it. UserError: a file of another kind, weights
+    that are not those a training published.
+    """
+    model = _checked_model(config, name, weights)
+    if out.suffix not in (".png", ".jpg"):
+        raise UserError(f"--out {out}: name a .png or .jpg for the image of --prompt")
+    sets = prompt_sets_of(config, name)
+    if not sets:
+        raise UserError(
+            f"--run {name}: is evaluated on no prompt set, so that no sampling is configured for its images"
+        )
+    if weights is not None:
+        trained_weights(weights)
+    backbone = _load(config, model, weights, device_name)
+    sampling = config.evaluations[sets[0]].sampling[backbone.model.family]
+    tasks = [ImageTask(out.name, PromptRecord(prompt), 0, 0)]
+    save_image(out, sample_images(backbone, backbone.table(sampling), tasks, sampling, seed, batch=1)[0])
+    print(out)
+
+
+def _checked_model(config: Config, name: str, weights: Path | None) -> str:
+    model = model_of(config, name)
+    if (weights is None) != is_base(name):
+        raise UserError(
+            f"--run {name}: " + ("give --weights RUN/final" if weights is None else "a base model takes no --weights")
+        )
+    return model
+
+
+def _load(config: Config, model: str, weights: Path | None, device_name: str) -> Backbone:
+    backbone = load_backbone(config.models[model], choose_device(device_name))
+    if weights is not None:
+        load_trained(backbone, weights)
+    return backbone
 
 
 def _generate_prompt_set(config: Config, backbone: Backbone, prompts: str, seed: int, folder: Path) -> None:

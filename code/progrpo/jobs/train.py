@@ -46,14 +46,14 @@ def train_run(
     identity = ranks.first(lambda: of_training(config, name, seed))  # before anything is written
     ranks.enter(folder, start.wait_for_lock)
     try:
-        if ranks.first(lambda: _complete(folder, run, identity, start)):
+        if ranks.first(lambda: is_complete(folder, run, identity, start)):
             return _leave(ranks.several, 0)
         return _train(config, run, seed, out, device)
     finally:
         folder.release()
 
 
-def _complete(folder: Folder, run: Run, identity: dict[str, Any], start: Start) -> bool:
+def is_complete(folder: Folder, run: Run, identity: dict[str, Any], start: Start) -> bool:
     """Claim the folder for this training; whether it holds its weights, whole."""
     folder.claim(identity, start)
     final = folder.path / "final"
@@ -76,7 +76,7 @@ def _train(config: Config, run: Run, seed: int, out: Path, device: torch.device)
         print(f"{out}: stopped in iteration {trainer.iteration + 1}; the same command goes on", flush=True)
         return _leave(trainer.accelerator.num_processes > 1, STOPPED_BY_SIGNAL)
     if trainer.accelerator.is_main_process:
-        _publish(trainer, run, seed, out)
+        publish(trainer, run, seed, out)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
     return _leave(trainer.accelerator.num_processes > 1, 0)
@@ -143,7 +143,7 @@ def load_reward(config: Config, run: Run, device) -> WeightedSum:
     return WeightedSum({name: scorer_of(config.scorers[name], device) for name in run.reward}, run.reward)
 
 
-def _publish(trainer: Trainer, run: Run, seed: int, out: Path) -> None:
+def publish(trainer: Trainer, run: Run, seed: int, out: Path) -> None:
     """Write `final/` whole: into a temporary folder first, then by one rename."""
     incoming, final = out / "final.incoming", out / "final"
     shutil.rmtree(incoming, ignore_errors=True)

@@ -1,0 +1,94 @@
+"""Expand and prune with a pipeline that is loaded already, outside of any training.
+
+Shape letters: P prompts, K survivors per prompt, H x W pixels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+from progrpo.config import Group, Model, Sampling
+from progrpo.devices import DTYPES
+from progrpo.errors import UserError
+from progrpo.grpo.backbone import FAMILIES, Backbone
+from progrpo.grpo.rollout import Policy, Stage, TrajectoryNoise, expand_and_prune, in_batches
+from progrpo.grpo.trainer import plan_of
+from progrpo.pieces.function_scorer import FunctionScorer, RewardFunction
+
+T5_TOKENS = 128  # as Flow-GRPO trains SD3.5-M
+
+
+@dataclass(frozen=True)
+class PrunedGroups:
+    """The survivors of P prompts: images (P, K, 3, H, W) in [0, 1], terminal rewards (P, K), their numbers (P, K) among the
+    trajectories started, and the stages: the step, the rewards, and who was kept, of each selection.
+    """
+
+    images: Tensor
+    rewards: Tensor
+    trajectories: Tensor
+    stages: list[Stage]
+
+
+def sample_pruned(
+    pipeline: DiffusionPipeline,
+    prompts: list[str],
+    reward: RewardFunction,
+    group: Group,
+    sampling: Sampling,
+    seed: int = 0,
+    batch: int = 8,
+) -> PrunedGroups:
+    """Sample a group of trajectories for each of P prompts and prune it on the rewards of its one-step previews; paper, section 4.3.
+
+    reward(images (b, 3, H, W) in [0, 1], b prompts) gives b numbers, for at most `batch` images, as many as a model call has rows.
+    The pipeline is used as `backbone_of` says. UserError: a pipeline of another kind, a pruning step beyond the last, a reward that
+    is no finite number.
+    """
+    if group.pruning and group.pruning[-1].step > sampling.steps:
+        raise UserError(f"pruning step {group.pruning[-1].step} lies beyond the {sampling.steps} denoising steps")
+    backbone = backbone_of(pipeline)
+    scorer = FunctionScorer(reward, backbone.device, batch)
+    table, text = backbone.table(sampling), backbone.encode(prompts)
+    noise = TrajectoryNoise(seed, 0, list(range(len(prompts))), backbone.latent_shape, sampling.shared_initial_noise)
+
+    def predict(x: Tensor, step: int, prompt: Tensor) -> Tensor:
+        return backbone.predict(x, table.timesteps[step], text.rows(prompt), sampling.guidance_scale)
+
+    def score(images: Tensor, prompt: Tensor) -> Tensor:
+        return scorer.score(images, [prompts[k] for k in prompt.tolist()])
+
+    rollout = expand_and_prune(Policy(predict, backbone.decode, score), table, plan_of(group), noise, batch)
+    final = rollout.states[:, -1]
+    images = torch.cat([backbone.decode(x)[: rows.stop - rows.start] for rows, (x,) in in_batches(batch, final)])
+    images = images.unflatten(0, tuple(rollout.rewards.shape))
+    return PrunedGroups(images, rollout.rewards, rollout.trajectories, rollout.stages)
+
+
+def backbone_of(pipeline: DiffusionPipeline) -> Backbone:
+    """A loaded Stable Diffusion 1 or 3 pipeline taken apart, on its device, in its denoiser's precision and resolution.
+
+    Its networks are frozen in place, and its decoder becomes float32. UserError for a pipeline of another kind.
+    """
+    family = next((name for name, (_, kind) in FAMILIES.items() if isinstance(pipeline, kind)), None)
+    if family is None:
+        known = " or ".join(kind.__name__ for _, kind in FAMILIES.values())
+        raise UserError(f"{type(pipeline).__name__}: not supported; load a {known}")
+    backbone_class = FAMILIES[family][0]
+    denoiser = getattr(pipeline, backbone_class.denoiser_name)
+    precisions = {dtype: name for name, dtype in DTYPES.items()}
+    if denoiser.dtype not in precisions:
+        raise UserError(
+            f"the pipeline's {backbone_class.denoiser_name} is {denoiser.dtype}; use one of {', '.join(DTYPES)}"
+        )
+    t5 = getattr(pipeline, "tokenizer_3", None)
+    settings = {
+        "family": family,
+        "path": str(getattr(pipeline, "name_or_path", None) or "pipeline"),
+        "resolution": denoiser.config.sample_size * pipeline.vae_scale_factor,
+        "precision": precisions[denoiser.dtype],
+        "max_sequence_length": min(T5_TOKENS, t5.model_max_length) if t5 else T5_TOKENS,
+    }
+    return backbone_class(pipeline, Model.model_validate(settings), pipeline.device)

@@ -1,0 +1,54 @@
+"""A training of a loaded pipeline with a reward function: no configuration file, the same folder in the end."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline
+
+from progrpo.config import Run
+from progrpo.errors import UserError
+from progrpo.grpo.backbone import Backbone
+from progrpo.grpo.trainer import Trainer
+from progrpo.identity import REFUSE, Folder
+from progrpo.jobs.ingredients import CUTS, LABELS
+from progrpo.jobs.train import OWNS, is_complete, publish
+from progrpo.pieces.function_scorer import FunctionScorer, RewardFunction
+from progrpo.pieces.pruned_sampling import backbone_of
+
+NOT_READ = {"reward"}  # of a run: the names of its scorers
+
+
+def train_pipeline(
+    pipeline: DiffusionPipeline, reward: RewardFunction, prompts: list[str], run: Run, out: Path | str, seed: int = 0
+) -> Path:
+    """Train a pipeline, just loaded, by GRPO on a reward as in `sample_pruned`; the folder `final/` of the trained weights in `out`.
+
+    The pipeline itself holds them too, when it was trained to the end in this call. `run` has the settings; its model, prompts and
+    reward are not read, nor its text cache. In one process; a stopped training (`Stopped`) goes on with the same call. UserError: a
+    pipeline of another kind; a folder begun with other settings, prompts or seed, or another name of reward or pipeline.
+    """
+    folder, backbone = Folder(Path(out), OWNS), backbone_of(pipeline)
+    if run.lora is None and backbone.dtype != torch.float32:
+        raise UserError("a pipeline whose weights are all trained must be loaded in float32; or give the run a `lora`")
+    scorer = FunctionScorer(reward, backbone.device)
+    run = run.model_copy(
+        update={"speed": run.speed.model_copy(update={"text_cache": None})}
+    )  # it would empty the pipeline
+    with folder.held(wait=False):
+        if not is_complete(folder, run, _identity(run, seed, backbone, scorer.name, prompts), REFUSE):
+            trainer = Trainer(run, seed, backbone, scorer, prompts, folder.path)
+            trainer.train()
+            publish(trainer, run, seed, folder.path)
+    return folder.path / "final"
+
+
+def _identity(run: Run, seed: int, backbone: Backbone, reward: str, prompts: list[str]) -> dict:
+    return {
+        **run.model_dump(mode="json", exclude=LABELS | CUTS | NOT_READ),
+        "seed": seed,
+        "pipeline": backbone.model.model_dump(mode="json"),
+        "prompts": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
+        "reward": reward,
+    }
