@@ -1,6 +1,7 @@
 """`progrpo plan`: what a tier costs before its first job is started."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,23 +51,61 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def require_fit(config: "Config", gpu_memory: float) -> None:
-    """UserError when a training does not fit in `gpu_memory` GB: how much each needs, and with which settings it would fit."""
+    """UserError when a job does not fit in `gpu_memory` GB: how much each needs, and with which settings it would fit."""
+    told = [*_training_advice(config, gpu_memory), *_sampling_advice(config, gpu_memory)]
+    if told:
+        raise UserError(f"--gpu-memory {gpu_memory:g}: too small (estimated) for {'; '.join(told)}")
+
+
+def _training_advice(config: "Config", gpu_memory: float) -> list[str]:
+    """Trainings that do not fit, those together that the same settings help."""
     from progrpo.cost import budget
 
-    cases: dict[str, list[str]] = {}
-    for name, section in config.runs.items():
-        model, scorers = config.models[section.model], [config.scorers[scorer] for scorer in section.reward]
-        network = budget.network_of(section.model, model)
-        need = budget.memory(section, model, scorers, network)["total"]
-        if need <= gpu_memory:
-            continue
-        settings, less = budget.remedy(section, model, scorers, network, gpu_memory)
-        verdict = "it would need" if less <= gpu_memory else "it would still need"
-        advice = f"with {' and '.join(settings)} {verdict} {less:.0f} GB" if settings else "no setting makes it smaller"
-        cases.setdefault(f"about {need:.0f} GB; {advice}", []).append(name)
-    if cases:
-        told = [f"{', '.join(names)}: {case}" for case, names in cases.items()]
-        raise UserError(f"--gpu-memory {gpu_memory:g}: too small (estimated): {'. '.join(told)}")
+    cases: dict[str, list[tuple[str, float, float]]] = {}
+    for name, run in config.runs.items():
+        model, scorers = config.models[run.model], [config.scorers[scorer] for scorer in run.reward]
+        network = budget.network_of(run.model, model)
+        need = budget.memory(run, model, scorers, network)["total"]
+        if need > gpu_memory:
+            settings, less = budget.remedy(run, model, scorers, network, gpu_memory)
+            advice = f"with {' and '.join(settings)}" if settings else "and no setting makes it smaller"
+            cases.setdefault(advice if less <= gpu_memory else f"{advice}, still too much", []).append(
+                (name, need, less)
+            )
+    told = []
+    for advice, runs in cases.items():
+        names, needs, smaller = zip(*runs, strict=True)
+        listed = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+        better = f"{_span(smaller)} {advice}" if smaller != needs else advice
+        told.append(f"{listed}: {_span(needs)} GB, {better}")
+    return told
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.0f}", f"{max(values):.0f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _sampling_advice(config: "Config", gpu_memory: float) -> list[str]:
+    """Evaluations and analyses whose images do not fit, and the batch that would."""
+    from progrpo.cost import budget
+    from progrpo.names import evaluated_names, model_of, prompt_sets_of
+
+    jobs = {}  # without repetition, in order
+    for name in evaluated_names(config):
+        model, full = model_of(config, name), name in config.runs and config.runs[name].lora is None
+        for prompts in prompt_sets_of(config, name):
+            jobs[f"images of {model}", model, config.evaluations[prompts].batch, 0, full] = None
+    for name, analysis in config.analyses.items():
+        jobs[name, analysis.model, analysis.batch, 1, False] = None
+    told = []
+    for job, model, batch, scorers, full in jobs:
+        section = config.models[model]
+        need = budget.sampling_memory(section, budget.network_of(model, section), batch, scorers, full)
+        if need > gpu_memory:
+            fits = budget.largest_batch(gpu_memory, need, batch)
+            told.append(f"{job}: {need:.0f} GB, {f'fits with batch: {fits}' if fits else 'too much with any batch'}")
+    return told
 
 
 def report(config: "Config", gpu_tflops: float, utilisation: float) -> dict[str, Any]:
@@ -85,7 +124,7 @@ def report(config: "Config", gpu_tflops: float, utilisation: float) -> dict[str,
         return budget.gpu_hours(tflop, gpu_tflops, utilisation)
 
     runs = {name: _run(config, name, networks, hours) for name in config.runs}
-    evaluations = _evaluations(config, networks, counts, hours)
+    evaluations = _evaluations(plan, networks, counts, hours)
     analyses = {
         name: hours(budget.analysis_tflop(section, budget.network_of(section.model, config.models[section.model])))
         for name, section in config.analyses.items()
@@ -158,15 +197,26 @@ def _run(config: "Config", name: str, networks: dict[str, "Network"], hours) -> 
     }
 
 
-def _evaluations(config: "Config", networks: dict, counts: dict, hours) -> dict[tuple[str, str], dict[str, float]]:
+def _sampled_seeds(plan: "Plan", name: str, prompts: str) -> int:
+    """How many of a model's seeds are sampled on a prompt set: all where images are scored, else those that a figure shows."""
+    from progrpo.names import seed_folder, seeds_of
+
+    if plan.scored([prompts]):
+        return len(seeds_of(plan.config, name))
+    folders = [f"/{seed_folder(name, seed)}/{prompts}/" for seed in seeds_of(plan.config, name)]
+    return sum(folder in listing for folder in folders for listing in plan.grid_listings())
+
+
+def _evaluations(plan: "Plan", networks: dict, counts: dict, hours) -> dict[tuple[str, str], dict[str, float]]:
     """{(model or run, prompt set): images and GPU-hours of all its seeds, hours of one}."""
     from progrpo.cost import budget
-    from progrpo.names import evaluated_names, model_of, prompt_sets_of, seeds_of
+    from progrpo.names import evaluated_names, model_of, prompt_sets_of
 
-    made = {}
+    config, made = plan.config, {}
     for name in evaluated_names(config):
-        model, seeds = model_of(config, name), len(seeds_of(config, name))
+        model = model_of(config, name)
         for prompts in prompt_sets_of(config, name):
+            seeds = _sampled_seeds(plan, name, prompts)
             if (count := counts[prompts]) is None:
                 raise UserError(f"prompt_sets.{prompts}: neither the manifest nor a file says how many prompts it has")
             images = count * config.prompt_sets[prompts].images_per_prompt
@@ -182,18 +232,15 @@ def _evaluations(config: "Config", networks: dict, counts: dict, hours) -> dict[
 
 def _jobs(plan: "Plan", sources: set[str]) -> dict[str, int]:
     """Number of jobs by kind, as the rules of workflow/rules cut them."""
-    from progrpo.names import seeds_of
-
-    jobs = plan.evaluation_jobs().values()
-    seeds = {name: len(seeds_of(plan.config, name)) for sets in jobs for name in plan.models_of(sets)}
+    jobs = [(sets, model) for sets in plan.evaluation_jobs().values() for model in plan.models_of(sets)]
     made = {
         "fetch": len(sources),
         "train": len(plan.weights_files(plan.config.runs)),
-        "generate": sum(seeds[name] for sets in jobs for name in plan.models_of(sets)),
-        "evaluate": sum(seeds[name] for sets in jobs if plan.scored(sets) for name in plan.models_of(sets)),
-        "sample for an analysis": len(plan.config.analyses),
-        "analyse": len(plan.analysis_files()),
-        "draw a figure": len(plan.figure_files()),
+        "generate": sum(max(_sampled_seeds(plan, model, prompts) for prompts in sets) for sets, model in jobs),
+        "evaluate": sum(_sampled_seeds(plan, model, sets[0]) for sets, model in jobs if plan.scored(sets)),
+        "analyse": len(plan.config.analyses) + len(plan.analysis_files()),
+        "figures": len(plan.figure_files()) + bool(plan.grid_listings()),
+        "summary, tables, target": 3,
     }
     return {**made, "total": sum(made.values())}
 

@@ -17,7 +17,7 @@ BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 FLOAT = 4  # bytes: trained weights, their gradients and moments, latents and the decoder are float32 always
 ADAPTER_RANK = 32  # of the counted adapters
 KEPT_STATES = 2 + 1  # of a training: the newest two stay while the next one is written
-DECODE_GB = 1.9  # at the peak of decoding one image in float32, counted
+DECODE_GB = 0.81  # at the peak of decoding one image in float32, counted
 OVERHEAD_GB = 3.0  # assumed: CUDA's context, libraries' workspaces, fragments, and the scorers' own activations
 IMAGE_BYTES = 450_000  # assumed: a PNG of 512 x 512
 STYLES = 4  # of HPSv2's benchmark
@@ -65,7 +65,7 @@ NETWORKS = {
         decode=2.5150,
         reward=0.3510,
         activations=3.52,
-        checkpointed=0.30,
+        checkpointed=0.19,
     ),
     "diffusion": Network(
         denoiser=859_520_964,
@@ -212,45 +212,71 @@ def activations(run: Run, model: Model, network: Network) -> float:
     return max(backward, (run.sampling_batch or pairs) * DECODE_GB)
 
 
+def sampling_memory(model: Model, network: Network, batch: int, scorers: int = 0, full: bool = False) -> float:
+    """GB on the GPU of a job that only samples, its text encoders beside it; `full`: all weights were trained, and are float32."""
+    width = BYTES[model.precision]
+    weights = network.denoiser * (FLOAT + (width if width < FLOAT else 0) if full else width) + width * network.encoders
+    return (weights + FLOAT * (network.decoder + scorers * VIT_H)) / GB + batch * DECODE_GB + OVERHEAD_GB
+
+
+def largest_batch(gpu_memory: float, need: float, batch: int) -> int:
+    """The largest batch of images that `gpu_memory` GB allow, where `batch` of them need `need` GB; 0 when none does."""
+    return min(batch, max(0, int(batch - (need - gpu_memory) / DECODE_GB)))
+
+
 Case = tuple[Run, Model]
-REMEDIES: tuple[tuple[str, Callable[[Run, Model], Case]], ...] = (  # the first three change no result, beyond rounding
-    ("speed.text_cache", lambda run, model: (_with_speed(run, text_cache="data/text"), model)),
-    (
-        "gradient_checkpointing: true",
-        lambda run, model: (run.model_copy(update={"gradient_checkpointing": True}), model),
-    ),
-    ("micro_batch: 1", lambda run, model: (run.model_copy(update={"micro_batch": 1, "sampling_batch": None}), model)),
-    ("precision: bf16 of the model", lambda run, model: (run, _halved(model))),
-    ("lora (another experiment)", lambda run, model: (run.model_copy(update={"lora": run.lora or Lora()}), model)),
+Remedy = tuple[str, Callable[[Run, Model], Case]]
+
+
+def _with_cache(run: Run, model: Model) -> Case:
+    return run.model_copy(update={"speed": run.speed.model_copy(update={"text_cache": "data/text"})}), model
+
+
+def _with_checkpoints(run: Run, model: Model) -> Case:
+    return run.model_copy(update={"gradient_checkpointing": True}), model
+
+
+def _one_pair(run: Run, model: Model) -> Case:
+    return run.model_copy(update={"micro_batch": 1, "sampling_batch": None}), model
+
+
+def _in_bf16(run: Run, model: Model) -> Case:
+    return run, model.model_copy(update={"precision": "bf16"}) if model.precision == "fp32" else model
+
+
+def _with_adapters(run: Run, model: Model) -> Case:
+    return run.model_copy(update={"lora": run.lora or Lora()}), model
+
+
+SAME_RESULT: tuple[Remedy, ...] = (  # up to rounding
+    ("speed.text_cache", _with_cache),
+    ("gradient_checkpointing", _with_checkpoints),
+    ("micro_batch: 1", _one_pair),
 )
-
-
-def _with_speed(run: Run, **changes: str) -> Run:
-    return run.model_copy(update={"speed": run.speed.model_copy(update=changes)})
-
-
-def _halved(model: Model) -> Model:
-    return model.model_copy(update={"precision": "bf16"}) if model.precision == "fp32" else model
+OTHER_RESULT: tuple[Remedy, ...] = (("precision: bf16", _in_bf16), ("lora, another experiment", _with_adapters))
 
 
 def remedy(
     run: Run, model: Model, scorers: list[Scorer], network: Network, gpu_memory: float
 ) -> tuple[list[str], float]:
-    """(settings, GB with them): one setting with which the run fits, or those that help, one after the other, until it fits."""
+    """(settings, GB with them): those that make a run smaller, one after the other, until it fits in `gpu_memory` GB.
+
+    One alone is preferred to several, and what changes no result to what does. The last GB may still be too many.
+    """
+    names: list[str] = []
     need = memory(run, model, scorers, network)["total"]
-    for name, change in REMEDIES:
-        alone = memory(*change(run, model), scorers, network)["total"]
-        if alone <= gpu_memory:
-            return [name], alone
-    names = []
-    for name, change in REMEDIES:
-        changed = change(run, model)
-        less = memory(*changed, scorers, network)["total"]
-        if less < need:
-            (run, model), need = changed, less
-            names.append(name)
-        if need <= gpu_memory:
-            break
+    for remedies in (SAME_RESULT, SAME_RESULT + OTHER_RESULT):
+        for name, change in remedies:
+            alone = memory(*change(run, model), scorers, network)["total"]
+            if alone <= gpu_memory:
+                return [name], alone
+        names, changed, need = [], (run, model), memory(run, model, scorers, network)["total"]
+        for name, change in remedies:
+            less = memory(*change(*changed), scorers, network)["total"]
+            if less < need:
+                names, changed, need = [*names, name], change(*changed), less
+            if need <= gpu_memory:
+                return names, need
     return names, need
 
 
