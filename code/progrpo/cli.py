@@ -22,6 +22,7 @@ COMMANDS = (
     "summary",
     "tables",
     "compare",
+    "plan",
     "flops",
     "bench",
     "analyse",

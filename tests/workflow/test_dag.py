@@ -14,6 +14,7 @@ import yaml
 
 from checkout import ROOT, call, make_checkout
 from progrpo.cli import build_parser
+from progrpo.commands.plan import report
 from progrpo.config import load_config
 
 TIERS = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
@@ -47,6 +48,7 @@ def test_the_full_paper_dag_is_planned_in_seconds(checkout):
     assert counts.get("train", 0) + counts.get("train_on_several_nodes", 0) == trainings
     rules = {"fetch", "generate_geneval", "evaluate_geneval", "sample_rewards", "count_flops", "summarise", "draw_grid"}
     assert rules <= set(counts)
+    assert report(config, 495, 0.35)["jobs"]["total"] == counts["total"]  # what `progrpo plan` says
 
 
 @pytest.mark.parametrize("tier", TIERS)

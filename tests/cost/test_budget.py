@@ -1,0 +1,242 @@
+"""The estimates of a tier's cost against numbers computed by hand, and against what is counted elsewhere."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
+
+from checkout import ROOT
+from progrpo.cli import main
+from progrpo.commands.plan import report, run_lines
+from progrpo.config import load_config
+from progrpo.cost import architectures, budget
+from progrpo.cost.budget import NETWORKS, Network
+
+PAPER = load_config(ROOT / "config" / "paper.yaml")
+COUNTED = json.loads((ROOT / "results/published/paper/summary.json").read_text())["analysis"]["flops"]
+ROUND = Network(
+    denoiser=1_000_000_000,
+    adapters=10_000_000,
+    encoders=5_000_000_000,
+    decoder=100_000_000,
+    latent=250_000,
+    text=500_000,
+    call=1.0,
+    adapted_call=2.0,
+    backward=3.0,
+    adapted_backward=5.0,
+    decode=7.0,
+    reward=11.0,
+    activations=0.5,
+    checkpointed=0.25,
+)
+
+
+def changed(name: str, **changes):
+    return PAPER.runs[name].model_copy(update=changes)
+
+
+def case(name: str):
+    run = PAPER.runs[name]
+    return run, PAPER.models[run.model], [PAPER.scorers[scorer] for scorer in run.reward]
+
+
+def refusal(capsys, *options: str) -> str:
+    assert main(["plan", *options]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    return told
+
+
+# ---------------------------------------------------------------- operations
+
+
+@pytest.mark.parametrize("name", COUNTED["accountings"]["measured"]["runs"])
+def test_an_iteration_costs_what_the_cost_model_counts(name):
+    """`progrpo flops` counts 4 prompts on SD-v1.4, and no second forward pass of checkpoints."""
+    prompts = COUNTED["published"][name]["prompts"]
+    run = changed(name, gradient_checkpointing=False, prompts_per_iteration=prompts)
+    made = budget.iteration_tflop(run, NETWORKS[PAPER.models[run.model].family])
+    for part, value in COUNTED["accountings"]["measured"]["runs"][name]["tflop"].items():
+        assert made[part] == pytest.approx(value, rel=2e-3), part
+
+
+def test_a_trained_step_by_hand():
+    run = PAPER.runs["flowgrpo_sd35m"]  # adapters; a detached branch, a reference, checkpoints
+    assert budget.trained_step(run, ROUND) == 2 * 2 + (5 + 2) + 2 * 1
+    plain = run.model_copy(update={"gradient_checkpointing": False, "lora": None})
+    assert budget.trained_step(plain, ROUND) == 2 * 1 + 3 + 2 * 1
+    run = PAPER.runs["dancegrpo_sd14"]  # all weights, both branches, no reference
+    assert budget.trained_step(run, ROUND) == 2 * 1 + 2 * 3
+    unguided = run.model_copy(update={"sampling": run.sampling.model_copy(update={"guidance_scale": 1.0})})
+    assert budget.trained_step(unguided, ROUND) == 1 + 3
+
+
+def test_hours_by_hand():
+    assert budget.gpu_hours(3600 * 500, gpu_tflops=1000, utilisation=0.25) == 2
+
+
+def test_images_and_analyses_by_hand():
+    evaluation = PAPER.evaluations["drawbench"]  # 40 steps, four scorers
+    made = budget.evaluation_tflop(evaluation, PAPER.models["sd35m"], ROUND, images=10)
+    assert made == 10 * (40 * 2 * 2.0 + 7 + 4 * 11)
+    assert budget.analysis_tflop(PAPER.analyses["reward_clustering"], ROUND) == 300 * 12 * (10 * 2 * 2.0 + 18)
+    assert budget.analysis_tflop(PAPER.analyses["pruning_pilot"], ROUND) == 64 * 48 * (10 * 2 * 2.0 + 11 * 18)
+
+
+# ---------------------------------------------------------------- memory
+
+
+def test_the_memory_of_a_training_in_full_by_hand():
+    run, model, scorers = case("dancegrpo_sd14")
+    made = budget.memory(run, model, scorers, ROUND)
+    expected = {
+        "denoiser": 4.0,
+        "autocast copy": 2.0,
+        "gradients": 8.0,  # and the buckets of distributed training
+        "AdamW": 8.0,
+        "moving average": 0.0,
+        "reference": 0.0,
+        "decoder": 0.4,
+        "reward": 4 * 0.986109441,
+        "text encoders": 0.0,
+        "rollout": 4 * (16 * 51 * 0.001 + 16 * 0.001),
+        "activations": 4 * 2 * 0.5,  # four pairs, both branches
+        "overhead": budget.OVERHEAD_GB,
+    }
+    assert made == pytest.approx({**expected, "total": sum(expected.values())})
+
+
+def test_the_memory_of_adapters_by_hand():
+    run, model, scorers = case("flowgrpo_sd35m")
+    made = budget.memory(run, model, scorers, ROUND)
+    assert made["denoiser"] == pytest.approx(2.0 + 0.04)
+    assert (made["gradients"], made["AdamW"], made["moving average"]) == pytest.approx((0.08, 0.08, 0.04))
+    assert made["autocast copy"] == made["reference"] == 0
+    assert made["activations"] == pytest.approx(8 * budget.DECODE_GB)  # more than the 8 x 0.25 of checkpoints
+
+
+def test_cached_texts_are_encoded_while_everything_is_loaded():
+    run, model, scorers = case("flowgrpo_sd35m")
+    total = budget.memory(run, model, scorers, replace(ROUND, encoders=50_000_000_000))["total"]
+    assert total == pytest.approx(2.04 + 100 + 0.4 + 4 * 0.986109441 + budget.OVERHEAD_GB)
+
+
+@pytest.mark.parametrize("memory", [10, 14, 18, 22])
+@pytest.mark.parametrize("name", ["progrpo_sd14_multi", "progrpo_sd35m"])
+def test_a_remedy_fits_or_helps(name, memory):
+    run, model, scorers = case(name)
+    network = NETWORKS[model.family]
+    need = budget.memory(run, model, scorers, network)["total"]
+    names, less = budget.remedy(run, model, scorers, network, memory)
+    assert less <= need
+    assert (less < need) == bool(names)
+    if less > memory:  # nothing was left out
+        assert names == budget.remedy(run, model, scorers, network, 1)[0]
+
+
+def test_what_keeps_the_result_is_preferred():
+    run, model, scorers = case("dancegrpo_sd14")
+    run = run.model_copy(update={"micro_batch": 32})
+    need = budget.memory(run, model, scorers, NETWORKS["diffusion"])["total"]
+    names, less = budget.remedy(run, model, scorers, NETWORKS["diffusion"], need - 1)
+    assert names == ["gradient_checkpointing"]
+    assert less < need - 1
+
+
+# ---------------------------------------------------------------- what is counted
+
+
+def parameters(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_parameters_are_those_of_the_architectures():
+    flow, diffusion = NETWORKS["flow"], NETWORKS["diffusion"]
+    with torch.device("meta"):
+        transformer = architectures.sd35m_transformer()
+        assert parameters(transformer) == flow.denoiser
+        architectures.add_lora(transformer)
+        assert sum(p.numel() for p in transformer.parameters() if p.requires_grad) == flow.adapters
+        assert parameters(architectures.sd14_unet()) == diffusion.denoiser
+        assert parameters(architectures.autoencoder("sd35m")) == flow.decoder
+        assert parameters(architectures.autoencoder("sd14")) == diffusion.decoder
+        assert parameters(architectures.clip("H")) == budget.VIT_H
+        assert parameters(architectures.clip("L")) == budget.SCORER_PARAMETERS["aesthetic"]
+
+
+def test_text_encoders_are_of_the_published_shapes():
+    t5 = T5Config(
+        d_model=4096, d_ff=10240, d_kv=64, num_heads=64, num_layers=24, vocab_size=32128, feed_forward_proj="gated-gelu"
+    )
+    small = CLIPTextConfig(hidden_size=768, intermediate_size=3072, projection_dim=768, num_attention_heads=12)
+    large = CLIPTextConfig(
+        hidden_size=1280, intermediate_size=5120, projection_dim=1280, num_hidden_layers=32, num_attention_heads=20
+    )
+    with torch.device("meta"):
+        total = parameters(T5EncoderModel(t5))
+        total += sum(parameters(CLIPTextModelWithProjection(config)) for config in (small, large))
+    assert total == NETWORKS["flow"].encoders
+
+
+@pytest.mark.parametrize(("family", "backbone"), [("flow", "sd35m"), ("diffusion", "sd14")])
+def test_operations_are_the_counted_ones(family, backbone):
+    network, counted = NETWORKS[family], COUNTED["atomic"]["measured"][backbone]
+    backward = 2 * network.adapted_backward if family == "flow" else 2 * network.backward
+    assert 2 * network.adapted_call == pytest.approx(counted["denoiser"], rel=1e-3)
+    assert 2 * network.call == pytest.approx(counted["denoiser_without_lora"], rel=1e-3)
+    assert backward == pytest.approx(counted["denoiser_backward"], rel=1e-3)
+    assert (network.decode, network.reward) == pytest.approx((counted["decoder"], counted["reward"]), rel=1e-3)
+
+
+# ---------------------------------------------------------------- disk
+
+
+def test_disk_by_hand():
+    assert budget.training_disk(PAPER.runs["dancegrpo_sd14"], ROUND) == pytest.approx({"states": 36.0, "final": 4.0})
+    assert budget.training_disk(PAPER.runs["progrpo_sd35m"], ROUND) == pytest.approx({"states": 0.48, "final": 0.04})
+
+
+def test_prompts_are_counted_before_they_are_downloaded():
+    sets = PAPER.prompt_sets
+    assert budget.prompt_count(sets["test_flow"], 27_480) == 2_048
+    assert budget.prompt_count(sets["test_diffusion"], 3_200) == 400
+    assert budget.prompt_count(sets["hpsv2"], 3_200) == 3_200
+    assert budget.prompt_count(sets["train_diffusion"], None) is None
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_a_card_that_is_too_small_is_refused_with_the_setting_that_helps(capsys):
+    told = refusal(capsys, "--config", str(ROOT / "config/paper.yaml"), "--gpu-memory", "24")
+    for word in ("dancegrpo_sd14", "lora", "batch: ", "estimated"):
+        assert word in told
+
+
+def test_models_that_were_not_counted_are_refused(capsys):
+    assert "no source in the manifest" in refusal(capsys, "--config", str(ROOT / "config/smoke.yaml"))
+    assert "--utilisation 1.5" in refusal(capsys, "--config", str(ROOT / "config/paper.yaml"), "--utilisation", "1.5")
+
+
+def test_the_plan_in_json_adds_up(capsys):
+    assert not main(["plan", "--config", str(ROOT / "config/paper.yaml"), "--json", "--utilisation", "0.7"])
+    made = json.loads(capsys.readouterr().out)
+    half = report(PAPER, 495, 0.35)
+    for name, entry in made["runs"].items():
+        assert entry["gpu_hours"] == pytest.approx(half["runs"][name]["gpu_hours"] / 2)
+        assert entry["hours"] == pytest.approx(entry["gpu_hours"] / entry["gpus"])
+    assert made["disk_gb"].pop("total") == pytest.approx(sum(made["disk_gb"].values()))
+    assert made["critical_path"]["hours"] == pytest.approx(sum(made["critical_path"]["parts"]))
+    assert made["critical_path"]["hours"] >= max(entry["hours"] for entry in made["runs"].values())
+
+
+def test_the_rows_of_the_artifact_are_those_of_the_plan():
+    page = (ROOT / "ARTIFACT.md").read_text()
+    section = page.split("## What tier `paper` costs")[1].split("\n## ")[0]
+    shown = [line for line in section.splitlines() if re.match(r"\w+_sd\w+ +\d", line)]
+    assert shown
+    assert set(shown) <= set(run_lines(report(PAPER, 495, 0.35)))
