@@ -8,7 +8,7 @@ from progrpo.errors import UserError
 from progrpo.grpo.samplers import StepTable, ddim_table, flow_sde_table
 
 # What the samplers are written for. Other values change the steps of diffusers' own pipeline but not, or not rightly, the table below.
-SETTINGS = {
+SETTINGS: dict[str, dict[str, str | bool]] = {
     "flow": {"use_dynamic_shifting": False, "invert_sigmas": False, "stochastic_sampling": False},
     "diffusion": {
         "prediction_type": "epsilon",
