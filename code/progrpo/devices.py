@@ -10,12 +10,18 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16} 
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is this rank's GPU when there is one, else the CPU. UserError for a device that this machine lacks.
+    """`auto` is $PROGRPO_DEVICE, by default this rank's GPU when there is one, else the CPU.
+
+    UserError for a device that this machine lacks, and for `auto` in a Slurm job that has GPUs of which PyTorch sees none: it would
+    hold them for days and compute on the CPU.
 
     On a CPU a process keeps to OMP_NUM_THREADS threads, by default one: small models gain nothing from more, and results then do
     not depend on the number of cores.
     """
     if name == "auto":
+        name = os.environ.get("PROGRPO_DEVICE", "auto")
+    if name == "auto":
+        _require_the_gpus_of_the_job()
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
@@ -32,3 +38,14 @@ def choose_device(name: str) -> torch.device:
     else:
         raise UserError(f"--device {name}: not supported; use cpu, cuda or auto")
     return device
+
+
+def _require_the_gpus_of_the_job() -> None:
+    indices = [name for name in ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS") if os.environ.get(name)]  # "0" is one GPU
+    numbers = [name for name in ("SLURM_GPUS_ON_NODE", "SLURM_GPUS") if os.environ.get(name, "0") not in ("", "0")]
+    given = [f"{name}={os.environ[name]}" for name in indices + numbers]
+    if "SLURM_JOB_ID" in os.environ and given and not torch.cuda.is_available():
+        raise UserError(
+            f"--device auto: this Slurm job has GPUs ({given[0]}), but PyTorch {torch.__version__} sees none; install a CUDA build"
+            " that fits the driver, or set PROGRPO_DEVICE=cpu to mean it"
+        )

@@ -27,7 +27,7 @@ def tiny_flow():
         sample_size=8,
         in_channels=4,
         out_channels=4,
-        num_layers=1,
+        num_layers=2,  # the last layer of all has no to_add_out for an adapter
         attention_head_dim=8,
         num_attention_heads=2,
         joint_attention_dim=16,

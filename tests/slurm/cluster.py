@@ -70,6 +70,8 @@ class Cluster:
         self.environment = {
             **os.environ,
             "SLURM_CONF": str(folder / "slurm.conf"),
+            "SLURM_GPU_CPUS": "1",
+            "PROGRPO_DEVICE": "cpu",  # its GPUs are twins of /dev/null
             "PATH": f"{folder / 'bin'}:{PATH}",
         }
 

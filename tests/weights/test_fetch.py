@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import json
+import re
 import resource
 import threading
 from pathlib import Path
@@ -152,6 +153,29 @@ def test_a_file_without_a_published_hash_must_stay_the_same(server, tmp_path):
         fetch("weights", unknown, tmp_path)
 
 
+def test_the_first_download_of_a_revision_decides_for_all_clones(server, tmp_path):
+    first, unknown = tmp_path / "first" / "weights.json", entry(server.url, {"weights.bin": None})
+    fetch("weights", unknown, tmp_path / "mine", first=first)
+    recorded = json.loads(first.read_text())
+    assert recorded == {"source": unknown.source, "files": {"weights.bin": HASH}}
+    fetch("weights", unknown, tmp_path / "again", first=first)
+    assert json.loads(first.read_text()) == recorded
+    first.write_text(json.dumps({**recorded, "files": {"weights.bin": "f" * 64}}))
+    with pytest.raises(UserError, match="expected ffff"):
+        fetch("weights", unknown, tmp_path / "theirs", first=first)
+    assert not (tmp_path / "theirs" / "weights.bin").exists()
+    first.write_text(json.dumps({"source": "an older revision", "files": {"weights.bin": "f" * 64}}))
+    fetch("weights", unknown, tmp_path / "newer", first=first)
+    assert json.loads(first.read_text()) == recorded
+
+
+def test_no_first_download_is_recorded_where_nothing_was_unknown_or_downloaded(server, tmp_path):
+    first = tmp_path / "first.json"
+    fetch("weights", entry(server.url), tmp_path / "a", first=first)
+    fetch("weights", entry(server.url, {"weights.bin": None}), tmp_path / "b", tmp_path / "a", first=first)
+    assert not first.exists()
+
+
 def test_an_unreachable_or_missing_address_is_one_line(server, tmp_path):
     with pytest.raises(UserError, match="answered 404"):
         fetch("weights", entry(server.url, {"other.bin": None}), tmp_path)
@@ -183,7 +207,7 @@ def test_a_local_folder_serves_without_a_network_and_is_verified_too(tmp_path):
     (source / "weights" / "sub").mkdir(parents=True)
     (source / "weights" / "sub" / "a.json").write_text("{}")
     (source / "weights" / "weights.bin").write_bytes(CONTENT)
-    hub = entry(hub="someone/something", files={"weights.bin": HASH, "sub/*": None})
+    hub = entry(hub="someone/something", files={"weights.bin": HASH, "sub/a.json": None})
     paths = fetch("weights", hub, to, from_folder=source)
     assert [str(p.relative_to(to)) for p in paths] == ["weights.bin", "sub/a.json"]
     (source / "weights" / "weights.bin").write_bytes(b"tampered")
@@ -204,15 +228,16 @@ def test_a_hub_repository_is_asked_for_at_its_pinned_revision(tmp_path, monkeypa
     def snapshot(repository, *, local_dir, **options):
         asked.update(options, repository=repository)
         (local_dir / "weights.bin").write_bytes(CONTENT)
+        (local_dir / "LICENSE.txt").write_text("MIT")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    hub = entry(hub="someone/something", revision="abc123", files={"weights.bin": HASH, "*.txt": None})
-    assert fetch("weights", hub, tmp_path) == [tmp_path / "weights.bin"]
+    hub = entry(hub="someone/something", revision="abc123", files={"weights.bin": HASH, "LICENSE.txt": None})
+    assert fetch("weights", hub, tmp_path) == [tmp_path / "weights.bin", tmp_path / "LICENSE.txt"]
     assert asked == {
         "repository": "someone/something",
         "repo_type": "model",
         "revision": "abc123",
-        "allow_patterns": ["weights.bin", "*.txt"],
+        "allow_patterns": ["weights.bin", "LICENSE.txt"],
     }
 
 
@@ -233,6 +258,14 @@ def test_the_prompts_that_the_tests_read_are_those_of_the_manifest():
     prompts = Path(__file__).parents[1] / "data" / "t2i_compbench"
     for file, digest in packaged_manifest()["t2i-compbench"].files.items():
         assert sha256(prompts / file) == digest
+
+
+def test_the_manifest_names_every_file_and_a_commit_of_every_repository():
+    for name, item in packaged_manifest().items():
+        assert item.hub is None or re.fullmatch("[0-9a-f]{40}", item.revision), name
+        assert item.url is None or "githubusercontent" not in item.url or item.revision in item.url, name
+    with pytest.raises(ValueError, match="listed one by one"):
+        entry(hub="someone/something", files={"*.json": None})
 
 
 def test_the_manifest_covers_what_the_paper_needs():

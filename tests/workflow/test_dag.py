@@ -253,9 +253,12 @@ def test_a_change_that_only_renames_is_adopted(adopted):
 
 
 def test_the_launcher_chooses_by_nodes_and_processes(checkout, tmp_path):
-    for name in ("torchrun", "srun", "hostname", "tool"):
+    echo = 'echo {name} "$@"'
+    scripts = {"torchrun": echo, "tool": echo, "hostname": "echo first"}
+    scripts["srun"] = 'echo srun "$1" "$2" "$3" "$4" "$5" "$6" "$7"; shift 7; SLURM_NODEID=2 exec "$@"'
+    for name, body in scripts.items():
         script = tmp_path / name
-        script.write_text("#!/bin/sh\n" + ("echo first" if name == "hostname" else f'echo {name} "$@"') + "\n")
+        script.write_text(f"#!/bin/sh\n{body.format(name=name)}\n")
         script.chmod(0o755)
 
     def launch(nodes: int, gpus: int, **environment: str) -> str:
@@ -267,8 +270,13 @@ def test_the_launcher_chooses_by_nodes_and_processes(checkout, tmp_path):
     assert launch(1, 8) == f"torchrun --standalone --nproc-per-node 8 --no-python -- {tmp_path}/tool train --seed 0"
     several = launch(3, 8, SLURM_JOB_ID="7")
     assert several.startswith("srun --nodes 3 --ntasks 3 --ntasks-per-node 1")
-    assert "torchrun --nnodes 3 --nproc-per-node 8" in several
-    assert "--rdzv-endpoint first:20007" in several
+    place = re.compile(r"torchrun --node-rank 2 --master-addr (\S+) --master-port (\d+) (.*)")
+    address, port, rest = place.search(several).groups()
+    assert rest == f"--nnodes 3 --nproc-per-node 8 --no-python -- {tmp_path}/tool train --seed 0"
+    assert address == "first"
+    assert int(port) >= 1024
+    chosen = launch(3, 8, SLURM_JOB_ID="7", MASTER_ADDR="10.0.0.1", MASTER_PORT="29400")
+    assert place.search(chosen).groups()[:2] == ("10.0.0.1", "29400")
     assert "need a Slurm allocation" in launch(3, 8, SLURM_JOB_ID="")
 
 

@@ -2,7 +2,7 @@
 # Start a command on NODES x GPUS processes:  launch.sh NODES GPUS COMMAND...
 #   1 x 1   the command itself
 #   1 x n   torchrun on this node
-#   m x n   inside a Slurm allocation, one torchrun per node, which meet on the node that runs this script
+#   m x n   inside a Slurm allocation, one torchrun per node; they meet at MASTER_ADDR:MASTER_PORT, by default on the node that runs this script
 # Nothing is assumed of the nodes but this repository on a shared file system and the environment of the submitting shell.
 set -euo pipefail
 nodes=$1 gpus=$2
@@ -21,6 +21,12 @@ if [ -z "${SLURM_JOB_ID:-}" ]; then
   exit 2
 fi
 
+# The first node of the allocation runs this script. MASTER_ADDR and MASTER_PORT, where they are set, win, as for a fast network's
+# address; NCCL_* and GLOO_* of the submitting shell reach every process. A free port keeps two jobs on one node apart.
+MASTER_ADDR=${MASTER_ADDR:-$(hostname)}
+MASTER_PORT=${MASTER_PORT:-$(python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')}
+export MASTER_ADDR MASTER_PORT
+# shellcheck disable=SC2016 # SLURM_NODEID is known on each node only; -- keeps torchrun from reading --run as its own
 exec srun --nodes "$nodes" --ntasks "$nodes" --ntasks-per-node 1 --kill-on-bad-exit=1 \
-  torchrun --nnodes "$nodes" --nproc-per-node "$gpus" --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d \
-  --rdzv-endpoint "$(hostname):$((20000 + SLURM_JOB_ID % 20000))" --no-python -- "$command" "$@"  # -- keeps torchrun from reading --run as its own
+  bash -c 'exec torchrun --node-rank "$SLURM_NODEID" --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" "$@"' torchrun \
+  --nnodes "$nodes" --nproc-per-node "$gpus" --no-python -- "$command" "$@"

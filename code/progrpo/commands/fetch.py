@@ -26,7 +26,7 @@ def add_parser(commands) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """List the manifest or fetch one of its entries."""
     from progrpo.weights.fetch import fetch
-    from progrpo.weights.manifest import find_entry, human_size, packaged_manifest, read_manifest
+    from progrpo.weights.manifest import FIRST, find_entry, human_size, packaged_manifest, read_manifest
 
     if arguments.manifest and not arguments.manifest.is_file():
         raise UserError(f"{arguments.manifest}: no such manifest")
@@ -40,5 +40,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("give the name of what to fetch, or --list")
     entry = find_entry(arguments.name, entries)
     to = arguments.to or Path("data") / arguments.name
-    for path in fetch(arguments.name, entry, to, arguments.from_folder, arguments.yes):
+    first = None if arguments.manifest else FIRST / f"{arguments.name}.json"
+    for path in fetch(arguments.name, entry, to, arguments.from_folder, arguments.yes, first=first):
         print(path)

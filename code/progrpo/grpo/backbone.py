@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from progrpo.config import Model, Sampling
 from progrpo.devices import DTYPES
 from progrpo.errors import UserError
+from progrpo.grpo.pipeline_folder import UNUSED, require_parts, weights_variant
 from progrpo.grpo.samplers import StepTable
-from progrpo.grpo.schedules import diffusion_table, flow_table
+from progrpo.grpo.schedules import diffusion_table, flow_table, require_schedule
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
@@ -181,12 +182,6 @@ class DiffusionBackbone(Backbone):
 
     denoiser_name = "unet"
 
-    def __init__(self, pipeline: DiffusionPipeline, model: Model, device: torch.device):
-        super().__init__(pipeline, model, device)
-        prediction = pipeline.scheduler.config.prediction_type
-        if prediction != "epsilon":
-            raise UserError(f"{model.path}: predicts {prediction!r}; the DDIM policy is written for 'epsilon' models")
-
     def _encode(self, prompts: list[str]) -> Text:
         embeddings, _ = self.pipeline.encode_prompt(prompts, self.device, 1, do_classifier_free_guidance=False)
         return Text(embeddings, None)
@@ -206,27 +201,28 @@ FAMILIES: dict[str, tuple[type[Backbone], type[DiffusionPipeline]]] = {
 
 
 def load_backbone(model: Model, device: torch.device, train_all_weights: bool = False) -> Backbone:
-    """Load a pipeline folder of the official layout; UserError when it is missing or its weights are corrupt.
+    """Load a pipeline folder of the official layout; UserError when it is missing, its weights are corrupt, or its schedule unknown.
 
     Frozen weights are held in the model's precision; a denoiser that is trained in full stays in float32 under autocast, and the
     decoder is float32 always.
     """
-    if not Path(model.path, "model_index.json").is_file():
-        raise UserError(
-            f"{model.path}: no model folder (model_index.json is missing); fetch it or make it with `make reproduce`"
-        )
+    folder = Path(model.path)
+    require_parts(folder, model.family)
+    variant = weights_variant(folder, model.family)
     backbone_class, pipeline_class = FAMILIES[model.family]
     silence_libraries()
     dtype = {"default": DTYPES[model.precision], "vae": torch.float32}
     if train_all_weights:
         dtype[backbone_class.denoiser_name] = torch.float32
-    extra = {"safety_checker": None, "requires_safety_checker": False} if model.family == "diffusion" else {}
     try:
-        pipeline = pipeline_class.from_pretrained(model.path, dtype=dtype, local_files_only=True, **extra)
+        pipeline = pipeline_class.from_pretrained(
+            model.path, dtype=dtype, local_files_only=True, variant=variant, **UNUSED[model.family]
+        )
     except Exception as error:  # safetensors, json, diffusers and transformers each raise their own kinds
         raise UserError(
             f"{model.path}: cannot load the {model.family} model: {' '.join(str(error).split())}"
         ) from error
+    require_schedule(pipeline.scheduler, model.family, folder)
     return backbone_class(pipeline, model, device)
 
 

@@ -89,13 +89,14 @@ class Tuning:
 
 
 def _require_targets(backbone: Backbone, lora: Lora) -> None:
-    """UserError when no layer of the denoiser bears one of the adapters' names, as for a UNet with the transformer's."""
+    """UserError names the adapters' targets that no layer of the denoiser bears, as a UNet bears none of the transformer's."""
     layers = [
         f".{name}" for name, module in backbone.denoiser.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
     ]
-    if not any(layer.endswith(f".{target}") for layer in layers for target in lora.targets):
+    idle = [target for target in lora.targets if not any(layer.endswith(f".{target}") for layer in layers)]
+    if idle:
         raise UserError(
-            f"lora.targets: no layer of the {backbone.denoiser_name} is named {' or '.join(lora.targets[:3])} ...;"
+            f"lora.targets: no layer of the {backbone.denoiser_name} is named {', '.join(idle)};"
             " a UNet's attention has to_q, to_k, to_v, to_out.0"
         )
 

@@ -1,7 +1,6 @@
 """Downloads: resumable, verified, never half-written under the final name, nothing without licence and size said
 first."""
 
-import fnmatch
 import os
 import shutil
 from collections.abc import Callable
@@ -27,6 +26,13 @@ class Record(TypedDict):
     files: dict[str, Fetched]
 
 
+class FirstDownload(TypedDict):
+    """Hashes that no public source states, as the first download found them."""
+
+    source: str
+    files: dict[str, Hash]
+
+
 CHUNK, TIMEOUT = 1 << 16, 60  # bytes that an interruption may lose; seconds without an answer
 
 
@@ -37,12 +43,14 @@ def fetch(
     from_folder: Path | None = None,
     confirmed: bool = False,
     ask: Callable[[str], str] = input,
+    first: Path | None = None,
 ) -> list[Path]:
     """Bring the files of a manifest entry into the folder `to` and verify them; files that are there and right stay.
 
-    from_folder: take them from this local folder instead of the network. confirmed: do not ask above 1 GB. UserError:
-    not confirmed, unreachable, interrupted (run again to resume), a full disk, a wrong hash (nothing is kept under the
-    final name).
+    from_folder: take them from this local folder instead of the network. confirmed: do not ask above 1 GB. first: file
+    of the hashes that the first download found where no public source states any; written then, compared afterwards.
+    UserError: not confirmed, unreachable, interrupted (run again to resume), a full disk, a wrong hash (nothing is kept
+    under the final name).
     """
     print(
         f"{name}: {entry.use}\n  from    {entry.source}\n  licence {entry.licence}\n  size    {human_size(entry.size)}"
@@ -50,11 +58,31 @@ def fetch(
     if from_folder is None and not entry.generated:
         _confirm(name, entry, to, confirmed, ask)
     try:
-        paths = _bring(name, entry, to, from_folder)
+        paths = _bring(name, _with_first(entry, first), to, from_folder)
     except OSError as error:
         raise UserError(f"{to}: {CANNOT_WRITE.format(error.strerror or error)}") from error
     _record(entry, to, paths)
+    if first is not None and from_folder is None:
+        _record_first(entry, to, first)
     return paths
+
+
+def _with_first(entry: Entry, first: Path | None) -> Entry:
+    """The entry with the hashes of the first download of the same revision where the manifest has none."""
+    if first is None or not first.is_file():
+        return entry
+    found = read_checked(FirstDownload, first)
+    if found["source"] != entry.source:
+        return entry
+    files = {file: known or found["files"].get(file) for file, known in entry.files.items()}
+    return entry.model_copy(update={"files": files})
+
+
+def _record_first(entry: Entry, to: Path, first: Path) -> None:
+    unknown = [file for file, known in entry.files.items() if known is None]
+    if unknown:
+        first.parent.mkdir(parents=True, exist_ok=True)
+        write_json(first, {"source": entry.source, "files": {file: sha256(to / file) for file in unknown}})
 
 
 def _bring(name: str, entry: Entry, to: Path, from_folder: Path | None) -> list[Path]:
@@ -66,7 +94,7 @@ def _bring(name: str, entry: Entry, to: Path, from_folder: Path | None) -> list[
 
 
 def _confirm(name: str, entry: Entry, to: Path, confirmed: bool, ask: Callable[[str], str]) -> None:
-    present = to.is_dir() and all(_matching(to, pattern) for pattern in entry.files)
+    present = to.is_dir() and all((to / file).is_file() for file in entry.files)
     if confirmed or present or entry.size <= CONFIRM_ABOVE:
         return
     try:
@@ -207,23 +235,13 @@ def _from_hub(name: str, entry: Entry, to: Path) -> list[Path]:
     return _verified(name, entry, to)
 
 
-def _matching(folder: Path, pattern: str) -> list[str]:
-    """Files below a folder, as relative names, that match a pattern of the manifest."""
-    names = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    return sorted(n for n in names if fnmatch.fnmatch(n, pattern) and not n.startswith(".") and n != RECORD)
-
-
 def _verified(name: str, entry: Entry, to: Path) -> list[Path]:
-    """All files of an entry in its folder, each verified; UserError for a name without wildcards that is missing."""
-    found = []
-    for pattern in entry.files:
-        matching = _matching(to, pattern)
-        if not matching and "*" not in pattern:
-            raise UserError(f"{name}: {pattern} is not in {entry.source}; the manifest needs an update")
-        for file in matching:
-            verify(entry, to, file, to / file)
-            found.append(to / file)
-    return list(dict.fromkeys(found))
+    """All files of an entry in its folder, each verified; UserError for one that is missing."""
+    for file in entry.files:
+        if not (to / file).is_file():
+            raise UserError(f"{name}: {file} is not in {entry.source}; the manifest needs an update")
+        verify(entry, to, file, to / file)
+    return [to / file for file in entry.files]
 
 
 def _from_folder(name: str, entry: Entry, to: Path, folder: Path) -> list[Path]:
@@ -233,16 +251,14 @@ def _from_folder(name: str, entry: Entry, to: Path, folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     paths = []
-    for pattern in entry.files:
-        matching = _matching(folder, pattern)
-        if not matching and "*" not in pattern:
-            raise UserError(f"{folder}: {pattern} is not there; {name} needs it")
-        for file in matching:
-            part = to / (file + ".part")
-            part.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / file, part)
-            paths.append(_install(entry, to, file, part))
-    return list(dict.fromkeys(paths))
+    for file in entry.files:
+        if not (folder / file).is_file():
+            raise UserError(f"{folder}: {file} is not there; {name} needs it")
+        part = to / (file + ".part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / file, part)
+        paths.append(_install(entry, to, file, part))
+    return paths
 
 
 def _generate(entry: Entry, to: Path) -> list[Path]:

@@ -14,15 +14,20 @@ from progrpo.typed import check, read_yaml
 
 CONFIRM_ABOVE = 10**9  # bytes
 RECORD = "fetched.json"  # beside the files: what was downloaded, with hashes
+FIRST = Path(
+    "config/first_downloads"
+)  # tracked by git, from the repository's root: hashes that no public source states
 
 
 def _file(name: str) -> str:
+    if "*" in name:
+        raise ValueError(f"{name!r} is a pattern; files are listed one by one")
     if name == RECORD or name.endswith(".part"):
         raise ValueError(f"{name!r} is the name of what a download writes itself")
     return relative_name(name)
 
 
-File = Annotated[str, AfterValidator(_file)]  # or a pattern
+File = Annotated[str, AfterValidator(_file)]
 Hash = Annotated[str, Field(pattern=r"^(begins )?[0-9a-f]{4,64}$")]
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=1000)]
 EntryName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]  # a folder of data/

@@ -1,0 +1,177 @@
+"""Model folders as people have them: the official file lists, half-precision variants, shards; what is refused, and by which line."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline
+
+import tiny
+from progrpo.config import Lora, Model
+from progrpo.errors import UserError
+from progrpo.grpo.backbone import Backbone, load_backbone
+from progrpo.grpo.tuning import Tuning
+from progrpo.weights.manifest import packaged_manifest
+
+FAMILY = {"sd35m": "flow", "sd14": "diffusion"}
+PIPELINE = {"sd35m": StableDiffusion3Pipeline, "sd14": StableDiffusionPipeline}
+DENOISER = {"sd35m": "transformer", "sd14": "unet"}
+PNDM = {  # what the official SD-v1.x folders hold
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.7.0.dev0",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+    "clip_sample": False,
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    return tiny.make_models(tmp_path_factory.mktemp("models"))
+
+
+def load(folder: Path, family: str) -> Backbone:
+    model = Model(family=family, path=str(folder), resolution=24, max_sequence_length=9)
+    return load_backbone(model, torch.device("cpu"))
+
+
+@torch.no_grad()
+def output(backbone: Backbone) -> torch.Tensor:
+    x = torch.randn(2, *backbone.latent_shape, generator=torch.Generator().manual_seed(0))
+    return backbone.predict(x, torch.tensor(500.0), backbone.encode(["a red circle", "a blue square"]), 2.0)
+
+
+def change(file: Path, **values: object) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def official_sd1(source: Path, folder: Path) -> Path:
+    """The index and the scheduler of an official SD-v1.x folder, with the files that the manifest fetches and no other."""
+    shutil.copytree(source, folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    del index["image_encoder"], index["requires_safety_checker"]
+    index |= {
+        "feature_extractor": ["transformers", "CLIPFeatureExtractor"],
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "scheduler": ["diffusers", "PNDMScheduler"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index))
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(PNDM))
+    return folder
+
+
+@pytest.mark.parametrize("extractor", ["CLIPFeatureExtractor", "CLIPImageProcessor"])
+def test_an_official_sd1_index_names_parts_that_are_not_fetched(models, tmp_path, extractor):
+    assert not any(
+        file.startswith(("feature_extractor", "safety_checker")) for file in packaged_manifest()["sd14"].files
+    )
+    folder = official_sd1(models / "sd14", tmp_path / "sd14")
+    change(folder / "model_index.json", feature_extractor=["transformers", extractor])
+    assert torch.equal(output(load(folder, "diffusion")), output(load(models / "sd14", "diffusion")))
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_half_precision_weights_are_read_where_there_are_no_others(models, tmp_path, name):
+    pipeline = PIPELINE[name].from_pretrained(models / name).to(torch.float16)
+    pipeline.save_pretrained(tmp_path / "half", variant="fp16")
+    half = load(tmp_path / "half", FAMILY[name])
+    for ours, theirs in zip(half.denoiser.parameters(), getattr(pipeline, DENOISER[name]).parameters(), strict=True):
+        assert torch.equal(ours, theirs.float())
+
+
+def test_full_weights_are_read_where_there_are_both(models, tmp_path):
+    folder = shutil.copytree(models / "sd35m", tmp_path / "sd35m")
+    PIPELINE["sd35m"].from_pretrained(folder).to(torch.float16).save_pretrained(folder, variant="fp16")
+    assert torch.equal(output(load(folder, "flow")), output(load(models / "sd35m", "flow")))
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_a_text_encoder_in_shards(models, tmp_path, variant):
+    pipeline = PIPELINE["sd35m"].from_pretrained(models / "sd35m")
+    pipeline.save_pretrained(tmp_path / "sd35m", variant=variant)
+    encoder = tmp_path / "sd35m" / "text_encoder_3"
+    for weights in encoder.glob("*.safetensors"):
+        weights.unlink()
+    pipeline.text_encoder_3.save_pretrained(encoder, variant=variant, max_shard_size="40KB")
+    shards = sorted(encoder.glob("*-of-*.safetensors"))
+    assert len(shards) > 1
+    assert torch.equal(output(load(tmp_path / "sd35m", "flow")), output(load(models / "sd35m", "flow")))
+    shards[-1].unlink()
+    with pytest.raises(UserError, match=re.escape(shards[-1].name)):
+        load(tmp_path / "sd35m", "flow")
+
+
+def test_weights_of_which_no_one_kind_is_complete_are_refused(models, tmp_path):
+    folder = shutil.copytree(models / "sd14", tmp_path / "sd14")
+    unet = folder / "unet"
+    (unet / "diffusion_pytorch_model.safetensors").rename(unet / "diffusion_pytorch_model.fp16.safetensors")
+    with pytest.raises(UserError, match="unet has weights of variant fp16 only.*fetch the weights without a variant"):
+        load(folder, "diffusion")
+    (unet / "diffusion_pytorch_model.fp16.safetensors").unlink()
+    with pytest.raises(UserError, match="unet/ holds no weights"):
+        load(folder, "diffusion")
+
+
+@pytest.mark.parametrize(
+    ("index", "family", "line"),
+    [
+        ({"text_encoder_3": [None, None]}, "flow", "a StableDiffusion3Pipeline without text_encoder_3"),
+        ({}, "diffusion", "a StableDiffusion3Pipeline without unet"),
+    ],
+)
+def test_a_pipeline_without_a_part_of_its_family_is_refused(models, tmp_path, index, family, line):
+    folder = shutil.copytree(models / "sd35m", tmp_path / "sd35m")
+    change(folder / "model_index.json", **index)
+    with pytest.raises(UserError, match=line):
+        load(folder, family)
+
+
+def test_a_part_that_was_not_fetched_is_named(models, tmp_path):
+    folder = shutil.copytree(models / "sd35m", tmp_path / "sd35m")
+    shutil.rmtree(folder / "tokenizer_2")
+    with pytest.raises(UserError, match="no folder tokenizer_2; fetch it again"):
+        load(folder, "flow")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("sd14", {"timestep_spacing": "trailing"}),
+        ("sd14", {"timestep_spacing": "linspace"}),
+        ("sd14", {"prediction_type": "v_prediction"}),
+        ("sd14", {"rescale_betas_zero_snr": True}),
+        ("sd14", {"thresholding": True}),
+        ("sd14", {"set_alpha_to_one": True}),
+        ("sd35m", {"use_dynamic_shifting": True}),
+        ("sd35m", {"invert_sigmas": True}),
+        ("sd35m", {"stochastic_sampling": True}),
+    ],
+)
+def test_a_schedule_that_the_sampler_does_not_know_is_refused_at_loading(models, tmp_path, name, settings):
+    folder = shutil.copytree(models / name, tmp_path / name)
+    change(folder / "scheduler" / "scheduler_config.json", **settings)
+    ((key, value),) = settings.items()
+    with pytest.raises(UserError, match=rf"scheduler_config\.json: {key} is {value!r}; the sampler of"):
+        load(folder, FAMILY[name])
+
+
+def test_another_solver_for_flow_models_is_refused(models, tmp_path):
+    folder = shutil.copytree(models / "sd35m", tmp_path / "sd35m")
+    change(folder / "model_index.json", scheduler=["diffusers", "FlowMatchHeunDiscreteScheduler"])
+    with pytest.raises(UserError, match="a FlowMatchHeunDiscreteScheduler; the sampler of flow models needs"):
+        load(folder, "flow")
+
+
+def test_every_target_of_an_adapter_must_be_a_layer(models):
+    backbone = load(models / "sd35m", "flow")
+    with pytest.raises(UserError, match=r"no layer of the transformer is named attn\.to_p, to_k_x;"):
+        Tuning(backbone, Lora(targets=("attn.to_q", "attn.to_p", "to_k_x")), keep_reference=False)
