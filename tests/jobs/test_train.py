@@ -90,6 +90,16 @@ def test_weights_that_changed_are_neither_complete_nor_used(world, capsys):
     assert sha256(world.parent / "images" / "test" / "prompts.jsonl") == images
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "final/provenance.json", "published.json"])
+def test_a_record_of_a_finished_run_that_changed_is_made_again(world, capsys, name):
+    file = world.parent / "run" / name
+    before = file.read_bytes()
+    file.write_bytes(before.replace(b"1", b"2", 1))
+    assert train(world) == 0
+    assert "published; going on from the last state" in capsys.readouterr().out
+    assert file.read_bytes() == before
+
+
 @pytest.mark.parametrize("name", ["run", "images/test"])
 def test_a_folder_in_use_is_refused(world, capsys, name):
     start = train if name == "run" else generate
