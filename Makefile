@@ -6,6 +6,7 @@
 # make publish TIER=mini        the author's step: this machine's results become the published ones
 # make mutants                  breaks one line at a time and lists the breaks that no test notices (minutes)
 # make fuzz [CASES=20000]       damaged files of strangers through the command line; `make test` runs 1,600
+# make faults [ROUNDS=10]       kills, damaged files, full and read-only disks: the same command must end bit for bit the same (minutes)
 # make lint                     ruff, mypy, snakefmt, snakemake --lint
 TIER ?= smoke
 CORES ?= 2
@@ -20,7 +21,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport VIRTUAL_ENV
 
-.PHONY: reproduce tables publish test test-slurm mutants fuzz lint install
+.PHONY: reproduce tables publish test test-slurm mutants fuzz faults lint install
 
 reproduce: $(INSTALLED)
 	@bash workflow/scripts/reproduce.sh $(TIER) $(CORES)
@@ -49,6 +50,9 @@ mutants: $(INSTALLED)
 
 fuzz: $(INSTALLED)
 	FUZZ_CASES=$(or $(CASES),20000) FUZZ_SEED=$(or $(SEED),1) python -m pytest -q -s tests/fuzz
+
+faults: $(INSTALLED)
+	OMP_NUM_THREADS=1 python -u tests/faults/run.py --rounds $(or $(ROUNDS),10) --seed $(or $(SEED),1)
 
 lint: $(INSTALLED)
 	ruff check .

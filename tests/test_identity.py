@@ -149,6 +149,26 @@ def test_a_large_file_is_hashed_once_and_again_when_it_changed(tmp_path, monkeyp
     assert cached_sha256(file) == sha256(file) != first
 
 
+@pytest.mark.parametrize("home", ["read-only", "a user without one"])
+def test_without_a_home_to_write_in_large_files_are_hashed_and_the_variable_is_named(
+    tmp_path, monkeypatch, capsys, home
+):
+    monkeypatch.setattr(identity, "CACHED_FROM", 1)
+    monkeypatch.setattr(identity, "SETTLED_NS", -1)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if home == "read-only":
+        monkeypatch.setenv("HOME", "/proc")  # read-only for root, too
+    else:
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)
+    file = tmp_path / "weights"
+    file.write_bytes(b"one")
+    assert cached_sha256(file) == sha256(file)
+    error = capsys.readouterr().err
+    assert "set XDG_CACHE_HOME" in error
+    assert len(error.splitlines()) == 1
+
+
 def publish(final: Path) -> None:
     (final / "unet").mkdir(parents=True)
     (final / "unet" / "model.safetensors").write_bytes(b"weights")

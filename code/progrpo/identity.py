@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -61,16 +61,29 @@ def cached_sha256(path: Path) -> str:
     if status.st_size < CACHED_FROM or not settled:
         return sha256(path)
     key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}"
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "progrpo" / "sha256"
-    entry = home / hashlib.sha256(key.encode()).hexdigest()
-    if entry.is_file():
-        return entry.read_text()
+    entry = _cache() / hashlib.sha256(key.encode()).hexdigest()
+    with suppress(OSError):  # a home that is another user's
+        if entry.is_file():
+            return entry.read_text()
     digest = sha256(path)
     try:
         write_text(entry, digest)
-    except UserError as error:
-        print(f"{error}; large files are hashed anew at every start", file=sys.stderr)
+    except UserError:
+        print(
+            f"{path}: its hash cannot be kept in {entry.parent}, so large files are read anew at every start;"
+            " set XDG_CACHE_HOME to a folder that can be written",
+            file=sys.stderr,
+        )
     return digest
+
+
+def _cache() -> Path:
+    """Where hashes of large files are kept; a place that cannot be written for a user without a home."""
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        home = Path(os.devnull)
+    return home / "progrpo" / "sha256"
 
 
 def hash_results(folder: Path) -> dict[str, str]:

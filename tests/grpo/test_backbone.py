@@ -7,6 +7,7 @@ import torch
 
 import tiny
 from progrpo.config import Model, Sampling
+from progrpo.errors import UserError
 from progrpo.grpo.backbone import Backbone, load_backbone
 from progrpo.grpo.samplers import step_mean
 
@@ -22,6 +23,20 @@ def backbones(tmp_path_factory) -> dict[str, Backbone]:
         )
         for family, name in (("flow", "sd35m"), ("diffusion", "sd14"))
     }
+
+
+@pytest.mark.parametrize(
+    ("family", "side", "said"),
+    [
+        ("flow", 20, "a multiple of 8 pixels, at most 24$"),  # whole latents, but half a patch
+        ("flow", 32, "a multiple of 8 pixels, at most 24$"),  # more patches than it has positions for
+        ("diffusion", 25, "a multiple of 4 pixels$"),  # would be 24 pixels without a word
+    ],
+)
+def test_a_resolution_that_the_model_cannot_make_is_one_line_when_it_is_loaded(backbones, family, side, said):
+    known = backbones[family]
+    with pytest.raises(UserError, match=rf"^resolution {side}: .* makes images of {said}"):
+        type(known)(known.pipeline, known.model.model_copy(update={"resolution": side}), known.device)
 
 
 def denoise(backbone: Backbone, x: torch.Tensor, sampling: Sampling) -> torch.Tensor:

@@ -1,6 +1,9 @@
 """A run's folder over several starts: resumed, refused, begun anew, published again, locked; and what generation makes of it."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,6 +90,16 @@ def test_weights_that_changed_are_neither_complete_nor_used(world, capsys):
     assert sha256(world.parent / "images" / "test" / "prompts.jsonl") == images
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "final/provenance.json", "published.json"])
+def test_a_record_of_a_finished_run_that_changed_is_made_again(world, capsys, name):
+    file = world.parent / "run" / name
+    before = file.read_bytes()
+    file.write_bytes(before.replace(b"1", b"2", 1))
+    assert train(world) == 0
+    assert "published; going on from the last state" in capsys.readouterr().out
+    assert file.read_bytes() == before
+
+
 @pytest.mark.parametrize("name", ["run", "images/test"])
 def test_a_folder_in_use_is_refused(world, capsys, name):
     start = train if name == "run" else generate
@@ -135,3 +148,22 @@ def test_an_evaluation_knows_its_scorers_and_images(world, tmp_path, capsys):
     assert sha256(tmp_path / "test.scores.jsonl") == before
     assert main(["evaluate", "--config", str(other), *evaluate, "--if-changed", "begin-anew"]) == 0
     assert sha256(tmp_path / "test.scores.jsonl") != before
+
+
+def test_a_home_that_cannot_be_written_is_no_obstacle(world, tmp_path):
+    """Neither the libraries nor the cache of hashes need one: in containers and on clusters it is often read-only."""
+    others = ("XDG_CACHE_HOME", "HF_HOME", "TORCH_HOME", "MPLCONFIGDIR")
+    environment = {**{k: v for k, v in os.environ.items() if k not in others}, "HOME": "/proc/nowhere"}
+    common = ["--config", str(world), "--run", "flow"]
+    out, images = tmp_path / "run", tmp_path / "images"
+    for command in (
+        ["train", *common, "--out", str(out)],
+        ["generate", *common, "--weights", str(out / "final"), "--out", str(images)],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "progrpo.cli", *command], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+    assert sha256(out / "final" / weights(world).name) == sha256(weights(world))
+    assert len(list((images / "test").glob("*.png"))) == 6

@@ -51,6 +51,7 @@ class Backbone(ABC):
     def __init__(self, pipeline: DiffusionPipeline, model: Model, device: torch.device):
         self.pipeline, self.model, self.device = pipeline, model, device
         self.dtype = DTYPES[model.precision]
+        self._check_resolution()
         for module in (pipeline.vae, self.denoiser, *self._text_encoders()):
             module.requires_grad_(False).eval()
         for module in (self.denoiser, *self._text_encoders()):
@@ -68,6 +69,15 @@ class Backbone(ABC):
         """(C, H, W) of a latent at the configured resolution."""
         side = self.model.resolution // self.pipeline.vae_scale_factor
         return self.denoiser.config.in_channels, side, side
+
+    def _check_resolution(self) -> None:
+        """UserError for a side that is not a whole number of latents and patches, or of more patches than the model knows."""
+        config, side = self.denoiser.config, self.model.resolution
+        patch = self.pipeline.vae_scale_factor * (config.get("patch_size") or 1)
+        most = config.get("pos_embed_max_size")
+        if side % patch or (most and side > most * patch):
+            bound = f", at most {most * patch}" if most else ""
+            raise UserError(f"resolution {side}: {self.model.path} makes images of a multiple of {patch} pixels{bound}")
 
     def _text_encoders(self) -> Iterable[nn.Module]:
         return [m for m in (getattr(self.pipeline, name, None) for name in TEXT_ENCODERS) if m is not None]

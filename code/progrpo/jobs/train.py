@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from progrpo.config import Config, Run
 from progrpo.devices import choose_device
 from progrpo.errors import UserError
-from progrpo.files import CANNOT_WRITE, write_json
+from progrpo.files import CANNOT_WRITE, read_json, sha256, write_json
 from progrpo.grpo.backbone import load_backbone
 from progrpo.grpo.trainer import Stopped, Trainer
 from progrpo.identity import REFUSE, Folder, Start, hash_results, spoilt_file
@@ -25,7 +25,14 @@ from progrpo.provenance import provenance
 from progrpo.rewards.registry import WeightedSum
 
 STOPPED_BY_SIGNAL = 143
-OWNS = ("state", "final", "final.incoming", "metrics.jsonl", "timings.jsonl")  # what a training writes in its folder
+OWNS = (
+    "state",
+    "final",
+    "final.incoming",
+    "published.json",
+    "metrics.jsonl",
+    "timings.jsonl",
+)  # what a training writes
 
 
 def train_run(
@@ -59,11 +66,30 @@ def is_complete(folder: Folder, run: Run, identity: dict[str, Any], start: Start
     final = folder.path / "final"
     if not final.is_dir():
         return False
-    if spoilt := spoilt_file(final):
+    if spoilt := spoilt_file(final) or _spoilt_record(folder.path):
         print(f"{spoilt}; going on from the last state to publish again", flush=True)
         return False
     print(f"{folder.path}: already trained, {run.iterations} iterations; delete the folder to train anew")
     return True
+
+
+def _spoilt_record(out: Path) -> str | None:
+    """What is wrong with the metrics or the provenance of trained weights; None when they are as `_publish` left them."""
+    record = out / "published.json"
+    if not record.is_file():
+        return None
+    try:
+        published = read_json(record)
+    except UserError as error:
+        return str(error)
+    found = _records(out, out / "final")
+    return None if published == found else f"{out}: metrics.jsonl or provenance.json is not the one that was published"
+
+
+def _records(out: Path, final: Path) -> dict[str, str | None]:
+    """SHA-256 of what a training leaves beside its weights, None for what is gone; times, which differ each time, are left out."""
+    files = {"metrics.jsonl": out / "metrics.jsonl", "provenance.json": final / "provenance.json"}
+    return {name: sha256(path) if path.is_file() else None for name, path in files.items()}
 
 
 def _train(config: Config, run: Run, seed: int, out: Path, device: torch.device) -> int:
@@ -156,5 +182,6 @@ def publish(trainer: Trainer, run: Run, seed: int, out: Path) -> None:
     for file in incoming.rglob("*.safetensors"):
         file.chmod(0o644)  # safetensors writes files that only their owner can read
     write_json(incoming / "provenance.json", {**provenance(run, seed), "files": hash_results(incoming)})
+    write_json(out / "published.json", _records(out, incoming))
     incoming.rename(final)
     print(f"{out}: trained {run.iterations} iterations; weights in {final}", flush=True)
