@@ -91,7 +91,7 @@ def _sampling_advice(config: "Config", gpu_memory: float) -> list[str]:
     from progrpo.cost import budget
     from progrpo.names import evaluated_names, model_of, prompt_sets_of
 
-    jobs = {}  # without repetition, in order
+    jobs: dict[tuple[str, str, int, int, bool], None] = {}  # without repetition, in order
     for name in evaluated_names(config):
         model, full = model_of(config, name), name in config.runs and config.runs[name].lora is None
         for prompts in prompt_sets_of(config, name):
