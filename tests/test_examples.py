@@ -120,6 +120,17 @@ def test_pruning_changes_no_survivor(models):
     torch.testing.assert_close(unpruned.images[0, kept], found["found"].images[0], rtol=0, atol=1e-5)
 
 
+def test_a_reward_sees_each_image_with_its_prompt(models):
+    pipeline = DiffusionPipeline.from_pretrained(models / "sd35m")
+    sampling = progrpo.Sampling(steps=2, guidance_scale=1, noise=0.7)
+
+    def length(images, prompts):
+        return [float(len(prompt)) for prompt in prompts]
+
+    found = progrpo.sample_pruned(pipeline, ["red", "circle"], length, progrpo.Group(size=4), sampling, batch=3)
+    assert found.rewards.tolist() == [[3.0] * 4, [6.0] * 4]
+
+
 def test_mistakes_of_pruned_sampling_are_one_line(models):
     found = run_example("sample_pruned.py", models / "sd35m")
     pipeline, sampling = found["pipeline"], found["sampling"]
