@@ -151,6 +151,15 @@ def test_what_keeps_the_result_is_preferred():
     assert less < need - 1
 
 
+def test_several_settings_that_keep_the_result_are_preferred_to_one_that_does_not():
+    run, model, scorers = case("dancegrpo_sd14")
+    speed = run.speed.model_copy(update={"text_cache": None})
+    run = run.model_copy(update={"micro_batch": 8, "speed": speed})
+    names, less = budget.remedy(run, model, scorers, ROUND, 35)
+    assert names == ["speed.text_cache", "gradient_checkpointing", "micro_batch: 1"]
+    assert less <= 35
+
+
 # ---------------------------------------------------------------- what is counted
 
 
