@@ -2,10 +2,14 @@
 
 import json
 import re
+import weakref
 from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 from checkout import ROOT
@@ -147,6 +151,15 @@ def test_what_keeps_the_result_is_preferred():
     assert less < need - 1
 
 
+def test_several_settings_that_keep_the_result_are_preferred_to_one_that_does_not():
+    run, model, scorers = case("dancegrpo_sd14")
+    speed = run.speed.model_copy(update={"text_cache": None})
+    run = run.model_copy(update={"micro_batch": 8, "speed": speed})
+    names, less = budget.remedy(run, model, scorers, ROUND, 35)
+    assert names == ["speed.text_cache", "gradient_checkpointing", "micro_batch: 1"]
+    assert less <= 35
+
+
 # ---------------------------------------------------------------- what is counted
 
 
@@ -190,6 +203,36 @@ def test_operations_are_the_counted_ones(family, backbone):
     assert 2 * network.call == pytest.approx(counted["denoiser_without_lora"], rel=1e-3)
     assert backward == pytest.approx(counted["denoiser_backward"], rel=1e-3)
     assert (network.decode, network.reward) == pytest.approx((counted["decoder"], counted["reward"]), rel=1e-3)
+
+
+class Live(TorchDispatchMode):
+    """Bytes of tensors that are alive, of those made under this mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        before = {id(t.untyped_storage()) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        out = function(*args, **(kwargs or {}))
+        for storage in (t.untyped_storage() for t in tree_leaves(out) if isinstance(t, torch.Tensor)):
+            if storage._cdata not in self.sizes and id(storage) not in before:
+                self.sizes[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, self.sizes.pop, storage._cdata, None)
+        return out
+
+
+def test_activations_of_the_unet_are_what_a_forward_pass_leaves():
+    def left(rows: int) -> int:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            model, inputs = architectures.sd14_unet().eval(), architectures.denoiser_inputs("sd14", rows)
+            with Live() as live, torch.autocast("cpu", dtype=torch.bfloat16):
+                output = model(**inputs, return_dict=False)[0].float()
+                total = sum(live.sizes.values())
+            assert output.requires_grad
+            return total
+
+    assert (left(2) - left(1)) / budget.GB == pytest.approx(NETWORKS["diffusion"].activations, rel=0.02)
 
 
 # ---------------------------------------------------------------- disk

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from progrpo.commands.options import HelpFormatter, require_between
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
     from progrpo.config import Config
     from progrpo.cost.budget import Network
     from progrpo.workflow.plan import Plan
-
-RECORD = "fetched.json"  # a job that reads data/<source>/fetched.json needs that download
 
 
 def add_parser(commands) -> None:
@@ -45,8 +44,9 @@ def run(arguments: argparse.Namespace) -> None:
     from progrpo.config import load_config
     from progrpo.files import to_json
 
-    made = report(load_config(arguments.config), arguments.gpu_tflops, arguments.utilisation)
-    require_fit(load_config(arguments.config), arguments.gpu_memory)
+    config = load_config(arguments.config)
+    require_fit(config, arguments.gpu_memory)
+    made = report(config, arguments.gpu_tflops, arguments.utilisation)
     print(to_json(made, "the plan", indent=1) if arguments.json else "\n".join(table(made)))
 
 
@@ -114,11 +114,13 @@ def report(config: "Config", gpu_tflops: float, utilisation: float) -> dict[str,
     from progrpo.weights.manifest import packaged_manifest
     from progrpo.workflow.code_inputs import Code
     from progrpo.workflow.plan import Plan
+    from progrpo.workflow.sources import fetched
 
     plan, manifest = Plan(config, Code(Path(__file__).parents[2])), packaged_manifest()
     networks = {name: budget.network_of(name, config.models[name]) for name in {r.model for r in config.runs.values()}}
     counts = {name: _count(section, manifest) for name, section in config.prompt_sets.items()}
-    sources = {file.split("/")[1] for file in _inputs(plan) if file.endswith(f"/{RECORD}")}
+    read = _inputs(plan)
+    sources = {source for source in manifest if fetched(source) in read}
 
     def hours(tflop: float) -> float:
         return budget.gpu_hours(tflop, gpu_tflops, utilisation)
@@ -165,7 +167,7 @@ def _count(section, manifest) -> int | None:
 
 def _inputs(plan: "Plan") -> set[str]:
     """The files that trainings, generations, evaluations and analyses read."""
-    named = argparse.Namespace
+    named = SimpleNamespace  # as Snakemake's wildcards
     files = [file for name in plan.config.runs for file in plan.train_inputs(named(run=name))]
     for sets in plan.evaluation_jobs().values():
         for model in plan.models_of(sets):

@@ -1,7 +1,7 @@
-"""What a tier costs before its first job: GPU-hours from counted operations, memory per GPU, disk. Arithmetic; all are estimates.
+"""What a tier costs before its first job: GPU-hours, memory per GPU, disk. Arithmetic on counted numbers; all results are estimates.
 
-Parameters, operations and activations are counted on the official architectures (tests/cost/test_budget.py counts the first two
-again); what else enters is an assumption and bears a name in capitals. GB are 10^9 bytes.
+Parameters, operations and activations are counted on the official architectures, and most again by tests/cost/test_budget.py; what
+else enters is an assumption, and says so. GB are 10^9 bytes.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,12 @@ LINES = {  # prompts of a file whose manifest entry counts several files
 
 @dataclass(frozen=True)
 class Network:
-    """A model family's official size: parameters, TFLOP per call of one row, GB of activations per row of a backward pass in bf16."""
+    """A model family at its official size: parameters; TFLOP per call of one row; GB per row of a backward pass in bf16.
+
+    `activations` is what a forward pass leaves for the backward pass, `checkpointed` the peak of a pass with gradient checkpointing,
+    both with all weights trained: with adapters it is a little less. Adapted SD-v1.4 (rank 32 in its attention) was not counted by
+    operations; its backward pass is taken as SD3.5-M's, 1.12 forward passes.
+    """
 
     denoiser: int
     adapters: int  # of rank 32
