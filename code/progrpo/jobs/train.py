@@ -1,9 +1,11 @@
 """From a tier's configuration to a trained run on disk: loads the parts, guards the folder, publishes the final weights."""
 
+import atexit
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +27,11 @@ from progrpo.provenance import provenance
 from progrpo.rewards.registry import WeightedSum
 
 STOPPED_BY_SIGNAL = 143
+PEER_ENDED = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+)  # how gloo says that another rank ended
 OWNS = (
     "state",
     "final",
@@ -48,16 +55,17 @@ def train_run(
     run, model = config.get_run(name), config.models[config.get_run(name).model]
     if device.type == "cpu" and model.precision == "fp16":
         raise UserError(f"models.{run.model}.precision: fp16 training needs a GPU; use fp32 or bf16 on a CPU")
-    folder = Folder(out, OWNS)
     ranks = Ranks(device)
-    identity = ranks.first(lambda: of_training(config, name, seed))  # before anything is written
-    ranks.enter(folder, start.wait_for_lock)
-    try:
-        if ranks.first(lambda: is_complete(folder, run, identity, start)):
-            return _leave(ranks.several, 0)
-        return _train(config, run, seed, out, device)
-    finally:
-        folder.release()
+    with ranks.failing_once():
+        folder = Folder(out, OWNS)
+        identity = ranks.first(lambda: of_training(config, name, seed))  # before anything is written
+        ranks.enter(folder, start.wait_for_lock)
+        try:
+            if ranks.first(lambda: is_complete(folder, run, identity, start)):
+                return _leave(ranks.several, 0)
+            return _train(config, run, seed, out, device)
+        finally:
+            folder.release()
 
 
 def is_complete(folder: Folder, run: Run, identity: dict[str, Any], start: Start) -> bool:
@@ -74,7 +82,7 @@ def is_complete(folder: Folder, run: Run, identity: dict[str, Any], start: Start
 
 
 def _spoilt_record(out: Path) -> str | None:
-    """What is wrong with the metrics or the provenance of trained weights; None when they are as `_publish` left them."""
+    """What is wrong with the metrics or the provenance of trained weights; None when they are as `publish` left them."""
     record = out / "published.json"
     if not record.is_file():
         return None
@@ -114,6 +122,20 @@ class Ranks:
     def __init__(self, device: torch.device):
         self.several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         self.state = PartialState(cpu=device.type == "cpu") if self.several else None
+
+    @contextmanager
+    def failing_once(self) -> Iterator[None]:
+        """While entered, what fails on one of several ranks is told by that rank alone, and none waits for another."""
+        try:
+            yield
+        except UserError:
+            if self.several:
+                atexit.register(os._exit, 2)  # once its line is told: see `_leave`
+            raise
+        except RuntimeError as error:
+            if self.several and any(sign in str(error) for sign in PEER_ENDED):
+                os._exit(2)  # the other rank says why, or torchrun does
+            raise
 
     def first(self, decide: Callable[[], Any]) -> Any:
         """What `decide` returns on the first rank, on every rank; its UserError ends all, with one line."""
