@@ -67,6 +67,7 @@ def test_begin_anew_drops_the_results_and_nothing_else(folder):
 def test_a_folder_without_results_takes_what_it_is_given(folder):
     folder.claim({}, ANEW)
     folder.claim(WITH, Start())
+    assert json.loads(folder.begun.read_text())["identity"] == WITH
 
 
 def test_results_side_by_side_are_claimed_apart(tmp_path):

@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[2]
 def test_every_mutant_changes_one_place_and_stays_python(file):
     text = (ROOT / file).read_text()
     for mutant in (m for m in MUTANTS if m.file == file):
-        compile(mutant.applied_to(text), file, "exec")
+        changed = mutant.applied_to(text)
+        assert changed != text
+        compile(changed, file, "exec")
 
 
 def test_every_named_test_file_exists():
