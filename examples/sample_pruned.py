@@ -7,7 +7,7 @@ from diffusers import DiffusionPipeline
 from progrpo import Group, Pruning, Sampling, sample_pruned
 
 
-def redness(images, prompts):
+def redness(images, prompts):  # rewards (B,) of images (B, 3, H, W) in [0, 1]
     return images[:, 0].mean((1, 2)) - images[:, 1:].mean((1, 2, 3))
 
 

@@ -9,7 +9,7 @@ from progrpo import load_config, train_pipeline
 PROMPTS = ["a red circle", "a blue square", "a green triangle", "a yellow circle"]
 
 
-def redness(images, prompts):
+def redness(images, prompts):  # rewards (B,) of images (B, 3, H, W) in [0, 1]
     return images[:, 0].mean((1, 2)) - images[:, 1:].mean((1, 2, 3))
 
 

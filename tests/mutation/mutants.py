@@ -54,7 +54,6 @@ TRAINER = [
             "return log_prob(self.table, (pairs.steps - 1).clamp(min=0),",
         ),
         ("mean_ref = self._mean(samples, pairs, reference)", "mean_ref = self._mean(samples, pairs, None)"),
-        ("total = size * self.run.trained_steps", "total = size * (self.run.trained_steps - 1)"),
         ("text.rows(rows), self._advantages", "text, self._advantages"),
         ("self.prompts[stream[position]] for", "self.prompts[position] for"),
         ("self.run.sampling.guidance_scale,\n            denoiser", "1.0,\n            denoiser"),
@@ -142,8 +141,10 @@ TRAINER = [
     *_of(
         "grpo/trainer.py",
         f"{GRADIENT} -k not_depend",
-        ("count = min(self.micro_batch, total - first)", "count = self.micro_batch"),
-        ("Pairs(start + pair % size, pair // size", "Pairs(pair % size, pair // size"),
+        (
+            "start, size, self.run.trained_steps, self.micro_batch,",
+            "0, size, self.run.trained_steps, self.micro_batch,",
+        ),
     ),
     *_of(
         "grpo/trainer.py",
@@ -151,6 +152,14 @@ TRAINER = [
         ("owned = range(self.accelerator.process_index,", "owned = range(0,"),
     ),
 ]
+
+MICRO_BATCH = _of(
+    "grpo/micro_batch.py",
+    f"{GRADIENT} -k not_depend",
+    ("count = min(batch, total - first)", "count = batch"),
+    ("Pairs(start + pair % size, pair // size", "Pairs(start + pair % steps, pair // size"),
+    ("total = size * steps", "total = size * (steps - 1)"),
+)
 
 TUNING = [
     *_of(
@@ -378,4 +387,16 @@ VERDICT = _of(
     ("box[2] - box[0] + 1, 0", "box[2] - box[0], 0"),
 )
 
-MUTANTS = [*OBJECTIVE, *OVF, *SAMPLERS, *ROLLOUT, *TRAINER, *TUNING, *CHECKPOINT, *SUMMARY, *TABLES, *VERDICT]
+MUTANTS = [
+    *OBJECTIVE,
+    *OVF,
+    *SAMPLERS,
+    *ROLLOUT,
+    *TRAINER,
+    *MICRO_BATCH,
+    *TUNING,
+    *CHECKPOINT,
+    *SUMMARY,
+    *TABLES,
+    *VERDICT,
+]

@@ -20,7 +20,7 @@ from pathlib import Path
 from mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("code", "tests", "config", "paper_tables", "pyproject.toml")
+COPIED = ("code", "tests", "config", "paper_tables", "results/published", "pyproject.toml")
 PROCESSES = 2
 SECONDS = 300  # a mutant that hangs the tests is noticed, too
 # Fail at the first test, and spend the time on tests: no plugins of other packages, no rewritten asserts, no search for garbage.

@@ -1,6 +1,7 @@
-"""How many rows a model call should have: as many as memory allows, as few as fill up calls that are not full."""
+"""The micro-batches of an update: (sample, step) pairs, as many in a model call as memory allows and as fill calls up."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,6 +14,25 @@ from progrpo.grpo.backbone import Backbone
 ROWS_OF_A_CALL = 16
 BACKWARD = 3  # a forward and backward pass costs three forward passes
 MULTIPLE = 8  # of which matrix units like shapes to be
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A micro-batch: samples (B,) and the step (B,) of each; the first `count` are meant, the others fill up to a fixed shape."""
+
+    rows: Tensor
+    steps: Tensor
+    count: int
+    last: bool  # of its update
+
+
+def micro_batches(start: int, size: int, steps: int, batch: int, device: torch.device) -> Iterator[Pairs]:
+    """Every backward pass of an update on the samples from `start` on: all at the first step, at the second, ..., in one shape."""
+    total = size * steps
+    for first in range(0, total, batch):
+        count = min(batch, total - first)
+        pair = torch.arange(first, first + batch, device=device).clamp(max=total - 1)
+        yield Pairs(start + pair % size, pair // size, count, first + count == total)
 
 
 def cheapest_batch(sampled: Sequence[int], updated: Sequence[int], most: int) -> int:

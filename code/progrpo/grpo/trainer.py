@@ -20,7 +20,7 @@ from progrpo.errors import UserError
 from progrpo.files import to_json, write_text
 from progrpo.grpo.backbone import Backbone, Text
 from progrpo.grpo.checkpoint import GracefulStop, StateStore, copied
-from progrpo.grpo.micro_batch import micro_batch_of
+from progrpo.grpo.micro_batch import Pairs, micro_batch_of, micro_batches
 from progrpo.grpo.objective import advantages, clipped_surrogate, step_kl
 from progrpo.grpo.progress import UpdateStatistics, batch_arithmetic, measure, metrics_text, progress_line
 from progrpo.grpo.prompt_stream import PromptStream
@@ -43,16 +43,6 @@ class Samples:
     text: Text
     advantages: Tensor
     old_log_probs: Tensor
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """A micro-batch: samples (B,) and the step (B,) of each; the first `count` are meant, the others fill up to a fixed shape."""
-
-    rows: Tensor
-    steps: Tensor
-    count: int
-    last: bool  # of its update
 
 
 class Trainer:
@@ -275,12 +265,7 @@ class Trainer:
                 self._backward(samples, pairs, size * self.run.trained_steps, statistics)
 
     def _micro_batches(self, start: int, size: int) -> Iterator[Pairs]:
-        """Every backward pass of an update: its samples at the first step, at the second, ..., cut into equal shapes."""
-        total = size * self.run.trained_steps
-        for first in range(0, total, self.micro_batch):
-            count = min(self.micro_batch, total - first)
-            pair = torch.arange(first, first + self.micro_batch, device=self.backbone.device).clamp(max=total - 1)
-            yield Pairs(start + pair % size, pair // size, count, first + count == total)
+        return micro_batches(start, size, self.run.trained_steps, self.micro_batch, self.backbone.device)
 
     def _backward(self, samples: Samples, pairs: Pairs, total: int, statistics: UpdateStatistics) -> None:
         """Add the gradient of the pairs' share of a loss that is the mean over `total` pairs."""

@@ -28,25 +28,35 @@ class Estimate(Part):
 
 
 class Tflop(Part):
+    """TFLOP of a training iteration, per prompt batch as its accounting has it."""
+
     total: Number
 
 
 class FlopsRun(Part):
+    """One training method: its operations and what it saves against the baseline."""
+
     tflop: Tflop
     one_plus_reduction: Number
     speedup: Number
 
 
 class Accounting(Part):
+    """The training methods under one way of counting."""
+
     runs: dict[str, FlopsRun]
 
 
 class Accountings(Part):
+    """The paper's way of counting, and all that is executed."""
+
     published: Accounting
     measured: Accounting
 
 
 class Atomic(Part):
+    """TFLOP of one call by architecture and component."""
+
     measured: dict[str, dict[str, Number]]
 
 
@@ -58,11 +68,15 @@ class Flops(Part):
 
 
 class PairOfSteps(Part):
+    """Two pruning steps: their share of the unpruned cost, and the reward variance that their survivors keep."""
+
     cost_ratio: Number
     variance: Number
 
 
 class Candidate(PairOfSteps):
+    """A pair that the pilot decides on, with the rank correlations of its previews with the terminal rewards."""
+
     pruning_steps: tuple[Count, Count]
     spearman: Pair
     variance_low: Number
@@ -71,6 +85,8 @@ class Candidate(PairOfSteps):
 
 
 class Reliability(Part):
+    """Mean rank correlation of previews with terminal rewards after a fraction of the steps, with its interval."""
+
     fraction: Number
     spearman: Number
     low: Number
@@ -78,15 +94,21 @@ class Reliability(Part):
 
 
 class PaperSpearman(Part):
+    """The paper's rank correlation after a fraction of the steps."""
+
     fraction: Number
     spearman: Number
 
 
 class Selected(Part):
+    """The selected pair, as fractions of the steps."""
+
     fractions: Pair
 
 
 class ReferenceVariances(Part):
+    """Reward variances to compare with: the best subset, the whole group, a random subset."""
+
     oracle: Number
     pool: Number
     random: Number
@@ -105,36 +127,50 @@ class Pilot(Part):
 
 
 class Histogram(Part):
+    """Density of standardised rewards, and of Gaussian groups standardised the same way."""
+
     edges: Annotated[Series, Field(min_length=2)]
     density: Series
     gaussian_groups: Series
 
 
 class Moments(Part):
+    """Mean and standard deviation of all rewards."""
+
     mean: Number
     std: Annotated[Number, Field(gt=0)]
 
 
 class Quantiles(Part):
+    """Quantiles of a Gaussian and of the standardised rewards."""
+
     theoretical: Series
     observed: Series
 
 
 class Share(Part):
+    """Share of the rewards within `delta` standard deviations of their group's mean."""
+
     delta: Number
     observed: Number
     gaussian_groups: Number
 
 
 class SubsetShare(Part):
+    """That share in a subset."""
+
     share: Number
 
 
 class SubsetShares(Part):
+    """That share in a subset, for each `delta`."""
+
     shares: list[SubsetShare]
 
 
 class Subsampling(Part):
+    """A rule that keeps so many of a group, on rewards and on Gaussian groups."""
+
     keep: Count
     rule: Literal["uniform", "ovf"]
     observed: SubsetShares
@@ -154,17 +190,23 @@ class Clustering(Part):
 
 
 class Band(Part):
+    """A curve over iterations with its interval, None where one seed gives none."""
+
     mean: Series
     low: list[Number | None]
     high: list[Number | None]
 
 
 class Quantities(Part):
+    """What the arms of the static study are compared in."""
+
     reward: Band
     reward_std: Band
 
 
 class Curves(Part):
+    """The arms of the static study."""
+
     full: Quantities
     uniform: Quantities
     ovf: Quantities
@@ -177,6 +219,8 @@ class OvfStudy(Part):
 
 
 class Analyses(Part):
+    """What a summary holds of the analyses; what was not run is absent."""
+
     flops: Flops | None = None
     pruning_pilot: Pilot | None = None
     reward_clustering: Clustering | None = None
@@ -184,6 +228,8 @@ class Analyses(Part):
 
 
 class Seconds(Part):
+    """Seconds of an iteration by part, as a summary has them."""
+
     vae: Number
     denoiser: Number
     total: Number
@@ -202,15 +248,21 @@ class Summary(BaseModel):
 
 
 class Score(Part):
+    """A scorer's mean over the images of a prompt set."""
+
     mean: Number
 
 
 class GenEval(Part):
+    """GenEval's score, in all and by tag."""
+
     overall: Number
     tags: dict[str, Number]
 
 
 class CompBench(Part):
+    """The score of a category of T2I-CompBench++."""
+
     score: Number
 
 
@@ -224,6 +276,8 @@ class Evaluation(Part):
 
 
 class Timing(Part):
+    """Seconds of an iteration by part, as `progrpo bench` writes them."""
+
     decoder: Number
     denoiser: Number
     total: Number

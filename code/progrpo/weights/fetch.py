@@ -17,6 +17,8 @@ from progrpo.weights.manifest import CONFIRM_ABOVE, RECORD, Entry, Hash, human_s
 
 
 class Fetched(TypedDict):
+    """What is known of a downloaded file."""
+
     sha256: Hash
 
 

@@ -48,6 +48,8 @@ class TestPipeline:
 
 
 class Size(BaseModel):
+    """Sides in pixels between which an image is resized, its ratio kept."""
+
     shortest_edge: Annotated[int, Field(ge=1, le=8192)]
     longest_edge: Annotated[int, Field(ge=1, le=8192)]
 
