@@ -140,7 +140,7 @@ TRAINER = [
     ),
     *_of(
         "grpo/trainer.py",
-        f"{GRADIENT} -k not_depend",
+        f"{UPDATE} -k all_samples_once",
         (
             "start, size, self.run.trained_steps, self.micro_batch,",
             "0, size, self.run.trained_steps, self.micro_batch,",
@@ -157,6 +157,9 @@ MICRO_BATCH = _of(
     "grpo/micro_batch.py",
     f"{GRADIENT} -k not_depend",
     ("count = min(batch, total - first)", "count = batch"),
+) + _of(
+    "grpo/micro_batch.py",
+    f"{GRADIENT} -k whole_loss",
     ("Pairs(start + pair % size, pair // size", "Pairs(start + pair % steps, pair // size"),
     ("total = size * steps", "total = size * (steps - 1)"),
 )
@@ -305,7 +308,6 @@ SUMMARY = _of(
     (" and seed in seeds_of(config, run)", ""),
     ('if key != "iteration"]', "]"),
     (" if len(column) == len(last)", ""),
-    ("and not isinstance(value, bool)", ""),
     ('"overall": geneval["overall"], **geneval["tags"]', '**geneval["tags"]'),
     ('metrics["score"] = compbench["score"]', "pass"),
     ('metrics[f"{name}.{metric}"]', 'metrics[f"test.{metric}"]'),

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Container, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from progrpo.analysis.statistics import mean_interval
 from progrpo.config import Config
@@ -93,7 +93,7 @@ def training_metrics(folder: Path) -> dict[str, float]:
     lines = read_metrics(path)
     last = lines[-max(1, round(TAIL * len(lines))) :]
     keys = [key for key in (last[0] if last else {}) if key != "iteration"]
-    columns = {key: [number for line in last if _is_number(number := line.get(key))] for key in keys}
+    columns = {key: [number for line in last if (number := line.get(key)) is not None] for key in keys}
     return {key: sum(column) / len(column) for key, column in columns.items() if len(column) == len(last)}
 
 
@@ -104,10 +104,6 @@ def read_metrics(path: Path) -> list[dict[str, float | None]]:
         check(Metrics, line, f"{path}:{number}")
         lines.append(line)
     return lines
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def wall_clock(folder: Path, of: Container[str]) -> dict[str, dict[str, dict[str, float]]]:
