@@ -221,6 +221,7 @@ def test_compiling_changes_no_number_beyond_rounding(models, tmp_path, monkeypat
         compile_module(module, backend="aot_eager", **options)
 
     monkeypatch.setattr(torch.nn.Module, "compile", trace)
+    monkeypatch.setattr("shutil.which", lambda name: name)
     gradients = []
     for on in (False, True):
         config = configuration(tmp_path, models, family, BETA, False, 8, sampling_batch=None, speed={"compile": on})
@@ -229,6 +230,12 @@ def test_compiling_changes_no_number_beyond_rounding(models, tmp_path, monkeypat
     assert traced[0] is trainer.backbone.denoiser
     assert relative(gradients[1], gradients[0]) < 1e-4
     assert trainer._update(trainer._sample()).first_ratio_error == 0
+
+
+def test_compiling_without_a_compiler_is_one_line(models, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(UserError, match="speed.compile: needs a C"):
+        trainer_of(configuration(tmp_path, models, "flow", 0.0, True, 4, speed={"compile": True}), tmp_path / "out")
 
 
 def test_a_save_behind_the_training_is_what_was_handed_over(tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """What is trained of a denoiser: low-rank adapters or all weights; the reference policy; the moving average; weights on disk."""
 
 import json
+import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -56,7 +58,12 @@ class Tuning:
         self.parameters = [p for p in denoiser.parameters() if p.requires_grad]
 
     def compile(self) -> None:
-        """torch.compile of the denoiser, and of the reference where it is another module; in place, for calls of fixed shapes."""
+        """torch.compile of the denoiser, and of the reference where it is another module; in place, for calls of fixed shapes.
+
+        What was compiled is found again by the next process. UserError where there is nothing to compile with.
+        """
+        if self.backbone.device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
+            raise UserError("speed.compile: needs a C++ compiler on a CPU; install g++, or name yours in CXX")
         for module in (self.backbone.denoiser, self._frozen_copy):
             if module is not None:
                 module.compile(dynamic=False)
