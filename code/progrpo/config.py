@@ -192,6 +192,9 @@ class Speed(Section):
     memory_gb: Annotated[float, Field(gt=0)] = 2.0  # what a backward pass of `micro_batch: auto` may keep
     batched_guidance: bool = False  # both branches in one call, unless one is detached: that one is a call of its own
     text_cache: PathText | None = None  # folder for the prompts' embeddings; with it the text encoders leave the device
+    merged_adapters: bool = (
+        False  # fp32: one product with W + s B A; for adapters whose rank is not small beside the width
+    )
     background_save: bool = True  # a copy of the state is written while the next iteration runs
     compile: bool = False  # torch.compile of the denoiser: about a minute once, then fewer and larger kernels
 
@@ -246,6 +249,8 @@ class Run(Section):
             raise ValueError(
                 f"snapshots must increase and come before the last iteration ({self.iterations}), got {[*self.snapshots]}"
             )
+        if self.speed.merged_adapters and self.lora is None:
+            raise ValueError("speed.merged_adapters: the run has no lora")
         return self
 
 
