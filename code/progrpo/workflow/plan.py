@@ -76,7 +76,7 @@ class Plan:
         if self.config.evaluation_jobs == "per_prompt_set":
             drawn = self.config.learning_curve
             return {prompts: [prompts] for prompts in self.config.evaluations if prompts != drawn}
-        together = {tuple(prompt_sets_of(self.config, name)) for name in evaluated_names(self.config)}
+        together = {tuple(prompt_sets_of(self.config, name)) for name in evaluated_names(self.config)} - {()}
         return {"_and_".join([sets[0], f"{len(sets) - 1}_more"][: len(sets)]): list(sets) for sets in sorted(together)}
 
     def models_of(self, sets: list[str]) -> list[str]:
