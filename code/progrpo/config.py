@@ -364,6 +364,11 @@ def _known(names: dict, name: str, where: str) -> None:
         raise ValueError(f"{where}: {name!r} is not defined; known: {', '.join(names)}")
 
 
+def tier_files(folder: Path = Path("config")) -> list[Path]:
+    """The files of the tiers, one each; the claims that are judged in them stand in the same folder."""
+    return sorted(path for path in folder.glob("*.yaml") if path.stem != "claims")
+
+
 def load_config(path: Path | str) -> Config:
     """Read and validate a tier's YAML; UserError names the first offending key and what is wrong with it."""
     if not Path(path).exists():
