@@ -120,7 +120,7 @@ class Plan:
         ]
 
     def learning_curve_files(self) -> list[str]:
-        """Every learning curve of the tier: runs x their seeds, and base models x the seeds of the runs that start from them."""
+        """Every learning curve of the tier, and costs: runs x their seeds, and curves of base models x the seeds of their runs."""
         config = self.config
         if config.learning_curve is None:
             return []
@@ -130,7 +130,8 @@ class Plan:
             for seed in seeds_of(config, run)
             for name in (base_of(config.runs[run].model), run)
         }
-        return [f"{config.results}/curves/{seed_folder(name, seed)}.npz" for name, seed in sorted(pairs)]
+        curves = [f"{config.results}/curves/{seed_folder(name, seed)}.npz" for name, seed in sorted(pairs)]
+        return curves + [file.removesuffix(".npz") + ".costs.json" for file in curves if not is_base(Path(file).name)]
 
     def grid_listings(self) -> list[str]:
         """The listings of the images that are shown side by side, of each model's first seed."""
@@ -270,6 +271,10 @@ class Plan:
     def curve_code(self) -> str:
         """Fingerprint of the code that decides a learning curve of given weights."""
         return self.code_of("progrpo.jobs.learning_curve", scorers=self._scorers_of([str(self.config.learning_curve)]))
+
+    def costs_settings(self, wildcards) -> str:
+        """Digest of the configuration that a training's costs are counted by."""
+        return digest(decisive(self.config.runs[wildcards.run]))
 
     # The miniature world, analyses and tables
 
