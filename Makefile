@@ -36,7 +36,7 @@ else
 endif
 
 # A cut is what claims need of the first seeds; what was trained before is not trained again.
-claims: TIER := $(if $(filter command line,$(origin TIER)),$(TIER),mini)
+claims: TIER := $(if $(filter file,$(origin TIER)),mini,$(TIER))
 claims: $(INSTALLED)
 ifdef RERUN
 	snakemake $$(progrpo claims --tier $(TIER) --targets $(or $(SEEDS),2)) --profile local --cores $(CORES) --config tier=$(TIER)

@@ -288,17 +288,23 @@ class Plan:
         files = [model_file(self.config, analysis.model), prompt_file(self.config, analysis.prompts)]
         return files + scorer_files(self.config, [analysis.scorer])
 
+    def gradient_studies(self) -> list[str]:
+        """Names of the analyses that sample gradients: one at most."""
+        return [name for name, analysis in self.config.analyses.items() if analysis.gradients_of is not None]
+
     def analysis_settings(self, wildcards) -> str:
         """Digest of the configuration that decides the samples of an analysis."""
         analysis = self.config.analyses[wildcards.analysis]
         prompts = decisive(self.config.prompt_sets[analysis.prompts], {"images_per_prompt", "layout"})
         scorer = decisive(self.config.scorers[analysis.scorer])
-        return digest(decisive(analysis), decisive(self.config.models[analysis.model]), prompts, scorer)
+        trained = decisive(self.config.runs[analysis.gradients_of]) if analysis.gradients_of else None
+        return digest(decisive(analysis), decisive(self.config.models[analysis.model]), prompts, scorer, trained)
 
     def analysis_code(self, wildcards) -> str:
         """Fingerprint of the code that decides the samples of an analysis."""
-        scorer = self.config.analyses[wildcards.analysis].scorer
-        return self.code_of("progrpo.jobs.sample_rewards", scorers=[scorer])
+        analysis = self.config.analyses[wildcards.analysis]
+        job = "progrpo.jobs.sample_gradients" if analysis.gradients_of else "progrpo.jobs.sample_rewards"
+        return self.code_of(job, scorers=[analysis.scorer])
 
     def analysis_resource(self, name: str) -> OfJob:
         """A resource of the sampling of an analysis."""
