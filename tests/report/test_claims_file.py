@@ -52,7 +52,7 @@ def test_claims_are_of_known_tiers_and_metrics_of_known_scorers(claims):
         (lambda c: c["comparison"]["contrast"].update(ovf_sd35m=2), "must sum to 0"),
         (lambda c: c.update(guard="none"), "guard 'none' is not defined"),
         (lambda c: c.update(rule={"kind": "at_least", "threshold": 1.0}), "does not fit what is compared"),
-        (lambda c: c.update(rule={"kind": "equivalence", "margin": 0.2}), "a contrast with a p-value"),
+        (lambda c: c.update(rule={"kind": "equivalence", "margin": 0.2}), "of two arms with a p-value"),
         (lambda c: c.update(id="diffusion"), "claims diffusion stand twice"),
         (lambda c: c.update(metrics=[]), "has guard and metrics"),
         (lambda c: c.update(powr=1), "unknown key"),

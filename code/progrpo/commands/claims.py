@@ -21,6 +21,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--own", action="store_true", help="from results/<tier>/, not from results/published/<tier>/")
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
     parser.add_argument("--out", type=Path, help="also write the JSON to this file")
+    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="also draw the figures of the claims there")
     parser.add_argument(
         "--pages", action="store_true", help="also write the published tier's README.md, and the outcomes in README.md"
     )
@@ -47,10 +48,15 @@ def run(arguments: argparse.Namespace) -> int:
         require_between("--targets", arguments.targets, 1, 100)
         print("\n".join(targets(claims, config, arguments.targets)))
         return 0
-    verdicts = judge(claims, _evidence(config, arguments.own))
+    evidence = _evidence(config, arguments.own)
+    verdicts = judge(claims, evidence)
     result = as_json(claims, verdicts, config.tier)
     if arguments.out:
         write_json(arguments.out, result)
+    if arguments.figures:
+        from progrpo.report.claims_figures import draw_all
+
+        draw_all(claims, verdicts, evidence, arguments.figures)
     if arguments.pages:
         readme = Path("README.md")
         outcomes = with_outcomes(readme.read_text(), verdicts)

@@ -105,8 +105,9 @@ class Claim(Part):
             raise ValueError(f"{self.id}: a contrast of runs has guard and metrics, a statistic has neither")
         if of_runs == isinstance(self.rule, Threshold | Within):
             raise ValueError(f"{self.id}: rule {self.rule.kind} does not fit what is compared")
-        if self.family == "primary" and (not of_runs or self.rule.kind == "equivalence"):
-            raise ValueError(f"{self.id}: a primary claim is a contrast with a p-value")
+        two = isinstance(self.comparison, Contrast) and len(self.comparison.contrast) == 2
+        if self.family == "primary" and (not two or self.rule.kind == "equivalence"):
+            raise ValueError(f"{self.id}: a primary claim is a contrast of two arms with a p-value")
         return self
 
 
@@ -140,6 +141,11 @@ class Claims(Part):
     def of_tier(self, tier: str) -> list[Claim]:
         """The claims that are judged in a tier, in the order of the file."""
         return [claim for claim in self.claims if tier in claim.tiers]
+
+    def guards_of(self, tier: str) -> dict[str, Guard]:
+        """The guards that the claims of a tier have."""
+        used = {claim.guard for claim in self.of_tier(tier)}
+        return {name: guard for name, guard in self.guards.items() if name in used}
 
 
 def load_claims(path: Path | str) -> Claims:

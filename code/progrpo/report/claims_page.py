@@ -60,13 +60,25 @@ def rule_text(claim: Claim) -> str:
 
 def as_json(claims: Claims, verdicts: Iterable[Verdict], tier: str) -> dict[str, Any]:
     """Everything about the verdicts of a tier: with each claim's statement and rule, runs, seeds and hashes of configurations."""
-    stated = {claim.id: claim.model_dump(mode="json", exclude={"id", "tiers"}) for claim in claims.claims}
+    stated = {claim.id: claim for claim in claims.claims}
     judged = []
     for verdict in verdicts:
         record = asdict(verdict)
         found = record.pop("estimate")
-        judged.append({**record, **(found or {}), "claim": stated.get(verdict.id)})
+        record |= found or {}
+        if claim := stated.get(verdict.id):
+            record["excludes_paper"] = excludes_paper(verdict, claim)
+            record["claim"] = claim.model_dump(mode="json", exclude={"id", "tiers"})
+        judged.append(record)
     return rounded({"tier": tier, "alpha": claims.alpha, "unit": claims.unit, "verdicts": judged})
+
+
+def excludes_paper(verdict: Verdict, claim: Claim) -> bool | None:
+    """Whether the interval leaves out what the paper reports; None where one of the two is missing."""
+    found = verdict.estimate
+    if claim.paper is None or found is None or found.low is None or found.high is None:
+        return None
+    return not found.low <= claim.paper <= found.high
 
 
 def outcome(verdict: Verdict) -> str:
@@ -74,8 +86,7 @@ def outcome(verdict: Verdict) -> str:
     found = verdict.estimate
     if found is None or verdict.verdict == NOT_RUN:
         return verdict.verdict
-    unit = f"n = {found.n}"
-    return f"{verdict.verdict} ({number(found.effect, bool(verdict.runs))} {interval(verdict)}, {unit})"
+    return f"{verdict.verdict} ({number(found.effect, bool(verdict.runs))} {interval(verdict)}, n = {found.n})"
 
 
 def page(claims: Claims, verdicts: list[Verdict], tier: str) -> str:
@@ -114,7 +125,7 @@ def page(claims: Claims, verdicts: list[Verdict], tier: str) -> str:
 
 def _row(verdict: Verdict, claim: Claim) -> str:
     found, p = verdict.estimate, verdict.p if verdict.p_holm is None else verdict.p_holm
-    said = f"{claim.statement} (`{claim.id}`)"
+    said = f"{claim.statement} (`{claim.id}`)".replace("|", "\\|")
     if isinstance(claim.comparison, Contrast):
         said += f", at equal {claim.comparison.at}"
     if verdict.share:
@@ -124,7 +135,8 @@ def _row(verdict: Verdict, claim: Claim) -> str:
     effect = "--" if found is None else f"{number(found.effect, bool(verdict.runs))} {interval(verdict)}"
     n = f"{found.n if found else 0} of {claim.n}"
     cells = [said, claim.place, rule_text(claim), word, effect, "--" if p is None else f"{p:.4f}", n]
-    return "| " + " | ".join([*cells, number(claim.predicted), number(claim.paper)]) + " |"
+    paper = number(claim.paper) + (" (excluded)" if excludes_paper(verdict, claim) else "")
+    return "| " + " | ".join([*cells, number(claim.predicted), paper]) + " |"
 
 
 def with_outcomes(text: str, verdicts: Iterable[Verdict]) -> str:

@@ -51,8 +51,7 @@ def judge(claims: Claims, evidence: Evidence) -> list[Verdict]:
     """
     tier = evidence.config.tier
     listed = claims.of_tier(tier)
-    used = {claim.guard for claim in listed}
-    guards = {name: judge_guard(name, guard, evidence) for name, guard in claims.guards.items() if name in used}
+    guards = {name: judge_guard(name, guard, evidence) for name, guard in claims.guards_of(tier).items()}
     primary = [claim.id for claim in listed if claim.family == "primary"]
     first = {claim.id: _judge(claim, claims, evidence) for claim in listed}
     known = {name: verdict.p for name, verdict in first.items()}
@@ -143,6 +142,23 @@ def scale(guard: Guard, metric: str, by_gain: bool, evidence: Evidence) -> float
     if by_gain:
         return abs(float(evidence.final_gains(guard.baseline, metric, seeds).mean()))
     return float(evidence.base(guard.baseline, metric, seeds).mean(0).std())
+
+
+def gains_in_units(
+    run: str,
+    metric: str,
+    seeds: list[int],
+    guard: Guard,
+    evidence: Evidence,
+    at: str = "iterations",
+    budget: float | None = None,
+) -> np.ndarray:
+    """Gains (seeds, prompts) of a run at a budget, or of its final weights, in units of the baseline's mean gain."""
+    final = budget is None
+    gains = (
+        evidence.final_gains(run, metric, seeds) if final else evidence.gains_at(run, metric, seeds, at, budget or 0.0)
+    )
+    return gains / scale(guard, metric, True, evidence)
 
 
 def _contrast(claim: Claim, contrast: Contrast, claims: Claims, guard: Guard, evidence: Evidence) -> Verdict:
