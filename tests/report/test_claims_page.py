@@ -33,7 +33,7 @@ def judged(tmp_path_factory):
 
 TABLE = f"""before
 {BEGIN}
-| claim | where | judged as | outcome |
+| claim | where | judged as | outcome in tier `mini` |
 |---|---|---|---|
 | one | Table 1 | `pro_equal_calls` | old words |
 | two | Table 2 | `diffusion`, `flash` | -- |
@@ -51,13 +51,14 @@ def test_the_outcome_column_is_made_from_the_verdicts_and_the_rest_stays():
         Verdict("diffusion", "not run"),
         Verdict("flash", "inconclusive", estimate=Estimate(-0.1, -0.3, 0.1, -0.1, 8, ""), runs={"a": {"seeds": [0]}}),
     ]
-    text = with_outcomes(TABLE, verdicts)
+    text = with_outcomes(TABLE, verdicts, "mini")
     assert "| one | Table 1 | `pro_equal_calls` | supported (+0.31 [0.20, 0.42], n = 8) |" in text
     assert "| `diffusion`, `flash` | diffusion: not run; flash: inconclusive (-0.10 [-0.30, 0.10], n = 8) |" in text
     assert "| none | Table 7 | | -- |" in text
     assert text.startswith("before\n")
     assert text.endswith("after `diffusion` | old |\n")
-    assert with_outcomes(text, verdicts) == text
+    assert with_outcomes(text, verdicts, "mini") == text
+    assert with_outcomes(TABLE, [], "paper") == TABLE
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_the_outcome_column_is_made_from_the_verdicts_and_the_rest_stays():
 )
 def test_a_table_that_cannot_be_filled_is_one_line(text, complaint):
     with pytest.raises(UserError, match=complaint):
-        with_outcomes(text, [Verdict("pro_equal_calls", "not run"), Verdict("diffusion", "not run")])
+        with_outcomes(text, [Verdict("pro_equal_calls", "not run"), Verdict("diffusion", "not run")], "mini")
 
 
 def test_the_page_names_every_claim_its_runs_and_their_configurations(judged):

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         draw_all(claims, verdicts, evidence, arguments.figures)
     if arguments.pages:
         readme = Path("README.md")
-        outcomes = with_outcomes(readme.read_text(), verdicts)
+        outcomes = with_outcomes(readme.read_text(), verdicts, config.tier)
         write_text(f"results/published/{config.tier}/README.md", page(claims, verdicts, config.tier))
         write_text(readme, outcomes)
     print(to_json(result, "the verdicts", indent=1) if arguments.json else "\n".join(lines(verdicts)))

@@ -139,26 +139,30 @@ def _row(verdict: Verdict, claim: Claim) -> str:
     return "| " + " | ".join([*cells, number(claim.predicted), paper]) + " |"
 
 
-def with_outcomes(text: str, verdicts: Iterable[Verdict]) -> str:
+def with_outcomes(text: str, verdicts: Iterable[Verdict], tier: str) -> str:
     """A text whose table between the markers has its last column set anew: the outcomes of the claims that a row names as `id`.
 
+    A table whose head does not say that its outcomes are those of the tier is left as it is.
     UserError when the markers are not there, once each and in order, or a row names a claim that was not judged.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise UserError(f"README.md: {BEGIN} and {END} must stand once each around the table of claims")
     before, rest = text.split(BEGIN)
     table, after = rest.split(END)
+    if f"outcome in tier `{tier}`" not in table:
+        return text
     judged = {verdict.id: verdict for verdict in verdicts}
     return before + BEGIN + "\n".join(_with_outcome(line, judged) for line in table.split("\n")) + END + after
 
 
 def _with_outcome(line: str, judged: dict[str, Verdict]) -> str:
     cells = line.split("|")
-    if len(cells) < 4 or set(line) <= set("|-: ") or cells[-2].strip() == "outcome":
+    if len(cells) < 4 or set(line) <= set("|-: ") or cells[-2].strip().startswith("outcome"):
         return line
     names = re.findall(r"`(\w+)`", cells[-3])
     if unknown := [name for name in names if name not in judged]:
         raise UserError(f"README.md: the claim {unknown[0]} is not judged; correct the table or config/claims.yaml")
     words = [outcome(judged[name]) for name in names]
-    named = [f"{name}: {word}" for name, word in zip(names, words, strict=True)] if len(names) > 1 else words
+    alike = len(set(words)) == 1
+    named = words[:1] if alike else [f"{name}: {word}" for name, word in zip(names, words, strict=True)]
     return "|".join([*cells[:-2], f" {'; '.join(named) or '--'} ", cells[-1]])
