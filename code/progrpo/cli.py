@@ -28,6 +28,7 @@ COMMANDS = (
     "analyse",
     "figures",
     "doctor",
+    "rehearsal",
 )
 
 
