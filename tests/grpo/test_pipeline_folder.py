@@ -134,6 +134,7 @@ def test_a_part_that_was_not_fetched_is_named(models, tmp_path):
         ("sd14", {"prediction_type": "v_prediction"}),
         ("sd14", {"rescale_betas_zero_snr": True}),
         ("sd14", {"thresholding": True}),
+        ("sd14", {"clip_sample": True}),
         ("sd14", {"set_alpha_to_one": True}),
         ("sd35m", {"use_dynamic_shifting": True}),
         ("sd35m", {"invert_sigmas": True}),
