@@ -1,6 +1,5 @@
 """The rehearsal: tier paper's DAG over random weights, on a CPU, and one of its trainings once more on two processes."""
 
-import math
 import os
 import subprocess
 from pathlib import Path
@@ -11,7 +10,7 @@ from progrpo.names import seed_folder
 from progrpo.rehearsal.stage import OVERLAY, set_stage
 
 TWO_RANKS = "progrpo_sd35m"  # trained on two processes too
-TOLERANCE = 0.01  # relative, of the first iteration's mean reward: two processes round sums otherwise
+TOLERANCE = 0.05  # of the first mean reward, in its standard deviations: two processes round bf16 sums otherwise
 ENVIRONMENT = {"PROGRPO_DEVICE": "cpu", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
@@ -25,13 +24,16 @@ def rehearse(folder: Path, cores: int, overlay: Path = OVERLAY) -> None:
     alone = folder / config.results / "runs" / seed_folder(TWO_RANKS, config.run_seeds(TWO_RANKS)[0])
     together = folder / "results" / "two_ranks"
     train = ("progrpo", "train", "--config", "config/paper.yaml", "--run", TWO_RANKS, "--out", "results/two_ranks")
-    _call(folder, "two ranks", "bash", "workflow/scripts/launch.sh", "1", "2", *train)
-    one, two = (_first_reward(run / "metrics.jsonl") for run in (alone, together))
-    if not math.isclose(one, two, rel_tol=TOLERANCE):
-        raise UserError(f"{together}: the first mean reward on two ranks is {two}, on one {one}")
+    launch = ("bash", "workflow/scripts/launch.sh", "1", "2", *train, "--if-changed", "begin-anew")
+    _call(folder, "two ranks", *launch)
+    one, two = (_first_iteration(run / "metrics.jsonl") for run in (alone, together))
+    if not abs(one["reward_mean"] - two["reward_mean"]) <= TOLERANCE * one["reward_std"]:
+        raise UserError(
+            f"{together}: the first mean reward on two ranks is {two['reward_mean']}, on one {one['reward_mean']}"
+        )
     print(
         f"The rehearsal of tier paper is complete in {folder}: {len(config.runs)} runs, {len(config.evaluations)} prompt sets,"
-        f" {len(config.scorers)} scorers, {len(config.analyses) + 1} analyses; two ranks agree ({one:.4f}, {two:.4f}).\n"
+        f" {len(config.scorers)} scorers, {len(config.analyses) + 1} analyses; two ranks sample as one.\n"
         f"  tables  {folder / config.results / 'tables.html'}\n"
         "Its numbers mean nothing: the weights are random."
     )
@@ -44,5 +46,5 @@ def _call(folder: Path, step: str, *command: str) -> None:
         raise UserError(f"{folder}: {step} failed with status {done.returncode}; the lines above name its log")
 
 
-def _first_reward(metrics: Path) -> float:
-    return float(next(line for _, line in read_jsonl(metrics))["reward_mean"])
+def _first_iteration(metrics: Path) -> dict[str, float]:
+    return next(line for _, line in read_jsonl(metrics))
