@@ -2,6 +2,7 @@
 the loaders' rules."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +76,7 @@ def write_blip_vqa(folder: Path) -> None:
 
 def write_imagereward(folder: Path) -> None:
     """ImageReward.pt, the original state dict with the projections that the score does not use, and med_config.json."""
-    med_config = {
+    med_config: dict[str, Any] = {
         "add_cross_attention": True,
         "add_type_embeddings": False,
         "architectures": ["BertModel"],
