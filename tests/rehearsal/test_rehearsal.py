@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file
+from sentencepiece import SentencePieceProcessor
+from transformers import AutoTokenizer
 
 from checkout import ROOT
 from progrpo.config import Config
@@ -60,6 +63,26 @@ def test_every_weight_of_a_pipeline_is_the_files(name, staged):
         floats = [tensor for state in stored for tensor in state.values() if tensor.is_floating_point()]
         own = digests(getattr(backbone.pipeline, part).state_dict().values())
         assert not own.keys() - digests(floats).keys(), part
+
+
+@pytest.mark.parametrize("folder", ["sd14/tokenizer", "sd35m/tokenizer_2", "clip-vit-h14", "pickscore-v1", "owlv2"])
+def test_clip_tokens_are_the_published_ones_whichever_files_are_there(folder):
+    """Of the five folders some have merges.txt, some tokenizer.json, some both."""
+    text = "a photo of two elephants, painted by a grandmother"
+    (expected,) = SimpleTokenizer()([text]).tolist()
+    ids = AutoTokenizer.from_pretrained(Path("data", folder))(text).input_ids
+    assert ids == expected[: len(ids)]
+    assert len(ids) == sum(token > 0 for token in expected)
+
+
+def test_t5_and_bert_tokens_are_those_of_their_vocabularies():
+    text = "a red bench and a blue bowl"
+    pieces = SentencePieceProcessor(model_file="data/sd35m/tokenizer_3/spiece.model")
+    assert AutoTokenizer.from_pretrained("data/sd35m/tokenizer_3")(text).input_ids == [*pieces.encode(text), 1]
+    words = Path("data/bert-base-uncased/vocab.txt").read_text().splitlines()
+    ids = AutoTokenizer.from_pretrained("data/bert-base-uncased")(text).input_ids
+    assert [words[k] for k in ids] == ["[CLS]", *text.split(), "[SEP]"]
+    assert ids[0] == 101
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,12 @@ def write_clip(folder: Path, pad: str = END, length: int = 77) -> None:
     merges = gzip.decompress(Path(default_bpe()).read_bytes()).decode().split("\n")[1 : CLIP_MERGES + 1]
     write_json(folder / "vocab.json", vocab)
     write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges, ""]))
-    special = {"bos_token": _added(START), "eos_token": _added(END), "pad_token": pad, "unk_token": _added(END)}
+    special: dict[str, Any] = {
+        "bos_token": _added(START),
+        "eos_token": _added(END),
+        "pad_token": pad,
+        "unk_token": _added(END),
+    }
     plain = {
         name: {k: v for k, v in token.items() if k != "__type"}
         for name, token in special.items()
