@@ -4,6 +4,7 @@
 # make tables [OWN=1]           every table from the published results; OWN=1: a tier's from your own, as far as they go
 # make paper-tables.pdf [OWN=1] all tables of a tier on paper
 # make claims [TIER=mini]       the paper's claims judged from published results, in seconds; RERUN=1 SEEDS=2: from a cut trained here
+# make rehearsal [CORES=2]      tier paper on this CPU, over random weights in the official layouts (minutes, 0.3 GB in build/)
 # make publish TIER=mini        the author's step: this machine's results become the published ones
 # make mutants                  breaks one line at a time and lists the breaks that no test notices (minutes)
 # make fuzz [CASES=20000]       damaged files of strangers through the command line; `make test` runs 1,600
@@ -22,7 +23,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport VIRTUAL_ENV
 
-.PHONY: reproduce tables claims publish test test-slurm mutants fuzz faults lint install
+.PHONY: reproduce tables claims rehearsal publish test test-slurm mutants fuzz faults lint install
 
 reproduce: $(INSTALLED)
 	@bash workflow/scripts/reproduce.sh $(TIER) $(CORES)
@@ -45,6 +46,9 @@ else
 	@test ! -f results/published/$(TIER)/curves.dvc || dvc pull --quiet results/published/$(TIER)/curves.dvc
 	@progrpo claims --tier $(TIER)
 endif
+
+rehearsal: $(INSTALLED)
+	progrpo rehearsal --cores $(CORES)
 
 publish: $(INSTALLED)
 	@bash workflow/scripts/publish.sh $(TIER)

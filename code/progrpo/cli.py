@@ -31,6 +31,7 @@ COMMANDS = (
     "analyse",
     "figures",
     "doctor",
+    "rehearsal",
 )
 
 
