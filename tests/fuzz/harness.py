@@ -101,6 +101,8 @@ def run_case(case: Case, folder: Path) -> tuple[list[str], int | None]:
         os.chdir(before)
     wrong = [f"a file outside: {path}" for path in writes.outside]
     lines = [line for line in err.getvalue().splitlines() if line.strip()]
+    if (folder / "X").exists():
+        wrong.append("a command that the input holds was run")
     if status == 2 and (not lines or len(lines) > LINES or max(map(len, lines)) > 2100):
         wrong.append(f"status 2 with {len(lines)} lines: {err.getvalue()[:500]}")
     if status == 2 and "Traceback" in err.getvalue():

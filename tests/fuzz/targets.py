@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import models
 import numpy as np
 import yaml
 from harness import Case, Target
@@ -333,6 +334,11 @@ def words(folder: Path, rng: random.Random) -> Case:
     return Case(arguments[:at] + [word] + arguments[at + 1 :], lambda folder: None)
 
 
+def model_folder(folder: Path, rng: random.Random) -> Case:
+    """A damaged model, loaded and run."""
+    return models.model_folder(folder, rng, whole, CONFIG)
+
+
 def some(path: Path, value: Any, rng: random.Random, share: float) -> None:
     """Write a file, damaged in that share of the cases."""
     if rng.random() < share:
@@ -366,4 +372,5 @@ FAST: dict[Target, int] = {  # with its share of the cases
     curves: 1,
     grid: 1,
     words: 2,
+    model_folder: 1,
 }

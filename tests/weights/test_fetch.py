@@ -220,6 +220,23 @@ def test_a_local_folder_serves_without_a_network_and_is_verified_too(tmp_path):
         fetch("weights", hub, to, from_folder=source)
 
 
+def test_planted_links_lead_nowhere(tmp_path):
+    source, to, elsewhere = tmp_path / "source", tmp_path / "to", tmp_path / "elsewhere"
+    for folder in (source / "sub", to, elsewhere):
+        folder.mkdir(parents=True)
+    (source / "a.bin").write_bytes(CONTENT)
+    (source / "sub" / "b.bin").write_bytes(CONTENT)
+    (elsewhere / "kept").write_text("kept")
+    (to / "a.bin.part").symlink_to(elsewhere / "kept")
+    (path,) = fetch("weights", entry(hub="a/b", files={"a.bin": HASH}), to, from_folder=source)
+    assert path.read_bytes() == CONTENT
+    assert (elsewhere / "kept").read_text() == "kept"
+    (to / "sub").symlink_to(elsewhere)
+    with pytest.raises(UserError, match=r"'sub/b.bin.part' leads out of .*; nothing is written"):
+        fetch("weights", entry(hub="a/b", files={"sub/b.bin": HASH}), to, from_folder=source)
+    assert [path.name for path in elsewhere.iterdir()] == ["kept"]
+
+
 def test_a_hub_repository_is_asked_for_at_its_pinned_revision(tmp_path, monkeypatch):
     import huggingface_hub
 
