@@ -32,8 +32,11 @@ def load_scorer(
     unfit file.
     """
     scorer = plugins.load(kind, plugins.SCORERS)
-    if not hasattr(scorer, "load"):
-        raise UserError(f"{kind}: has no `load`; make it a sub-class of progrpo.rewards.base:BatchedScorer")
+    if not isinstance(scorer, type) or not all(hasattr(scorer, name) for name in ("load", "score")):
+        # torch.hub, for one, has a `load` too, and it runs what it finds in a folder
+        raise UserError(
+            f"{kind}: no class, or has no `load` and `score`; make it a sub-class of progrpo.rewards.base:BatchedScorer"
+        )
     known = [p.name for p in inspect.signature(scorer.load).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for option in options:
         if option not in known:
