@@ -1,6 +1,7 @@
 """The configuration of a tier: typed, validated once, passed down as values. `config/<tier>.yaml` is its only source."""
 
 import json
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
@@ -13,6 +14,12 @@ from progrpo.plugins import SCORERS, SELECTION_RULES, known_name
 from progrpo.typed import Name, PathText, check, read_yaml
 
 
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must differ, got {list(seeds)[:10]}")
+    return seeds
+
+
 def _finite_options(options: dict[str, Any]) -> dict[str, Any]:
     json.dumps(options, allow_nan=False, default=str)  # options may be nested; the ValueError says what is wrong
     return options
@@ -20,8 +27,10 @@ def _finite_options(options: dict[str, Any]) -> dict[str, Any]:
 
 Positive = Annotated[int, Field(gt=0, le=10**6)]  # a count that some loop or tensor is made of
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Title = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=200)]
 Options = Annotated[dict[str, Any], AfterValidator(_finite_options)]
 ScorerKind = Annotated[str, AfterValidator(partial(known_name, table=SCORERS))]
 Rule = Annotated[str, AfterValidator(partial(known_name, table=SELECTION_RULES))]
@@ -199,7 +208,7 @@ class Speed(Section):
 class Run(Section):
     """One training: a method applied to a model with a reward."""
 
-    method: str  # what a training calls itself: DanceGRPO, Flow-GRPO, Pro-GRPO ...; decides nothing
+    method: Title  # what a training calls itself: DanceGRPO, Flow-GRPO, Pro-GRPO ...; decides nothing
     model: str
     prompts: str
     reward: dict[str, Annotated[float, Field(ge=-1e6, le=1e6)]]
@@ -216,7 +225,7 @@ class Run(Section):
     iterations: Positive
     save_every: Positive = 1
     gradient_checkpointing: bool = False
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None  # default: the tier's seeds
+    seeds: Seeds | None = None  # default: the tier's seeds
     evaluations: tuple[str, ...] | None = None  # prompt sets to evaluate on; default: all of the tier
     hardware: Hardware = Hardware()
     speed: Speed = Speed()
@@ -304,7 +313,7 @@ class Config(Section):
 
     tier: Name
     results: PathText
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    seeds: Seeds
     models: dict[Name, Model]
     scorers: dict[Name, Scorer]
     prompt_sets: dict[Name, PromptSet]
@@ -318,6 +327,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _references(self):
+        for names in (self.models, self.scorers, self.prompt_sets, self.runs, self.analyses):
+            same = Counter(name.casefold() for name in names)
+            if twice := [name for name in names if same[name.casefold()] > 1]:
+                raise ValueError(f"{' and '.join(twice)} differ in case only; some file systems take them for one")
         for name, run in self.runs.items():
             if name.startswith("base_"):
                 raise ValueError(f"runs.{name}: base_... names the models that runs start from; choose another name")
@@ -362,4 +375,21 @@ def load_config(path: Path | str) -> Config:
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping of keys, found {type(data).__name__}")
     data.pop("templates", None)  # YAML anchors that runs share
-    return check(Config, data, path)
+    config = check(Config, data, path)
+    _require_numbers(data, config.model_dump(), "", path)
+    return config
+
+
+def _require_numbers(given: Any, read: Any, key: str, path: Path | str) -> None:
+    """UserError where a number was read from a truth value, or a whole number from text, as pydantic does without a word.
+
+    A fraction may be text: YAML takes 1e-3 for that.
+    """
+    if isinstance(given, dict):
+        for name in given:
+            _require_numbers(given[name], read.get(name), f"{key}.{name}", path)
+    elif isinstance(given, list):
+        for one, other in zip(given, read, strict=True):
+            _require_numbers(one, other, key, path)
+    elif type(read) in ((int, float) if isinstance(given, bool) else (int,)) and isinstance(given, bool | str):
+        raise UserError(f"{path}: {key.removeprefix('.')}: {str(given)[:60]!r} is no number")

@@ -123,7 +123,9 @@ def not_finite(out: Path) -> list[str]:
             values = [json.loads(text, parse_constant=lambda name: math.nan) for text in texts if text]
             if any(isinstance(number, float) and not math.isfinite(number) for number in _leaves(values)):
                 wrong.append(f"{path.name} holds a number that is not finite")
-        if path.suffix in (".tex", ".html") and re.search(r"(?<![A-Za-z])(nan|inf)(?![A-Za-z])", path.read_text()):
+        if path.suffix in (".tex", ".html", ".txt") and re.search(
+            r"(?<![A-Za-z])(nan|inf)(?![A-Za-z])", path.read_text()
+        ):
             wrong.append(f"{path.name} prints a number that is not finite")
         if path.name.startswith(".tmp-"):
             wrong.append(f"a temporary file is left: {path.name}")

@@ -248,6 +248,15 @@ def summary(folder: Path, rng: random.Random) -> Case:
     return Case(["tables", "--config", "c.yaml", "--own", "--table", kind, "--out", "out/t.html"])
 
 
+def compare(folder: Path, rng: random.Random) -> Case:
+    """Damaged summaries, one's own and the published, compared."""
+    whole(folder / "c.yaml", {**CONFIG, "results": "out"})
+    value = {**summary_of(), "analysis": {}}
+    some(folder / "out/summary.json", value, rng, 0.5)
+    some(folder / "results/published/fuzz/summary.json", value, rng, 0.7)
+    return Case(["compare", "--config", "c.yaml"])
+
+
 def results(folder: Path, rng: random.Random) -> Case:
     """A damaged evaluation, log or analysis on its way into a summary."""
     whole(folder / "c.yaml", {**CONFIG, "results": "res"})
@@ -365,6 +374,7 @@ FAST: dict[Target, int] = {  # with its share of the cases
     record: 1,
     summary: 4,
     results: 3,
+    compare: 1,
     clustering: 1,
     pilot: 1,
     study: 1,

@@ -16,7 +16,7 @@ from progrpo.errors import UserError
 from progrpo.files import sha256
 from progrpo.weights import fetch as fetching
 from progrpo.weights.fetch import fetch
-from progrpo.weights.manifest import Entry, find_entry, human_size, packaged_manifest
+from progrpo.weights.manifest import Entry, find_entry, human_size, packaged_manifest, read_manifest
 
 CONTENT = bytes(range(256)) * 40
 HASH = hashlib.sha256(CONTENT).hexdigest()
@@ -323,3 +323,19 @@ def test_the_command_fetches_by_a_given_manifest(server, tmp_path, capsys):
 
 def test_sizes_for_people():
     assert [human_size(n) for n in (85, 85209, 3714759, 4300000000)] == ["85 bytes", "85.2 kB", "3.7 MB", "4.3 GB"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"files": {".git/hooks/x": None}}, "'.git/hooks/x' is hidden"),
+        ({"bytes": True}, "bytes"),
+        ({"count": -1}, "count"),
+        ({"count": True}, "count"),
+    ],
+)
+def test_a_manifest_of_other_types_or_hidden_files_is_refused(tmp_path, fields, line):
+    plain = {"url": "http://x/{file}", "revision": "1", "files": {"a": None}, "bytes": 1, "licence": "x", "use": "x"}
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump({"prompts": {"x": {**plain, **fields}}}))
+    with pytest.raises(UserError, match=line):
+        read_manifest(tmp_path / "m.yaml")
