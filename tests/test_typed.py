@@ -110,5 +110,8 @@ def test_no_number_is_read_from_a_truth_value_and_no_name_taken_twice(tmp_path, 
 
 
 def test_a_fraction_may_be_written_as_yaml_takes_for_text(tmp_path):
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(SMOKE).replace("learning_rate: 0.0003", "learning_rate: 3e-4"))
+    config = copy.deepcopy(SMOKE)
+    optimizer = next(iter(config["runs"].values()))["optimizer"]
+    optimizer["learning_rate"] = f"{optimizer['learning_rate']:e}"
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
     assert load_config(tmp_path / "c.yaml") == load_config(Path(__file__).parents[1] / "config" / "smoke.yaml")
