@@ -94,7 +94,7 @@ def test_settings_of_benchmarks_are_typed(tmp_path):
         (("seeds",), [1, 1], "seeds must differ"),
         (("models", "sd14", "resolution"), "24", "models.sd14.resolution: '24' is no number"),
         (("prompt_sets", "train", "limit"), True, "prompt_sets.train.limit: 'True' is no number"),
-        (("scorers", "PICKSCORE"), {"kind": "pickscore"}, "pickscore and PICKSCORE differ in case only"),
+        (("scorers", "PICKSCORE"), {"kind": "pickscore"}, "PICKSCORE and pickscore differ in case only"),
     ],
 )
 def test_no_number_is_read_from_a_truth_value_and_no_name_taken_twice(tmp_path, place, value, line):
