@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from progrpo.cli import main
 from progrpo.config import load_config
 from progrpo.errors import UserError
 from progrpo.typed import read_yaml
@@ -115,3 +116,9 @@ def test_a_fraction_may_be_written_as_yaml_takes_for_text(tmp_path):
     optimizer["learning_rate"] = f"{optimizer['learning_rate']:e}"
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
     assert load_config(tmp_path / "c.yaml") == load_config(Path(__file__).parents[1] / "config" / "smoke.yaml")
+
+
+def test_what_the_system_says_of_a_name_is_one_line(tmp_path, capsys):
+    assert main(["summary", "--config", "x" * 300, "--out", str(tmp_path / "s.json")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("x: File name too long")

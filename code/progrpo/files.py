@@ -174,6 +174,7 @@ def read_jsonl(path: Path | str) -> Iterator[tuple[int, dict]]:
     Lines end at a newline only: U+2028, U+0085 and their like may stand in a JSON string.
     """
     for number, line in enumerate(read_text(path).split("\n"), 1):
+        line = line.removeprefix("\ufeff")  # of a file that another was appended to
         if not line.strip():
             continue
         try:

@@ -96,10 +96,10 @@ def _read_file(path: Path, vocabulary: Vocabulary | None) -> list[PromptRecord]:
     delimiter = "," if suffix == ".csv" else "\t"
     if suffix in (".tsv", ".csv") or (delimiter in first and "prompt" in first.lower().split(delimiter)):
         return _read_table(path, text, delimiter)
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if lines and all("\t" in line.strip() for _, line in lines):
+    lines = [line for line in (line.strip().removeprefix("\ufeff").strip() for line in text.split("\n")) if line]
+    if lines and all("\t" in line for line in lines):
         raise UserError(f'{path}: a table (every line holds a tab) without a column "prompt" in its first line')
-    return [PromptRecord(line.strip()) for _, line in lines]
+    return [PromptRecord(line) for line in lines]
 
 
 def _is_json(text: str) -> bool:
@@ -114,7 +114,11 @@ def _is_json(text: str) -> bool:
 def _read_table(path: Path, text: str, delimiter: str) -> list[PromptRecord]:
     # PartiPrompts' cells hold quotes that quote nothing, so a tab-separated table is read as it stands
     lines = io.StringIO(text, newline="")
-    rows = csv.reader(lines) if delimiter == "," else csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    rows = (
+        csv.reader(lines, strict=True)
+        if delimiter == ","
+        else csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    )
     prompts = []
     try:
         head = [cell.strip().lower() for cell in next(rows, [])]
