@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from progrpo.errors import UserError
 from progrpo.plugins import SCORERS, SELECTION_RULES, known_name
-from progrpo.typed import Name, PathText, check, read_yaml
+from progrpo.typed import Name, PathText, check, read_yaml, require_numbers
 
 
 def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -391,20 +391,5 @@ def load_config(path: Path | str) -> Config:
         raise UserError(f"{path}: expected a mapping of keys, found {type(data).__name__}")
     data.pop("templates", None)  # YAML anchors that runs share
     config = check(Config, data, path)
-    _require_numbers(data, config.model_dump(), "", path)
+    require_numbers(data, config.model_dump(), "", path)
     return config
-
-
-def _require_numbers(given: Any, read: Any, key: str, path: Path | str) -> None:
-    """UserError where a number was read from a truth value, or a whole number from text, as pydantic does without a word.
-
-    A fraction may be text: YAML takes 1e-3 for that.
-    """
-    if isinstance(given, dict):
-        for name in given:
-            _require_numbers(given[name], read.get(name), f"{key}.{name}", path)
-    elif isinstance(given, list):
-        for one, other in zip(given, read, strict=True):
-            _require_numbers(one, other, key, path)
-    elif type(read) in ((int, float) if isinstance(given, bool) else (int,)) and isinstance(given, bool | str):
-        raise UserError(f"{path}: {key.removeprefix('.')}: {str(given)[:60]!r} is no number")

@@ -32,7 +32,8 @@ def load_scorer(
     unfit file.
     """
     scorer = plugins.load(kind, plugins.SCORERS)
-    if not isinstance(scorer, type) or not all(hasattr(scorer, name) for name in ("load", "score")):
+    is_class = isinstance(scorer, type)
+    if not is_class or not all(hasattr(scorer, name) for name in ("load", "score")):
         # torch.hub, for one, has a `load` too, and it runs what it finds in a folder
         raise UserError(
             f"{kind}: no class, or has no `load` and `score`; make it a sub-class of progrpo.rewards.base:BatchedScorer"
