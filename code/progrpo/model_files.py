@@ -1,5 +1,6 @@
 """Model folders of other people: what their configurations may ask for, and one line for whatever a library says of them."""
 
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,14 @@ LARGEST = 10**6  # of any other whole number: vocabularies, widths, steps
 
 @contextmanager
 def reading_model(where: Path | str) -> Iterator[None]:
-    """UserError, beginning with `where`, for whatever a library raises inside; each has half a dozen kinds of its own."""
+    """UserError, beginning with `where`, for whatever a library raises inside; each has half a dozen kinds of its own.
+
+    Its warnings, of many lines, that a setting is outdated are not shown: a setting counts as it stands, or is refused.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except UserError:
         raise
     except Exception as error:
@@ -66,8 +72,9 @@ def open_network(kind: Any, folder: Path, absent: Collection[str] = (), **option
     A library would fill a weight that the files lack with random numbers. UserError names it, or one that holds NaN or infinity.
     """
     require_sane(folder)
+    options |= {"local_files_only": True, "use_safetensors": any(folder.glob("*.safetensors*"))}
     with reading_model(folder):
-        network, report = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True, **options)
+        network, report = kind.from_pretrained(folder, output_loading_info=True, **options)
     for key in sorted({str(key) for key in report["missing_keys"]} - set(absent)):
         raise UserError(f"{folder}: weight {key!r} is missing; fetch the model again")
     for key, *_ in report.get("mismatched_keys", ()):
