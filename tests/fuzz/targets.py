@@ -178,6 +178,37 @@ def image_folder(folder: Path, rng: random.Random) -> Case:
     return Case(["evaluate", "--config", "c.yaml", "--images", "images", "--out", "out", *allow])
 
 
+def geneval_folder(folder: Path, rng: random.Random) -> Case:
+    """A GenEval folder with misnamed, missing and misplaced pictures and records: all are scored, or what is not is told."""
+    whole(folder / "c.yaml", CONFIG)
+    images = folder / "images/p"
+    for prompt, k in ((prompt, k) for prompt in range(3) for k in range(2)):
+        (images / f"{prompt:05d}/samples").mkdir(parents=True, exist_ok=True)
+        (images / f"{prompt:05d}/samples/{k:04d}.png").write_bytes(PNG)
+        whole(images / f"{prompt:05d}/metadata.jsonl", [RECORD])
+    pattern = rng.choice(
+        ("*/samples/*.png", "*/samples/0001.png", "00001/samples/*", "*/metadata.jsonl", "00001", "00002")
+    )
+    ending = rng.choice((".jpg", ".PNG", ".jpeg", ".webp", "x.png", ".txt"))
+    for path in sorted(images.glob(pattern)):
+        way = rng.randrange(4)
+        if way == 0:
+            path.rename(path.with_name(f"{path.stem}{ending}"))
+        elif way == 1:
+            path.rename(path.parents[1] / f"{path.parents[1].name}-{path.name}" if path.is_file() else images / "p_1")
+        elif way == 2 and path.is_file():
+            path.unlink()
+    allow = ["--allow-partial"] if rng.random() < 0.5 else []
+
+    def verify(folder: Path) -> str | None:
+        pictures = [p for p in images.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")]
+        scored = (folder / "out/p.scores.jsonl").read_text().count("\n")
+        told = "partial" in json.loads((folder / "out/p.json").read_text())
+        return None if scored == len(pictures) or told else f"{scored} of {len(pictures)} pictures scored, not a word"
+
+    return Case(["evaluate", "--config", "c.yaml", "--images", "images", "--out", "out", *allow], verify)
+
+
 def geneval(folder: Path, rng: random.Random) -> Case:
     """Damaged GenEval detections or settings, and odd options."""
     some(folder / "d.jsonl", DETECTIONS, rng, 0.7)
@@ -368,6 +399,7 @@ FAST: dict[Target, int] = {  # with its share of the cases
     prompts_of_people: 4,
     prompt_file: 3,
     image_folder: 3,
+    geneval_folder: 2,
     geneval: 5,
     spatial: 2,
     manifest: 3,

@@ -160,7 +160,9 @@ def _geneval_gaps(folder: Path) -> str | None:
         return f"{len(fewer)} of {len(counts)} prompts have fewer images than the {most} of others, the first is {fewer[0]}"
     if left_out:
         return f"{left_out} prompt folders are left out of 0 to {max(map(int, counts))}"
-    others = [p for f in folders for p in _other_pictures(f / "samples", _geneval_samples(f))]
+    others = [
+        p for f in folders for p in (*_other_pictures(f, []), *_other_pictures(f / "samples", _geneval_samples(f)))
+    ]
     others += sorted(f.parent for f in folder.glob("*/metadata.jsonl") if f.parent not in folders)
     return (
         f"{len(others)} names are not NNNN.png or 00000, the first is {others[0].relative_to(folder)}"
