@@ -1,6 +1,7 @@
 """The configuration of a tier: typed, validated once, passed down as values. `config/<tier>.yaml` is its only source."""
 
 import json
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
@@ -10,7 +11,13 @@ from typing_extensions import TypedDict
 
 from progrpo.errors import UserError
 from progrpo.plugins import SCORERS, SELECTION_RULES, known_name
-from progrpo.typed import Name, PathText, check, read_yaml
+from progrpo.typed import Name, PathText, check, read_yaml, require_numbers
+
+
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must differ, got {list(seeds)[:10]}")
+    return seeds
 
 
 def _finite_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -20,8 +27,10 @@ def _finite_options(options: dict[str, Any]) -> dict[str, Any]:
 
 Positive = Annotated[int, Field(gt=0, le=10**6)]  # a count that some loop or tensor is made of
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Title = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=200)]
 Options = Annotated[dict[str, Any], AfterValidator(_finite_options)]
 ScorerKind = Annotated[str, AfterValidator(partial(known_name, table=SCORERS))]
 Rule = Annotated[str, AfterValidator(partial(known_name, table=SELECTION_RULES))]
@@ -202,7 +211,7 @@ class Speed(Section):
 class Run(Section):
     """One training: a method applied to a model with a reward."""
 
-    method: str  # what a training calls itself: DanceGRPO, Flow-GRPO, Pro-GRPO ...; decides nothing
+    method: Title  # what a training calls itself: DanceGRPO, Flow-GRPO, Pro-GRPO ...; decides nothing
     model: str
     prompts: str
     reward: dict[str, Annotated[float, Field(ge=-1e6, le=1e6)]]
@@ -220,7 +229,7 @@ class Run(Section):
     save_every: Positive = 1
     snapshots: tuple[Positive, ...] = ()  # iterations after which the weights are published as well: learning curves
     gradient_checkpointing: bool = False
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None  # default: the tier's seeds
+    seeds: Seeds | None = None  # default: the tier's seeds
     evaluations: tuple[str, ...] | None = None  # prompt sets to evaluate on; default: all of the tier
     hardware: Hardware = Hardware()
     speed: Speed = Speed()
@@ -315,7 +324,7 @@ class Config(Section):
 
     tier: Name
     results: PathText
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    seeds: Seeds
     models: dict[Name, Model]
     scorers: dict[Name, Scorer]
     prompt_sets: dict[Name, PromptSet]
@@ -332,6 +341,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _references(self):
+        for names in (self.models, self.scorers, self.prompt_sets, self.runs, self.analyses):
+            same = Counter(name.casefold() for name in names)
+            if twice := [name for name in names if same[name.casefold()] > 1]:
+                raise ValueError(f"{' and '.join(twice)} differ in case only; some file systems take them for one")
         for name, run in self.runs.items():
             if name.startswith("base_"):
                 raise ValueError(f"runs.{name}: base_... names the models that runs start from; choose another name")
@@ -385,4 +398,6 @@ def load_config(path: Path | str) -> Config:
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping of keys, found {type(data).__name__}")
     data.pop("templates", None)  # YAML anchors that runs share
-    return check(Config, data, path)
+    config = check(Config, data, path)
+    require_numbers(data, config.model_dump(), "", path)
+    return config

@@ -189,7 +189,7 @@ TUNING = [
     *_of(
         "grpo/tuning.py",
         "tests/grpo/test_tuning.py -k full_fine_tune",
-        ("from_pretrained(folder / name, dtype=torch.float32)", "from_pretrained(folder / name, dtype=torch.bfloat16)"),
+        ("folder / name, dtype=torch.float32)", "folder / name, dtype=torch.bfloat16)"),
     ),
     *_of(
         "grpo/tuning.py",
