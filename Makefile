@@ -3,7 +3,7 @@
 # make test-slurm               only those: a one-node Slurm is started and stopped
 # make tables [OWN=1]           every table from the published results; OWN=1: a tier's from your own, as far as they go
 # make paper-tables.pdf [OWN=1] all tables of a tier on paper
-# make publish TIER=mini        the author's step: this machine's results become the published ones
+# make publish TIER=mini        the author's step: results of this machine become published; REMOTE=<dvc remote>: with images, prompts and all weights
 # make mutants                  breaks one line at a time and lists the breaks that no test notices (minutes)
 # make fuzz [CASES=20000]       damaged files of strangers through the command line; `make test` runs 1,600
 # make faults [ROUNDS=10]       kills, damaged files, full and read-only disks: the same command must end bit for bit the same (minutes)
@@ -35,7 +35,7 @@ else
 endif
 
 publish: $(INSTALLED)
-	@bash workflow/scripts/publish.sh $(TIER)
+	@python workflow/scripts/publish.py $(TIER) $(REMOTE)
 
 test: $(INSTALLED)
 	python -m pytest -n 2 --dist loadgroup tests

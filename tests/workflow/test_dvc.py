@@ -127,8 +127,8 @@ def write_own_results(checkout: Path, value: float) -> list[str]:
     return own
 
 
-def publish(checkout: Path, tier: str = "mini"):
-    return call("bash", "workflow/scripts/publish.sh", tier, cwd=checkout)
+def publish(checkout: Path, tier: str = "mini", *remote: str):
+    return call("python", "workflow/scripts/publish.py", tier, *remote, cwd=checkout)
 
 
 def test_published_results_are_those_of_the_author_and_a_reader_adopts_them(own_checkout):

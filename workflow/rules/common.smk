@@ -29,7 +29,7 @@ try:
     TIER = load_config(CONFIG_FILE)
 except UserError as error:
     sys.exit(f"Snakefile: {error}")
-PLAN = Plan(TIER, Code(Path("code")), made=OPTIONS["results"] == "made")
+PLAN = Plan(TIER, Code(Path("code")), made=OPTIONS["results"] != "stored")
 
 
 def regex(names):

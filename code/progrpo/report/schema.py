@@ -245,6 +245,10 @@ class Summary(BaseModel):
     training: dict[str, dict[str, Estimate]]
     analysis: Analyses
     hardware: dict[str, dict[str, Seconds]]
+    weights: dict[
+        str, dict[str, dict[str, str]]
+    ] = {}  # run -> seed -> final, snapshots -> DVC's hash; of published ones
+    learning_curves: dict[str, dict[str, dict[str, Estimate]]] = {}  # run -> held-out metric -> iteration
 
 
 class Score(Part):

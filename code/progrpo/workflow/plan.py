@@ -272,6 +272,20 @@ class Plan:
         """The trained weights of one arm of the static study."""
         return self.weights_files([OVF_STUDY[arm]])
 
+    def table_files(self, cells: Iterable[tuple[str, str]]) -> list[str]:
+        """The evaluations and analyses of cells (model, prompt set or analysis), as far as the tier has them."""
+        evaluated = {
+            (name, prompts) for name in evaluated_names(self.config) for prompts in prompt_sets_of(self.config, name)
+        }
+        files = []
+        for name, source in sorted(cells):
+            if (name, source) in evaluated and self.scored([source]):
+                folders = [seed_folder(name, seed) for seed in seeds_of(self.config, name)]
+                files += [f"{self.config.results}/evaluations/{folder}/{source}.json" for folder in folders]
+            elif source in ("flops", *self.analyses()):
+                files.append(f"{self.config.results}/analysis/{source}.json")
+        return sorted(set(files))
+
     def tables_settings(self) -> str:
         """Digest of the configuration that tables print: everything about the runs but where they ran."""
         return digest(
