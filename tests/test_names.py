@@ -15,8 +15,9 @@ from progrpo.names import (
     seed_folder,
     seeds_of,
 )
+from progrpo.workflow.options import tier_files
 
-TIERS = sorted((ROOT / "config").glob("*.yaml"))
+TIERS = tier_files(ROOT / "config")
 
 
 @pytest.mark.parametrize("path", TIERS, ids=lambda path: path.stem)

@@ -14,6 +14,7 @@ from progrpo.workflow.plan import (
     Plan,
     run_folders,
 )
+from progrpo.workflow.site import load_site
 from progrpo.workflow.sources import (
     MINIATURE,
     MINIATURE_FILES,
@@ -27,9 +28,12 @@ try:
     OPTIONS = options.choose(config)
     CONFIG_FILE = options.config_file(OPTIONS)
     TIER = load_config(CONFIG_FILE)
+    SITE = load_site()
+    for run in TIER.runs.values():
+        SITE.shape(run.hardware)
 except UserError as error:
     sys.exit(f"Snakefile: {error}")
-PLAN = Plan(TIER, Code(Path("code")), made=OPTIONS["results"] != "stored")
+PLAN = Plan(TIER, Code(Path("code")), made=OPTIONS["results"] != "stored", site=SITE)
 
 
 def regex(names):

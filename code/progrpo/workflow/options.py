@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from progrpo.errors import UserError
+from progrpo.workflow.site import SITE
 
 DEFAULTS = {
     "tier": "paper",  # config/<tier>.yaml
@@ -12,10 +13,15 @@ DEFAULTS = {
 }
 
 
+def tier_files(folder: Path | str = "config") -> list[Path]:
+    """The files of `config/` that are tiers: all but the cluster's own."""
+    return sorted(path for path in Path(folder).glob("*.yaml") if path.name != SITE.name)
+
+
 def choose(given: Mapping[str, str]) -> dict[str, str]:
     """Every option with its value; UserError for an unknown option or value. Tiers are the files of `config/`."""
     choices = {
-        "tier": sorted(path.stem for path in Path("config").glob("*.yaml")),
+        "tier": [path.stem for path in tier_files()],
         "miniature": ["stored", "trained"],
         "results": ["made", "weights", "stored"],
     }

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from progrpo.errors import UserError
-from progrpo.names import seed_folder, seeds_of
+from progrpo.names import evaluated_names, seed_folder, seeds_of
 from progrpo.typed import read_yaml
 from progrpo.workflow.plan import Plan
 from progrpo.workflow.sources import prompt_file
@@ -81,13 +81,19 @@ def lineage(plan: Plan, path: str, published: Path, trained: Iterable[Part]) -> 
     """What a part that is no weights was made from: trained weights, images, models, prompts and scorers."""
     finals = [str(published / part.path) for part in trained if part.path.endswith("/final")]
     sets = list(plan.config.evaluations)
+    read = [file for run in plan.config.runs for file in plan.train_inputs(SimpleNamespace(run=run))]
+    drawn = [
+        file
+        for name in evaluated_names(plan.config)
+        for file in plan.generate_inputs(sets)(SimpleNamespace(model=name))
+    ]
     analysed = [file for name in plan.config.analyses for file in plan.analysis_inputs(SimpleNamespace(analysis=name))]
     made_from = {
-        "images": finals,
+        "images": [*finals, *drawn],
         "evaluations": [*finals, str(published / "images"), *plan.evaluate_inputs(plan.scored(sets))],
         "curves": [*(str(published / part.path) for part in trained), *plan.evaluate_inputs(plan.scored(sets))],
         "analysis": [*analysed, str(published / "training")],
-        "training": finals,
+        "training": read,
     }
     return tuple(sorted(set(made_from.get(path, []))))
 

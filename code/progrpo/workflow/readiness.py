@@ -8,6 +8,7 @@ from progrpo.config import Config, Hardware, load_config
 from progrpo.errors import UserError
 from progrpo.weights.manifest import human_size
 from progrpo.workflow import machine
+from progrpo.workflow.options import tier_files
 
 WORK = 2 * 10**8  # bytes that a run of a miniature tier writes beside its downloads, rounded up
 
@@ -29,7 +30,7 @@ def examine(hashes: bool = False) -> dict[str, Any]:
         "disk_free": machine.free_disk(),
         "tools": machine.tools(),
     }
-    tiers = sorted(Path("config").glob("*.yaml"), key=lambda path: (path.stem != "smoke", path.stem))
+    tiers = sorted(tier_files(), key=lambda path: (path.stem != "smoke", path.stem))
     return {**found, "tiers": {path.stem: judge(path, found) for path in tiers}}
 
 
