@@ -55,6 +55,8 @@ def test_weights_are_evaluated_again_in_a_clone_with_the_same_scores(author, tmp
     log = succeed("snakemake", SCORES, *options, cwd=clone)
     assert "rule adopt_weights" in log
     assert "rule train:" not in log
+    each = SCORES.replace(".json", ".scores.jsonl")  # of every image
+    assert (clone / each).read_bytes() == (author / each).read_bytes()
     assert read_json(clone / SCORES)["scores"] == read_json(author / SCORES)["scores"]
     assert succeed("git", "status", "--porcelain", cwd=clone) == ""
     succeed("dvc", "pull", "results/published/cut/images.dvc", cwd=clone)

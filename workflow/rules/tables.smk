@@ -2,7 +2,8 @@
 # What some job of a larger run could not make stays `--`, and everything else is set when the run ends: --keep-going.
 from progrpo.report.tables.layout import load_layout, reads, table_names
 
-SET_TABLES = f"progrpo summary --config {CONFIG_FILE} && progrpo tables --config {CONFIG_FILE} --own"
+SUMMARISE = f"progrpo summary --config {CONFIG_FILE}"
+SET_TABLES = f"progrpo tables --config {CONFIG_FILE} --own"
 
 for table in table_names():
 
@@ -28,4 +29,4 @@ for table in table_names():
 
 
 onerror:
-    shell(f"{SET_TABLES} --table page && {SET_TABLES}")
+    shell(f"{SUMMARISE} && {SET_TABLES} --table page && {SET_TABLES}")
