@@ -5,7 +5,7 @@
 # make paper-tables.pdf [OWN=1] all tables of a tier on paper
 # make claims [TIER=mini]       the paper's claims judged from published results, in seconds; RERUN=1 SEEDS=2: from a cut trained here
 # make rehearsal [CORES=2]      tier paper on this CPU, over random weights in the official layouts (minutes, 0.3 GB in build/)
-# make publish TIER=mini        the author's step: this machine's results become the published ones
+# make publish TIER=mini        the author's step: results of this machine become published; REMOTE=<dvc remote>: with images, prompts and all weights
 # make mutants                  breaks one line at a time and lists the breaks that no test notices (minutes)
 # make fuzz [CASES=20000]       damaged files of strangers through the command line; `make test` runs 1,600
 # make faults [ROUNDS=10]       kills, damaged files, full and read-only disks: the same command must end bit for bit the same (minutes)
@@ -51,7 +51,7 @@ rehearsal: $(INSTALLED)
 	progrpo rehearsal --cores $(CORES)
 
 publish: $(INSTALLED)
-	@bash workflow/scripts/publish.sh $(TIER)
+	@python workflow/scripts/publish.py $(TIER) $(REMOTE)
 
 test: $(INSTALLED)
 	python -m pytest -n 2 --dist loadgroup tests

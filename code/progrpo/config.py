@@ -35,6 +35,7 @@ Options = Annotated[dict[str, Any], AfterValidator(_finite_options)]
 ScorerKind = Annotated[str, AfterValidator(partial(known_name, table=SCORERS))]
 Rule = Annotated[str, AfterValidator(partial(known_name, table=SELECTION_RULES))]
 Precision = Literal["fp32", "bf16", "fp16"]
+NOT_TIERS = ("claims", "site")  # files of config/ beside the tiers
 SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]  # in the manifest
 Target = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", max_length=200)
@@ -386,8 +387,8 @@ def _known(names: dict, name: str, where: str) -> None:
 
 
 def tier_files(folder: Path = Path("config")) -> list[Path]:
-    """The files of the tiers, one each; the claims that are judged in them stand in the same folder."""
-    return sorted(path for path in folder.glob("*.yaml") if path.stem != "claims")
+    """The files of the tiers, one each; the claims that are judged in them and the cluster's shape stand in the same folder."""
+    return sorted(path for path in folder.glob("*.yaml") if path.stem not in NOT_TIERS)
 
 
 def load_config(path: Path | str) -> Config:
