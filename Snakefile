@@ -47,3 +47,8 @@ rule all:
         PLAN.analysis_files(),
         rules.show_tables.output,
         PLAN.figure_files(),
+
+
+onsuccess:
+    if all(Path(path).is_file() for path in rules.all.input):
+        shell("python workflow/scripts/overview.py {TIER.tier}")
