@@ -11,6 +11,9 @@ min_version("9.20")
 include: "workflow/rules/common.smk"
 
 
+report: "workflow/report/workflow.rst"
+
+
 pathvars:
     results=TIER.results,
 
