@@ -9,6 +9,7 @@
 # make mutants                  breaks one line at a time and lists the breaks that no test notices (minutes)
 # make fuzz [CASES=20000]       damaged files of strangers through the command line; `make test` runs 1,600
 # make faults [ROUNDS=10]       kills, damaged files, full and read-only disks: the same command must end bit for bit the same (minutes)
+# make docs                     the site of docs/ into build/site/, with the reference from docstrings; stops at a broken link
 # make lint                     ruff, mypy, snakefmt, snakemake --lint
 TIER ?= smoke
 CORES ?= 2
@@ -23,7 +24,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport VIRTUAL_ENV
 
-.PHONY: reproduce tables claims rehearsal publish test test-slurm mutants fuzz faults lint install
+.PHONY: reproduce tables claims rehearsal publish test test-slurm mutants fuzz faults lint docs install
 
 reproduce: $(INSTALLED)
 	@bash workflow/scripts/reproduce.sh $(TIER) $(CORES)
@@ -76,6 +77,15 @@ lint: $(INSTALLED)
 	mypy
 	snakemake --config tier=smoke --lint
 	snakefmt --check Snakefile workflow
+
+docs: build/docs-venv/.installed
+	build/docs-venv/bin/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+build/docs-venv/.installed: docs/requirements.txt
+	test -x build/docs-venv/bin/python || $(PYTHON) -m venv build/docs-venv
+	build/docs-venv/bin/python -m pip install --quiet -r docs/requirements.txt
+	touch $@
 
 paper-tables.pdf: $(INSTALLED) FORCE
 	@command -v pdflatex >/dev/null || \

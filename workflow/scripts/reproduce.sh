@@ -30,7 +30,7 @@ if [ -n "$(ls .snakemake/locks 2>/dev/null)" ]; then
   snakemake --quiet all --config tier="$tier" --unlock 9>&-
 fi
 
-snakemake all --profile local --cores "$cores" --quiet rules --config tier="$tier" 9>&-
+snakemake all --profile local --no-hooks --cores "$cores" --config tier="$tier" 9>&-
 python workflow/scripts/overview.py "$tier"
 echo
 progrpo compare --config "config/$tier.yaml"

@@ -187,7 +187,7 @@ class FlowBackbone(Backbone):
             do_classifier_free_guidance=False,
             max_sequence_length=self.model.max_sequence_length,
         )
-        return Text(embeddings, pooled)
+        return Text(embeddings.to(self.dtype), pooled.to(self.dtype))  # encoders may be stored in another precision
 
     def _call(self, denoiser: nn.Module, x: Tensor, timestep: Tensor, text: Text) -> Tensor:
         return denoiser(
@@ -209,7 +209,7 @@ class DiffusionBackbone(Backbone):
 
     def _encode(self, prompts: list[str]) -> Text:
         embeddings, _ = self.pipeline.encode_prompt(prompts, self.device, 1, do_classifier_free_guidance=False)
-        return Text(embeddings, None)
+        return Text(embeddings.to(self.dtype), None)
 
     def _call(self, denoiser: nn.Module, x: Tensor, timestep: Tensor, text: Text) -> Tensor:
         return denoiser(x.to(self.dtype), timestep, text.embeddings, return_dict=False)[0]
