@@ -255,12 +255,20 @@ class Run(Section):
             )
         if not self.reward:
             raise ValueError("reward names no scorer")
+<<<<<<< HEAD
+        if self.speed.merged_adapters and self.lora is None:
+            raise ValueError("speed.merged_adapters: the run has no lora")
+=======
+>>>>>>> main
         if list(self.snapshots) != sorted({n for n in self.snapshots if n < self.iterations}):
             raise ValueError(
                 f"snapshots must increase and come before the last iteration ({self.iterations}), got {[*self.snapshots]}"
             )
+<<<<<<< HEAD
+=======
         if self.speed.merged_adapters and self.lora is None:
             raise ValueError("speed.merged_adapters: the run has no lora")
+>>>>>>> main
         return self
 
 
