@@ -20,7 +20,7 @@ from progrpo.config import Model, Sampling
 from progrpo.devices import DTYPES
 from progrpo.errors import UserError
 from progrpo.grpo.pipeline_folder import UNUSED, require_parts, weights_variant
-from progrpo.grpo.samplers import StepTable
+from progrpo.grpo.samplers import StepTable, windowed
 from progrpo.grpo.schedules import diffusion_table, flow_table, require_schedule
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -142,9 +142,7 @@ class Backbone(ABC):
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Images (B, 3, H', W') float32 in [0, 1] of latents (B, C, H, W), decoded in float32."""
-        config = self.pipeline.vae.config
-        unscaled = latents.float() / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
-        return (self.pipeline.vae.decode(unscaled).sample / 2 + 0.5).clamp(0, 1)
+        return decoded(self.pipeline.vae, latents)
 
     @abstractmethod
     def _encode(self, prompts: list[str]) -> Text: ...
@@ -152,9 +150,25 @@ class Backbone(ABC):
     @abstractmethod
     def _call(self, denoiser: nn.Module, x: Tensor, timestep: Tensor, text: Text) -> Tensor: ...
 
+    def table(self, sampling: Sampling, iteration: int = 0) -> StepTable:
+        """Coefficients of every denoising step on the device, float32, from the pipeline's own schedule.
+
+        Outside the window that `sampling` has in the iteration, steps are deterministic.
+        """
+        table = self._table(sampling.steps, sampling.noise)
+        if sampling.window:
+            table = windowed(table, self._table(sampling.steps, 0.0), sampling.noisy(iteration))
+        return table.to(device=self.device, dtype=torch.float32)
+
     @abstractmethod
-    def table(self, sampling: Sampling) -> StepTable:
-        """Coefficients of every denoising step on the device, float32, from the pipeline's own schedule."""
+    def _table(self, steps: int, noise: float) -> StepTable: ...
+
+
+def decoded(autoencoder: Any, latents: Tensor) -> Tensor:
+    """Images (B, 3, H', W') float32 in [0, 1] of latents (B, C, H, W) under an autoencoder of diffusers, in its own precision."""
+    config = autoencoder.config
+    unscaled = latents.float() / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
+    return (autoencoder.decode(unscaled.to(autoencoder.dtype)).sample.float() / 2 + 0.5).clamp(0, 1)
 
 
 class FlowBackbone(Backbone):
@@ -182,9 +196,8 @@ class FlowBackbone(Backbone):
             return_dict=False,
         )[0]
 
-    def table(self, sampling: Sampling) -> StepTable:
-        table = flow_table(self.pipeline.scheduler, sampling.steps, sampling.noise)
-        return table.to(device=self.device, dtype=torch.float32)
+    def _table(self, steps: int, noise: float) -> StepTable:
+        return flow_table(self.pipeline.scheduler, steps, noise)
 
 
 class DiffusionBackbone(Backbone):
@@ -199,9 +212,8 @@ class DiffusionBackbone(Backbone):
     def _call(self, denoiser: nn.Module, x: Tensor, timestep: Tensor, text: Text) -> Tensor:
         return denoiser(x.to(self.dtype), timestep, text.embeddings, return_dict=False)[0]
 
-    def table(self, sampling: Sampling) -> StepTable:
-        table = diffusion_table(self.pipeline.scheduler, sampling.steps, sampling.noise)
-        return table.to(device=self.device, dtype=torch.float32)
+    def _table(self, steps: int, noise: float) -> StepTable:
+        return diffusion_table(self.pipeline.scheduler, steps, noise)
 
 
 FAMILIES: dict[str, tuple[type[Backbone], type[DiffusionPipeline]]] = {
