@@ -44,6 +44,7 @@ rule all:
     default_target: True
     input:
         PLAN.evaluation_files(),
+        PLAN.learning_curve_files(),
         PLAN.analysis_files(),
         rules.show_tables.output,
         PLAN.figure_files(),

@@ -15,6 +15,7 @@ COMMANDS = (
     "train",
     "generate",
     "evaluate",
+    "learning_curve",
     "geneval",
     "compbench",
     "scorers",

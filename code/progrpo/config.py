@@ -211,6 +211,7 @@ class Run(Section):
     sampling_batch: Positive | None = None  # rows per denoiser call while sampling; default: micro_batch
     iterations: Positive
     save_every: Positive = 1
+    snapshots: tuple[Positive, ...] = ()  # iterations after which the weights are published as well: learning curves
     gradient_checkpointing: bool = False
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None  # default: the tier's seeds
     evaluations: tuple[str, ...] | None = None  # prompt sets to evaluate on; default: all of the tier
@@ -264,6 +265,10 @@ class Run(Section):
             )
         if not self.reward:
             raise ValueError("reward names no scorer")
+        if list(self.snapshots) != sorted({n for n in self.snapshots if n < self.iterations}):
+            raise ValueError(
+                f"snapshots must increase and come before the last iteration ({self.iterations}), got {[*self.snapshots]}"
+            )
         return self
 
 
@@ -335,6 +340,9 @@ class Config(Section):
     evaluation_jobs: Literal["per_prompt_set", "per_model"] = (
         "per_prompt_set"  # how the workflow cuts evaluations into jobs
     )
+    learning_curve: Name | None = (
+        None  # of the evaluations: the one that snapshots are scored on, and that is no other job
+    )
     benchmarks: Benchmarks = {}  # weights and options of geneval and compbench
     runs: dict[Name, Run]
     analyses: dict[Name, Analysis] = {}
@@ -350,6 +358,8 @@ class Config(Section):
                 _known(self.scorers, scorer, f"runs.{name}.reward")
             for prompts in run.evaluations or ():
                 _known(self.evaluations, prompts, f"runs.{name}.evaluations")
+        if self.learning_curve is not None:
+            _known(self.evaluations, self.learning_curve, "learning_curve")
         for name, evaluation in self.evaluations.items():
             _known(self.prompt_sets, name, "evaluations")
             for scorer in evaluation.scorers:

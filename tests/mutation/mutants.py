@@ -87,8 +87,8 @@ TRAINER = [
             "self.average.update(self.tuning.parameters, update)",
         ),
         (
-            "values, strict=True):\n                parameter.copy_(value)",
-            "values, strict=True):\n                value.copy_(parameter)",
+            "copy_into(self.tuning.parameters, self.average.values)",
+            "copy_into(self.average.values, self.tuning.parameters)",
         ),
     ),
     *_of(
@@ -120,8 +120,8 @@ TRAINER = [
             "self.iteration, 0",
         ),
         (
-            'zip(self.average.values, state["average"], strict=True)',
-            'zip(self.average.values, state["parameters"], strict=True)',
+            'copy_into(self.average.values, state["average"])',
+            'copy_into(self.average.values, state["parameters"])',
         ),
         ('self.optimizer.load_state_dict(state["optimizer"])', "pass"),
         ('self.rescoring = state["rescoring"]', "pass"),
@@ -177,7 +177,7 @@ TUNING = [
         ("min((1 + step) / (10 + step), self.config.decay)", "self.config.decay"),
         ("(1 + step) / (10 + step)", "(2 + step) / (11 + step)"),
         ("for p in parameters], 1 - decay)", "for p in parameters], decay)"),
-        ("p.detach().clone() for p", "p.detach() for p"),
+        ("self.values = [p.detach().clone() for p", "self.values = [p.detach() for p"),
     ),
     *_of(
         "grpo/tuning.py",

@@ -81,6 +81,39 @@ for job, sets in PLAN.evaluation_jobs().items():
                 " > {log:q} 2>&1"
 
 
+if TIER.learning_curve:
+
+    rule learning_curve:
+        input:
+            PLAN.curve_inputs,
+            weights=PLAN.weights_of,
+        output:
+            "<results>/curves/{model}-seed{seed}.npz",
+        log:
+            "<results>/logs/curves/{model}-seed{seed}.log",
+        benchmark:
+            "<results>/benchmarks/curves/{model}-seed{seed}.tsv"
+        conda:
+            "../../environment.yml"
+        resources:
+            **PLAN.evaluation_resources([TIER.learning_curve]),
+        params:
+            folder=subpath(output[0], parent=True),
+            config=CONFIG_FILE,
+            weights=lambda wildcards, input: (
+                ["--weights", str(Path(input.weights[0]).parent)]
+                if input.weights
+                else []
+            ),
+            code=PLAN.curve_code(),
+            settings=PLAN.curve_settings,
+        shell:
+            "progrpo learning-curve --config {params.config:q} --run {wildcards.model:q} --seed {wildcards.seed:q}"
+            " --out {params.folder:q} {params.weights:q}"
+            " --if-changed begin-anew --wait-for-lock --fingerprint {params.code:q}"
+            " > {log:q} 2>&1"
+
+
 rule collect_grid:
     input:
         images=PLAN.grid_listings(),

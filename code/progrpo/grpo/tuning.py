@@ -179,3 +179,20 @@ class MovingAverage:
         if (step + 1) % self.config.every == 0:
             decay = min((1 + step) / (10 + step), self.config.decay)
             torch._foreach_lerp_(self.values, [p.detach() for p in parameters], 1 - decay)
+
+    @contextmanager
+    def in_place_of(self, parameters: list[Tensor]) -> Iterator[None]:
+        """The averages in the place of the parameters' values while entered."""
+        last = [p.detach().clone() for p in parameters]
+        copy_into(parameters, self.values)
+        try:
+            yield
+        finally:
+            copy_into(parameters, last)
+
+
+@torch.no_grad()
+def copy_into(parameters: list[Tensor], values: list[Tensor]) -> None:
+    """Give parameters the values of as many tensors of their shapes."""
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)

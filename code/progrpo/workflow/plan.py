@@ -74,7 +74,8 @@ class Plan:
     def evaluation_jobs(self) -> dict[str, list[str]]:
         """{name: prompt sets} of the jobs that evaluations are cut into: each set of its own, or a model's sets together."""
         if self.config.evaluation_jobs == "per_prompt_set":
-            return {prompts: [prompts] for prompts in self.config.evaluations}
+            drawn = self.config.learning_curve
+            return {prompts: [prompts] for prompts in self.config.evaluations if prompts != drawn}
         together = {tuple(prompt_sets_of(self.config, name)) for name in evaluated_names(self.config)}
         return {"_and_".join([sets[0], f"{len(sets) - 1}_more"][: len(sets)]): list(sets) for sets in sorted(together)}
 
@@ -117,6 +118,19 @@ class Plan:
             for seed in seeds_of(self.config, name)
             for prompts in self.scored(prompt_sets_of(self.config, name))
         ]
+
+    def learning_curve_files(self) -> list[str]:
+        """Every learning curve of the tier: runs x their seeds, and base models x the seeds of the runs that start from them."""
+        config = self.config
+        if config.learning_curve is None:
+            return []
+        pairs = {
+            (name, seed)
+            for run in config.runs
+            for seed in seeds_of(config, run)
+            for name in (base_of(config.runs[run].model), run)
+        }
+        return [f"{config.results}/curves/{seed_folder(name, seed)}.npz" for name, seed in sorted(pairs)]
 
     def grid_listings(self) -> list[str]:
         """The listings of the images that are shown side by side, of each model's first seed."""
@@ -239,6 +253,23 @@ class Plan:
     def evaluation_resources(self, sets: list[str]) -> dict[str, int]:
         """What a job asks of a cluster: the largest of its prompt sets, and the time of all."""
         return resources(*(self.config.evaluations[name].hardware for name in sets))
+
+    # Learning curves
+
+    def curve_inputs(self, wildcards) -> list[str]:
+        """What a learning curve reads beside trained weights: base model, prompts and scorers."""
+        drawn = str(self.config.learning_curve)
+        files = [model_file(self.config, model_of(self.config, wildcards.model)), prompt_file(self.config, drawn)]
+        return files + scorer_files(self.config, self._scorers_of([drawn]))
+
+    def curve_settings(self, wildcards) -> str:
+        """Digest of the configuration that decides a learning curve of given weights."""
+        drawn = [str(self.config.learning_curve)]
+        return digest(self.generate_settings(drawn)(wildcards), self.evaluate_settings(drawn))
+
+    def curve_code(self) -> str:
+        """Fingerprint of the code that decides a learning curve of given weights."""
+        return self.code_of("progrpo.jobs.learning_curve", scorers=self._scorers_of([str(self.config.learning_curve)]))
 
     # The miniature world, analyses and tables
 
