@@ -137,3 +137,4 @@ def test_previews_decide_a_training_and_defaults_are_written_as_before(models, d
     tiny_decoder = identity(decoder=str(decoders / "fits"))
     assert tiny_decoder["preview_decoder"] != identity(decoder=str(decoders / "other"))["preview_decoder"]
     assert identity(precision="bf16") != plain
+    assert identity(precision="bf16", agreement=0.5) == identity(precision="bf16")  # which only ends a training

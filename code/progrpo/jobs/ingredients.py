@@ -27,7 +27,7 @@ def of_training(config: Config, name: str, seed: int) -> dict[str, Any]:
     if run.previews.decoder:
         previews = {"preview_decoder": hash_files(run.previews.decoder, "such folder")}
     return {
-        **run.model_dump(mode="json", exclude=LABELS | CUTS),
+        **run.model_dump(mode="json", exclude={**dict.fromkeys(LABELS | CUTS, True), "previews": {"agreement"}}),
         **previews,
         "seed": seed,
         "model": _model(config.models[run.model]),
