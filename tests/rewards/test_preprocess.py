@@ -47,14 +47,14 @@ def test_tensor_modes_equal_the_hpsv2_fork(shape, mode, antialias):
 
 @pytest.mark.parametrize("size", [32, 224])
 @pytest.mark.parametrize("shape", [*SHAPES, (512, 512), (300, 420)])
-def test_resizing_on_the_device_is_pils_within_one_level(shape, size):
+def test_resizing_on_the_device_is_pils_within_two_levels(shape, size):
     _, tensor = picture(shape)
     levels = [
         clip_pixels(tensor, size, mode) * torch.tensor(CLIP_STD).view(3, 1, 1) * 255 for mode in ("pil", "device")
     ]
     difference = (levels[0] - levels[1]).abs()
-    assert difference.max() < 1.01
-    assert (difference > 0.5).float().mean() < 0.02  # pixels whose rounding differs
+    assert difference.max() < 2.01
+    assert (difference > 0.5).float().mean() < 0.01  # of white noise: smooth pictures differ less
 
 
 def test_the_modes_differ_on_large_images():

@@ -113,7 +113,7 @@ def test_a_prompt_is_encoded_once():
 def test_unknown_kind_option_and_folder_are_one_line(tmp_path, clip_folder):
     with pytest.raises(UserError, match="'hps' is unknown; use one of hpsv2, imagereward, pickscore"):
         load_scorer("hps", tmp_path)
-    with pytest.raises(UserError, match="pickscore: option 'size' is unknown; known: preprocess, scale, tokenizer"):
+    with pytest.raises(UserError, match="pickscore: option 'size' is unknown; known: scale, preprocess, tokenizer"):
         load_scorer("pickscore", clip_folder, size=3)
     with pytest.raises(UserError, match="aesthetic: option 'scale' is unknown; known: head, preprocess"):
         load_scorer("aesthetic", clip_folder, scale=2)

@@ -14,7 +14,7 @@ from progrpo.errors import UserError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-ALIKE = ("pil", "device")  # the same filter: PIL's own code, and on the device to within one of 255 levels
+ALIKE = ("pil", "device")  # the same filter: PIL's own code, and on the device to within two of 255 levels
 MODES = (*ALIKE, "tensor_aa", "tensor_noaa")  # of HPS-v2.1
 
 
@@ -45,7 +45,10 @@ def _resize_pil(images: Tensor, height: int, width: int) -> Tensor:
 
 
 def _resize_on_device(images: Tensor, height: int, width: int) -> Tensor:
-    """PIL's two passes, each rounded to 8 bits, on uint8 images (B, 3, H, W) where they are; a pixel may differ by one level."""
+    """PIL's two passes, each rounded to 8 bits, on uint8 images (B, 3, H, W) where they are.
+
+    Of 100 values of white noise at most one differs, by one level or two: a half that is rounded to the other side.
+    """
 
     def to(pixels: Tensor, shape: tuple[int, int]) -> Tensor:
         return F.interpolate(pixels, shape, mode="bicubic", align_corners=False, antialias=True).round().clamp(0, 255)
@@ -65,7 +68,7 @@ def clip_pixels(images: Tensor, size: int, mode: str = "pil", rounding: str = "r
     """Pixels (B, 3, size, size) float32 for a vision tower from images (B, 3, H, W) in [0, 1], on their device.
 
     mode: "pil" resizes 8-bit images with PIL's bicubic filter (open_clip, CLIPImageProcessorPil, ImageReward), one by
-    one on the host; "device" does the same on the device, but for one of 255 levels in a pixel. "tensor_aa" and
+    one on the host; "device" does the same on the device, but for one or two of 255 levels in a pixel of 100. "tensor_aa" and
     "tensor_noaa" resize the float tensor with and without antialiasing, as HPSv2's fork does under torchvision >= 0.17
     and < 0.17 (values may then leave [0, 1] a little, as they do there). Images that already have the size are not
     resampled.
