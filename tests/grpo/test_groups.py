@@ -91,7 +91,7 @@ def test_pruned_trajectories_leave_no_states_and_no_copy_of_all_is_made():
     with Peak() as peak:
         rollout = roll_out(CountingModel().policy(), FLOW, PRO, noise, Cut(8))
     assert rollout.states.shape == (12, 11, *shape)
-    assert peak.most < (48 * 6 + 4 * 48) * one  # and some tensors of one step: outputs, previews, noise
+    assert peak.most < (48 * 6 + 5 * 48) * one  # and some tensors of one step: outputs, previews, noise
 
 
 @pytest.mark.parametrize("way", SPEEDS)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderTiny
 from scipy.stats import spearmanr
 from test_gradient import FAMILIES, configuration, trainer_of
@@ -58,10 +59,10 @@ def test_previews_in_bf16_are_those_of_float32_within_its_rounding(models, tmp_p
 
 
 def test_a_smaller_preview_is_the_image_of_the_averaged_latent(models, tmp_path):
-    trainer = trainer_with(models, tmp_path, scale=0.34)
+    trainer = trainer_with(models, tmp_path, scale=0.5)
     latents = latents_of(trainer)
-    assert latents.shape[-1] == 3
-    expected = trainer.backbone.decode(latents.mean((2, 3), keepdim=True))
+    expected = trainer.backbone.decode(F.avg_pool2d(latents, 2))
+    assert 2 * expected.shape[-1] == trainer.backbone.model.resolution
     torch.testing.assert_close(trainer.preview(latents), expected)
 
 
@@ -72,7 +73,7 @@ def test_a_tiny_decoder_makes_previews_and_not_final_images(models, decoders, tm
     with torch.no_grad():
         expected = (reference.decode(latents).sample / 2 + 0.5).clamp(0, 1)
     torch.testing.assert_close(trainer.preview(latents), expected)
-    assert not torch.allclose(trainer.backbone.decode(latents), expected, atol=1e-2)
+    assert trainer.backbone.decode(latents).shape[-1] != expected.shape[-1]  # it has a factor of its own here
 
 
 def test_no_tiny_decoder_or_one_of_other_latents_is_one_line(models, decoders, tmp_path):
