@@ -58,7 +58,7 @@ def train(count: int, config: Path, out: Path, what: str = "", rank: int = -1) -
         for k in range(count)
     ]
     try:
-        errors = [process.communicate(timeout=600)[1] for process in ranks]
+        errors = [process.communicate(timeout=1200)[1] for process in ranks]
     finally:
         for process in ranks:
             process.kill()
