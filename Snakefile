@@ -1,6 +1,7 @@
 # The whole reproduction as one DAG. The tier decides sizes, nothing else:
 #   snakemake all --profile local --config tier=smoke     2 CPU cores, minutes
 #   snakemake --profile slurm all                         tier paper, a GPU cluster
+#   snakemake --profile slurm table_flow_main             what one table reads, and the table
 # Reads   config/<tier>.yaml, results/miniature.dvc, the manifest of public weights and prompts
 # Writes  results/ only; paper_tables/ belongs to DVC (dvc.yaml)
 from snakemake.utils import min_version
@@ -34,9 +35,16 @@ if OPTIONS["results"] == "stored":
 
 else:
 
-    include: "workflow/rules/train.smk"
+    if OPTIONS["results"] == "weights":
+
+        include: "workflow/rules/stored_weights.smk"
+
+    else:
+
+        include: "workflow/rules/train.smk"
     include: "workflow/rules/evaluate.smk"
     include: "workflow/rules/analyse.smk"
+    include: "workflow/rules/tables.smk"
 
 
 localrules:
@@ -47,7 +55,9 @@ rule all:
     default_target: True
     input:
         PLAN.evaluation_files(),
+        PLAN.learning_curve_files(),
         PLAN.analysis_files(),
+        [f"{TIER.results}/claims.json"] if JUDGED else [],
         rules.show_tables.output,
         PLAN.figure_files(),
 

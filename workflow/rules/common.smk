@@ -5,6 +5,7 @@ from pathlib import Path
 from progrpo.config import load_config
 from progrpo.errors import UserError
 from progrpo.names import evaluated_names
+from progrpo.report.claims_file import load_claims
 from progrpo.workflow import options
 from progrpo.workflow.code_inputs import Code
 from progrpo.workflow.plan import (
@@ -14,6 +15,7 @@ from progrpo.workflow.plan import (
     Plan,
     run_folders,
 )
+from progrpo.workflow.site import load_site
 from progrpo.workflow.sources import (
     MINIATURE,
     MINIATURE_FILES,
@@ -27,9 +29,14 @@ try:
     OPTIONS = options.choose(config)
     CONFIG_FILE = options.config_file(OPTIONS)
     TIER = load_config(CONFIG_FILE)
+    CLAIMS = load_claims("config/claims.yaml")
+    SITE = load_site()
+    for run in TIER.runs.values():
+        SITE.shape(run.hardware)
 except UserError as error:
     sys.exit(f"Snakefile: {error}")
-PLAN = Plan(TIER, Code(Path("code")), made=OPTIONS["results"] == "made")
+JUDGED = bool(TIER.learning_curve and CLAIMS.of_tier(TIER.tier))
+PLAN = Plan(TIER, Code(Path("code")), made=OPTIONS["results"] != "stored", site=SITE)
 
 
 def regex(names):

@@ -1,23 +1,23 @@
 """What the Snakefile is given with `--config`: which tier, and where its miniature models and its results come from."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
+from progrpo.config import tier_files
 from progrpo.errors import UserError
 
 DEFAULTS = {
     "tier": "paper",  # config/<tier>.yaml
     "miniature": "stored",  # "stored": from the DVC remote in this repository; "trained": made anew
-    "results": "made",  # "made": trained and evaluated here; "stored": the published ones
+    "results": "made",  # "made": trained and evaluated here; "weights": published weights evaluated here; "stored": published
 }
 
 
 def choose(given: Mapping[str, str]) -> dict[str, str]:
     """Every option with its value; UserError for an unknown option or value. Tiers are the files of `config/`."""
     choices = {
-        "tier": sorted(path.stem for path in Path("config").glob("*.yaml")),
+        "tier": [path.stem for path in tier_files()],
         "miniature": ["stored", "trained"],
-        "results": ["made", "stored"],
+        "results": ["made", "weights", "stored"],
     }
     for option in given:
         if option not in DEFAULTS:
