@@ -44,7 +44,7 @@ def write_shards(folder: Path, state: State, dtype: torch.dtype) -> None:
     """Two shards of a transformers model and their index."""
     state, names = _cast(state, dtype), sorted(state)
     half = len(names) // 2
-    index = {}
+    index: dict[str, str] = {}
     for number, part in enumerate((names[:half], names[half:]), 1):
         file = f"model-0000{number}-of-00002.safetensors"
         write_weights(folder / file, {name: state[name] for name in part}, dtype)
