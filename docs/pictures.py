@@ -66,7 +66,11 @@ def method() -> Figure:
         axis.axvline(stage.step, color=ORANGE, linestyle="--", linewidth=1)
         axis.text(stage.step + 0.06, low, "preview, score, cut", color=ORANGE, va="bottom", fontsize=8)
     axis.set(
-        xlabel="denoising step (0: pure noise)", ylabel="reward, if it ended here", yticks=[], xlim=(0, edges[-1] + 0.1)
+        xlabel="denoising step (0: pure noise)",
+        ylabel="reward, if it ended here",
+        yticks=[],
+        xlim=(0, edges[-1] + 0.1),
+        ylim=(low, top),
     )
     return figure
 

@@ -21,6 +21,11 @@ def test_every_duration_and_size_is_a_measured_one():
 
 def test_every_file_that_a_link_names_exists():
     targets = {target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target}
+    headings = {
+        "#" + re.sub(r"\W+", "-", text.lower()) for text in re.findall(r"^## (.*)$", README, flags=re.MULTILINE)
+    }
+    assert {target for target in targets if target.startswith("#")} <= headings
+    targets -= headings
     assert {"docs/pictures/method.svg", "docs/pictures/compute.svg"} <= targets
     assert [target for target in targets if not (ROOT / target).exists()] == []
 

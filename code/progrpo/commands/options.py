@@ -82,7 +82,7 @@ def require_other_file(out: Path, source: Path) -> None:
 
 def progress_bar() -> tuple[tqdm, Callable[[int, int], None]]:
     """A bar that counts images, and the callback (done, total) that moves it."""
-    bar = tqdm(unit="image")
+    bar = tqdm(unit="image", disable=None)  # None: silent where no terminal reads it, as in a log
 
     def progress(done: int, total: int) -> None:
         bar.total = total

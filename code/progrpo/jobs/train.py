@@ -17,12 +17,13 @@ from safetensors import SafetensorError
 from progrpo.config import Config, Run
 from progrpo.devices import choose_device, make_deterministic
 from progrpo.errors import UserError
-from progrpo.files import CANNOT_WRITE, read_json, sha256, write_json
+from progrpo.files import CANNOT_WRITE, read_json, sha256, write_json, write_text
 from progrpo.grpo.backbone import load_backbone
 from progrpo.grpo.trainer import Stopped, Trainer
 from progrpo.identity import REFUSE, Folder, Start, hash_results, spoilt_file
 from progrpo.jobs.ingredients import of_training
 from progrpo.jobs.loading import prompts_of, scorer_of
+from progrpo.jobs.model_card import model_card
 from progrpo.provenance import provenance
 from progrpo.rewards.registry import WeightedSum
 
@@ -260,5 +261,9 @@ def _write_weights(trainer: Trainer, run: Run, seed: int, folder: Path) -> Path:
         raise UserError(f"{incoming}: {CANNOT_WRITE.format(error)}") from error
     for file in incoming.rglob("*.safetensors"):
         file.chmod(0o644)  # safetensors writes files that only their owner can read
+    backbone = trainer.tuning.backbone
+    part = (backbone.denoiser_name, type(backbone.denoiser).__name__)
+    card = model_card(run, backbone.model, seed, trainer.reward.name, *part)
+    write_text(incoming / "README.md", card)
     write_json(incoming / "provenance.json", {**provenance(run, seed), "files": hash_results(incoming)})
     return incoming

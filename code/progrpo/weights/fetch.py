@@ -215,7 +215,7 @@ def _stream(response: requests.Response, part: Path, start: int) -> None:
     total = start + int(length) if length is not None else None
     with (
         open(part, "ab" if start else "wb") as file,
-        tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem) as bar,
+        tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar,
     ):
         for chunk in response.iter_content(CHUNK):
             file.write(chunk)
