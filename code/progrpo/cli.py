@@ -16,12 +16,14 @@ COMMANDS = (
     "generate",
     "evaluate",
     "learning_curve",
+    "costs",
     "geneval",
     "compbench",
     "scorers",
     "fetch",
     "summary",
     "tables",
+    "claims",
     "compare",
     "plan",
     "flops",
@@ -29,6 +31,7 @@ COMMANDS = (
     "analyse",
     "figures",
     "doctor",
+    "rehearsal",
 )
 
 

@@ -287,6 +287,7 @@ class Analysis(Section):
     grid: Positive = 4  # pilot: prompts whose previews are kept for the figure
     candidates: tuple[tuple[int, int], ...] = ()  # pilot: pairs (t1, t2) to compare
     keep: tuple[int, int] | None = None  # pilot: survivors after t1 and after t2
+    gradients_of: Name | None = None  # gradient study: the run whose trained parameters and steps the gradients are of
     hardware: Hardware = Hardware()
 
 
@@ -363,6 +364,8 @@ class Config(Section):
             _known(self.models, analysis.model, f"analyses.{name}.model")
             _known(self.scorers, analysis.scorer, f"analyses.{name}.scorer")
             _known(self.prompt_sets, analysis.prompts, f"analyses.{name}.prompts")
+            if analysis.gradients_of is not None:
+                _known(self.runs, analysis.gradients_of, f"analyses.{name}.gradients_of")
         return self
 
     def run_seeds(self, name: str) -> tuple[int, ...]:
@@ -380,6 +383,11 @@ class Config(Section):
 def _known(names: dict, name: str, where: str) -> None:
     if name not in names:
         raise ValueError(f"{where}: {name!r} is not defined; known: {', '.join(names)}")
+
+
+def tier_files(folder: Path = Path("config")) -> list[Path]:
+    """The files of the tiers, one each; the claims that are judged in them stand in the same folder."""
+    return sorted(path for path in folder.glob("*.yaml") if path.stem != "claims")
 
 
 def load_config(path: Path | str) -> Config:

@@ -242,8 +242,9 @@ class Folder:
         return changes
 
     def _results(self) -> list[Path]:
-        found = {path for pattern in self.owns for path in self.path.glob(pattern)}
-        return sorted(found - {self.begun, self.lock_file})
+        found = {path for pattern in self.owns for path in self.path.glob(pattern)} - {self.begun, self.lock_file}
+        # Snakemake makes the folders of a job's outputs before the job begins.
+        return sorted(path for path in found if not path.is_dir() or any(path.iterdir()))
 
     def _empty(self) -> None:
         self.begun.unlink(missing_ok=True)  # first: a kill in between leaves results that belong to nobody

@@ -16,24 +16,12 @@ from progrpo.config import Lora, Model
 from progrpo.errors import UserError
 from progrpo.grpo.backbone import Backbone, load_backbone
 from progrpo.grpo.tuning import Tuning
+from progrpo.rehearsal.pipelines import PNDM, SD1_INDEX
 from progrpo.weights.manifest import packaged_manifest
 
 FAMILY = {"sd35m": "flow", "sd14": "diffusion"}
 PIPELINE = {"sd35m": StableDiffusion3Pipeline, "sd14": StableDiffusionPipeline}
 DENOISER = {"sd35m": "transformer", "sd14": "unet"}
-PNDM = {  # what the official SD-v1.x folders hold
-    "_class_name": "PNDMScheduler",
-    "_diffusers_version": "0.7.0.dev0",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "trained_betas": None,
-    "clip_sample": False,
-}
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +49,7 @@ def official_sd1(source: Path, folder: Path) -> Path:
     shutil.copytree(source, folder)
     index = json.loads((folder / "model_index.json").read_text())
     del index["image_encoder"], index["requires_safety_checker"]
-    index |= {
-        "feature_extractor": ["transformers", "CLIPFeatureExtractor"],
-        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
-        "scheduler": ["diffusers", "PNDMScheduler"],
-    }
+    index |= {part: SD1_INDEX[part] for part in ("feature_extractor", "safety_checker", "scheduler")}
     (folder / "model_index.json").write_text(json.dumps(index))
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(PNDM))
     return folder
@@ -229,6 +213,7 @@ def test_shards_lie_in_their_own_folder(models, tmp_path):
         ("sd14", {"prediction_type": "v_prediction"}),
         ("sd14", {"rescale_betas_zero_snr": True}),
         ("sd14", {"thresholding": True}),
+        ("sd14", {"clip_sample": True}),
         ("sd14", {"set_alpha_to_one": True}),
         ("sd35m", {"use_dynamic_shifting": True}),
         ("sd35m", {"invert_sigmas": True}),

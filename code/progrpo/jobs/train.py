@@ -73,7 +73,7 @@ def is_complete(folder: Folder, run: Run, identity: dict[str, Any], start: Start
     """Claim the folder for this training; whether it holds its weights, whole."""
     folder.claim(identity, start)
     final = folder.path / "final"
-    if not final.is_dir():
+    if not final.is_dir() or not any(final.iterdir()):  # Snakemake makes the folder of an output before the job begins
         return False
     if spoilt := spoilt_file(final) or _spoilt_record(folder.path):
         print(f"{spoilt}; going on from the last state to publish again", flush=True)

@@ -219,6 +219,31 @@ class OvfStudy(Part):
     curves: Curves
 
 
+class Interval(Part):
+    """A number with its interval."""
+
+    value: Number
+    low: Number
+    high: Number
+
+
+class GradientRule(Part):
+    """A selection rule: the variance and number of what it keeps, and the gain that they predict."""
+
+    rule: str
+    keep: Count
+    predicted: Number
+
+
+class GradientSignal(Part):
+    """`progrpo analyse gradient-signal`."""
+
+    prompts: Count
+    noise: Interval
+    signal: Interval
+    rules: Annotated[list[GradientRule], Field(min_length=1)]
+
+
 class Analyses(Part):
     """What a summary holds of the analyses; what was not run is absent."""
 
@@ -226,6 +251,7 @@ class Analyses(Part):
     pruning_pilot: Pilot | None = None
     reward_clustering: Clustering | None = None
     ovf_study: OvfStudy | None = None
+    gradient_signal: GradientSignal | None = None
 
 
 class Seconds(Part):

@@ -35,9 +35,20 @@ class HPSv2(BatchedScorer):
         self.clip, self.preprocess = clip, check_mode(self.name, preprocess)
 
     @classmethod
-    def load(cls, path: Path, device: torch.device | str, *, preprocess: str = "pil", **common) -> "HPSv2":
-        """From a folder with HPS_v2.1_compressed.pt (and, for another size than ViT-H-14, open_clip_config.json)."""
-        clip = load_open_clip("hpsv2", path / WEIGHTS, VIT_H, torch.device(device))
+    def load(
+        cls,
+        path: Path,
+        device: torch.device | str,
+        *,
+        preprocess: str = "pil",
+        architecture: str | None = None,
+        **common,
+    ) -> "HPSv2":
+        """From a folder with HPS_v2.1_compressed.pt.
+
+        Another size than ViT-H-14 is named by `architecture`, one of open_clip's, or by an open_clip_config.json beside the file.
+        """
+        clip = load_open_clip("hpsv2", path / WEIGHTS, architecture or VIT_H, torch.device(device))
         return cls(clip, device, preprocess=preprocess, **common)
 
     def score_batch(self, images: Tensor, prompts: list[str]) -> Tensor:
