@@ -142,12 +142,13 @@ def from_original(checkpoint: Path) -> BlipForQuestionAnswering:
     with reading_model(f"BLIP-VQA: {checkpoint}"):
         stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
         state = convert_blip_vqa(stored.get("model", stored))
-    try:
-        model = BlipForQuestionAnswering(config_of(state))
-    except KeyError as error:
-        raise UserError(
-            f"BLIP-VQA: {checkpoint}: key {error} is missing; the file is for another architecture"
-        ) from None
+        try:
+            config = config_of(state)
+        except KeyError as error:
+            raise UserError(
+                f"BLIP-VQA: {checkpoint}: key {error} is missing; the file is for another architecture"
+            ) from None
+    model = BlipForQuestionAnswering(config)
     tied = {key: state[other] for key, other in TIED.items() if other in state}
     load_state("BLIP-VQA", checkpoint, model, {**tied, **state})
     return model
