@@ -72,4 +72,4 @@ def test_strangers_files(tmp_path, without_models):
         f"\n{CASES} cases, seed {SEED}: {dict(statuses)}, {seconds:.0f} s of work, slowest {slowest[0]:.1f} s ({slowest[1]})"
     )
     assert not failures, f"{len(failures)} failures\n" + "\n".join(failures[:SHOWN])
-    assert min(statuses[0], statuses[2]) > CASES / 10  # damage that never shows, or always, tests nothing
+    assert min(statuses[0], statuses[2]) > CASES / 20  # damage that never shows, or always, tests nothing

@@ -128,6 +128,22 @@ def test_a_part_that_was_not_fetched_is_named(models, tmp_path):
         load(folder, "flow")
 
 
+def test_weights_under_the_names_of_2022_are_whole(models, tmp_path):
+    folder = shutil.copytree(models / "sd14", tmp_path / "sd14")
+    file = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    weights = {}
+    for key, value in load_file(file).items():
+        for new, old in names.items():
+            key = key.replace(f"attentions.0.{new}.", f"attentions.0.{old}.")
+        weights[key] = value
+    save_file(weights, file, metadata={"format": "pt"})
+    assert any("proj_attn" in key for key in weights)
+    old, new = load(folder, "diffusion"), load(models / "sd14", "diffusion")
+    x = torch.randn(1, *old.latent_shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(old.decode(x), new.decode(x))
+
+
 PARTS_WITH_WEIGHTS = [
     ("sd14", "unet/diffusion_pytorch_model"),
     ("sd14", "vae/diffusion_pytorch_model"),
