@@ -3,7 +3,7 @@
 import pytest
 
 from checkout import ROOT
-from progrpo.config import load_config
+from progrpo.config import load_config, tier_files
 from progrpo.errors import UserError
 from progrpo.names import (
     base_of,
@@ -15,7 +15,6 @@ from progrpo.names import (
     seed_folder,
     seeds_of,
 )
-from progrpo.workflow.options import tier_files
 
 TIERS = tier_files(ROOT / "config")
 

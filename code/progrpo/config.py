@@ -192,6 +192,9 @@ class Speed(Section):
     memory_gb: Annotated[float, Field(gt=0)] = 2.0  # what a backward pass of `micro_batch: auto` may keep
     batched_guidance: bool = False  # both branches in one call, unless one is detached: that one is a call of its own
     text_cache: PathText | None = None  # folder for the prompts' embeddings; with it the text encoders leave the device
+    merged_adapters: bool = (
+        False  # fp32: one product with W + s B A; for adapters whose rank is not small beside the width
+    )
     background_save: bool = True  # a copy of the state is written while the next iteration runs
     compile: bool = False  # torch.compile of the denoiser: about a minute once, then fewer and larger kernels
 
@@ -215,6 +218,7 @@ class Run(Section):
     sampling_batch: Positive | None = None  # rows per denoiser call while sampling; default: micro_batch
     iterations: Positive
     save_every: Positive = 1
+    snapshots: tuple[Positive, ...] = ()  # iterations after which the weights are published as well: learning curves
     gradient_checkpointing: bool = False
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None  # default: the tier's seeds
     evaluations: tuple[str, ...] | None = None  # prompt sets to evaluate on; default: all of the tier
@@ -241,6 +245,12 @@ class Run(Section):
             )
         if not self.reward:
             raise ValueError("reward names no scorer")
+        if list(self.snapshots) != sorted({n for n in self.snapshots if n < self.iterations}):
+            raise ValueError(
+                f"snapshots must increase and come before the last iteration ({self.iterations}), got {[*self.snapshots]}"
+            )
+        if self.speed.merged_adapters and self.lora is None:
+            raise ValueError("speed.merged_adapters: the run has no lora")
         return self
 
 
@@ -268,6 +278,7 @@ class Analysis(Section):
     grid: Positive = 4  # pilot: prompts whose previews are kept for the figure
     candidates: tuple[tuple[int, int], ...] = ()  # pilot: pairs (t1, t2) to compare
     keep: tuple[int, int] | None = None  # pilot: survivors after t1 and after t2
+    gradients_of: Name | None = None  # gradient study: the run whose trained parameters and steps the gradients are of
     hardware: Hardware = Hardware()
 
 
@@ -312,6 +323,9 @@ class Config(Section):
     evaluation_jobs: Literal["per_prompt_set", "per_model"] = (
         "per_prompt_set"  # how the workflow cuts evaluations into jobs
     )
+    learning_curve: Name | None = (
+        None  # of the evaluations: the one that snapshots are scored on, and that is no other job
+    )
     benchmarks: Benchmarks = {}  # weights and options of geneval and compbench
     runs: dict[Name, Run]
     analyses: dict[Name, Analysis] = {}
@@ -327,6 +341,8 @@ class Config(Section):
                 _known(self.scorers, scorer, f"runs.{name}.reward")
             for prompts in run.evaluations or ():
                 _known(self.evaluations, prompts, f"runs.{name}.evaluations")
+        if self.learning_curve is not None:
+            _known(self.evaluations, self.learning_curve, "learning_curve")
         for name, evaluation in self.evaluations.items():
             _known(self.prompt_sets, name, "evaluations")
             for scorer in evaluation.scorers:
@@ -335,6 +351,8 @@ class Config(Section):
             _known(self.models, analysis.model, f"analyses.{name}.model")
             _known(self.scorers, analysis.scorer, f"analyses.{name}.scorer")
             _known(self.prompt_sets, analysis.prompts, f"analyses.{name}.prompts")
+            if analysis.gradients_of is not None:
+                _known(self.runs, analysis.gradients_of, f"analyses.{name}.gradients_of")
         return self
 
     def run_seeds(self, name: str) -> tuple[int, ...]:
@@ -352,6 +370,11 @@ class Config(Section):
 def _known(names: dict, name: str, where: str) -> None:
     if name not in names:
         raise ValueError(f"{where}: {name!r} is not defined; known: {', '.join(names)}")
+
+
+def tier_files(folder: Path = Path("config")) -> list[Path]:
+    """The files of the tiers, one each; in the same folder stand the claims that are judged in them, and a cluster's own file."""
+    return sorted(path for path in folder.glob("*.yaml") if path.stem not in ("claims", "site"))
 
 
 def load_config(path: Path | str) -> Config:

@@ -39,7 +39,7 @@ def prompt_sets_of(config: Config, name: str) -> list[str]:
     """Prompt sets that a run is evaluated on; a base model's are those of the runs that start from it."""
     if name in config.runs:
         chosen = config.runs[name].evaluations
-        return list(config.evaluations if chosen is None else chosen)
+        return [n for n in config.evaluations if n != config.learning_curve] if chosen is None else list(chosen)
     model = model_of(config, name)
     runs = [run for run, section in config.runs.items() if section.model == model]
     wanted = {prompts for run in runs for prompts in prompt_sets_of(config, run)}

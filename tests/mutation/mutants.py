@@ -88,8 +88,8 @@ TRAINER = [
             "self.average.update(self.tuning.parameters, update)",
         ),
         (
-            "parameter.copy_(value)\n\n\ndef plan_of",
-            "value.copy_(parameter)\n\n\ndef plan_of",
+            "copy_into(self.tuning.parameters, self.average.values)",
+            "copy_into(self.average.values, self.tuning.parameters)",
         ),
     ),
     *_of(
@@ -121,8 +121,8 @@ TRAINER = [
             "self.iteration, 0",
         ),
         (
-            'zip(self.average.values, state["average"], strict=True)',
-            'zip(self.average.values, state["parameters"], strict=True)',
+            'copy_into(self.average.values, state["average"])',
+            'copy_into(self.average.values, state["parameters"])',
         ),
         ('self.optimizer.load_state_dict(state["optimizer"])', "pass"),
         ('self.rescoring = state["rescoring"]', "pass"),
@@ -178,7 +178,7 @@ TUNING = [
         ("min((1 + step) / (10 + step), self.config.decay)", "self.config.decay"),
         ("(1 + step) / (10 + step)", "(2 + step) / (11 + step)"),
         ("for p in parameters], 1 - decay)", "for p in parameters], decay)"),
-        ("p.detach().clone() for p", "p.detach() for p"),
+        ("self.values = [p.detach().clone() for p", "self.values = [p.detach() for p"),
     ),
     *_of(
         "grpo/tuning.py",

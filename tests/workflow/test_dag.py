@@ -16,8 +16,7 @@ import yaml
 from checkout import ROOT, call, make_checkout
 from progrpo.cli import build_parser
 from progrpo.commands.plan import report
-from progrpo.config import load_config
-from progrpo.workflow.options import tier_files
+from progrpo.config import load_config, tier_files
 from progrpo.workflow.site import Site, load_site
 
 TIERS = [path.stem for path in tier_files(ROOT / "config")]

@@ -8,10 +8,9 @@ import pytest
 import yaml
 
 from checkout import ROOT, call
-from progrpo.config import load_config
+from progrpo.config import load_config, tier_files
 from progrpo.files import write_json
 from progrpo.report.tables import PUBLISHED, build, load_summary, table_names
-from progrpo.workflow.options import tier_files
 from progrpo.workflow.publishing import EMBEDDED_BYTES
 from small_results import analyses
 

@@ -10,12 +10,11 @@ import pytest
 import yaml
 
 from checkout import ROOT
-from progrpo.config import Config
+from progrpo.config import Config, tier_files
 from progrpo.errors import UserError
 from progrpo.names import evaluated_names, prompt_sets_of, seeds_of
 from progrpo.workflow import options
 from progrpo.workflow.code_inputs import Code
-from progrpo.workflow.options import tier_files
 from progrpo.workflow.plan import CURVES, Plan
 from progrpo.workflow.site import Site
 

@@ -81,6 +81,64 @@ for job, sets in PLAN.evaluation_jobs().items():
                 " > {log:q} 2>&1"
 
 
+if TIER.learning_curve:
+
+    rule learning_curve:
+        input:
+            PLAN.curve_inputs,
+            weights=PLAN.weights_of,
+        output:
+            "<results>/curves/{model}-seed{seed}.npz",
+        log:
+            "<results>/logs/curves/{model}-seed{seed}.log",
+        benchmark:
+            "<results>/benchmarks/curves/{model}-seed{seed}.tsv"
+        conda:
+            "../../environment.yml"
+        resources:
+            **PLAN.evaluation_resources([TIER.learning_curve]),
+        params:
+            folder=subpath(output[0], parent=True),
+            config=CONFIG_FILE,
+            weights=lambda wildcards, input: (
+                ["--weights", str(Path(input.weights[0]).parent)]
+                if input.weights
+                else []
+            ),
+            code=PLAN.curve_code(),
+            settings=PLAN.curve_settings,
+        shell:
+            "progrpo learning-curve --config {params.config:q} --run {wildcards.model:q} --seed {wildcards.seed:q}"
+            " --out {params.folder:q} {params.weights:q}"
+            " --if-changed begin-anew --wait-for-lock --fingerprint {params.code:q}"
+            " > {log:q} 2>&1"
+
+    rule record_costs:
+        input:
+            weights="<results>/runs/{run}-seed{seed}/final/provenance.json",
+        output:
+            "<results>/curves/{run}-seed{seed}.costs.json",
+        log:
+            "<results>/logs/curves/{run}-seed{seed}.costs.log",
+        benchmark:
+            "<results>/benchmarks/curves/{run}-seed{seed}.costs.tsv"
+        wildcard_constraints:
+            run=regex(TIER.runs),
+        conda:
+            "../../environment.yml"
+        resources:
+            mem_mb=4000,
+            runtime=30,
+        params:
+            folder=subpath(input.weights, ancestor=2),
+            config=CONFIG_FILE,
+            code=PLAN.code_of("progrpo.commands.costs"),
+            settings=PLAN.costs_settings,
+        shell:
+            "progrpo costs --config {params.config:q} --run {wildcards.run:q} --folder {params.folder:q} --out {output:q}"
+            " > {log:q} 2>&1"
+
+
 rule collect_grid:
     input:
         images=PLAN.grid_listings(),
@@ -105,6 +163,7 @@ rule summarise:
         evaluations=PLAN.evaluation_files(),
         weights=PLAN.weights_files(TIER.runs),
         analyses=PLAN.analysis_files(),
+        curves=PLAN.learning_curve_files(),
     output:
         summary=report(
             "<results>/summary.json",

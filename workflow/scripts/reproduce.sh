@@ -4,8 +4,8 @@
 # Safe to interrupt and to repeat.
 set -euo pipefail
 tier=$1 cores=$2
-if [ ! -f "config/$tier.yaml" ] || [ "$tier" = site ]; then
-  echo "make reproduce: no tier '$tier'; known: $(cd config && ls ./*.yaml | sed 's|./||; s|.yaml||' | grep -vx site | xargs)" >&2
+if [ ! -f "config/$tier.yaml" ] || [[ "$tier" =~ ^(site|claims)$ ]]; then
+  echo "make reproduce: no tier '$tier'; known: $(cd config && ls ./*.yaml | sed 's|./||; s|.yaml||' | grep -vxE 'site|claims' | xargs)" >&2
   exit 2
 fi
 

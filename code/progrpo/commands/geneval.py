@@ -126,8 +126,7 @@ def _load_models(arguments: argparse.Namespace):
 
 def _configured_models() -> list[tuple[Path, Path]]:
     """(detector, colour classifier) of the tiers' configurations, those that are here, each once."""
-    from progrpo.config import load_config
-    from progrpo.workflow.options import tier_files
+    from progrpo.config import load_config, tier_files
 
     found = []
     for path in tier_files():

@@ -4,8 +4,8 @@ Shape letters: P prompts of this rank, K survivors per prompt, N = P K samples, 
 B (sample, step) pairs of a micro-batch.
 """
 
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -27,7 +27,7 @@ from progrpo.grpo.prompt_stream import PromptStream
 from progrpo.grpo.rollout import Clock, Policy, PruningPlan, Rollout, TrajectoryNoise, expand_and_prune
 from progrpo.grpo.samplers import log_prob, step_mean
 from progrpo.grpo.text_cache import TextCache
-from progrpo.grpo.tuning import MovingAverage, Tuning, require_finite
+from progrpo.grpo.tuning import MovingAverage, Tuning, copy_into, require_finite
 from progrpo.rewards.base import Scorer
 
 
@@ -63,7 +63,7 @@ class Trainer:
         check_batches(run, self.accelerator.num_processes)
         # Every rank draws the same adapter initialisation, whatever its number.
         torch.manual_seed(seed)
-        self.tuning = Tuning(backbone, run.lora, keep_reference=run.objective.kl_beta > 0)
+        self.tuning = Tuning(backbone, run.lora, run.objective.kl_beta > 0, run.speed.merged_adapters)
         if run.gradient_checkpointing:
             backbone.denoiser.enable_gradient_checkpointing()
         settings = run.optimizer
@@ -88,6 +88,7 @@ class Trainer:
         self.stop = GracefulStop()
         self.texts: TextCache | None = None
         self.iteration, self.updates, self.saved_iteration = 0, 0, -1
+        self.milestones = {*run.snapshots, run.iterations}  # their state is on disk before their weights are published
         # Bounds what rounding does to a log-probability; a larger difference is another policy.
         self.rounding = 1e-4 if backbone.dtype == torch.float32 else 1e-2
         self.rescoring = False  # whether old log-probabilities are scored again in training's batches
@@ -97,17 +98,24 @@ class Trainer:
 
     # ---------------------------------------------------------------- the loop
 
-    def train(self) -> None:
-        """Run all iterations; Stopped after a signal, UserError for a reward that is no number or a ratio that is not 1."""
+    def train(self, snapshot: Callable[[], None] = lambda: None) -> None:
+        """Run all iterations, and `snapshot()` after those of `run.snapshots`, on every rank.
+
+        Stopped after a signal, UserError for a reward that is no number or a ratio that is not 1.
+        """
         if self.accelerator.is_main_process:
             print(batch_arithmetic(self.run, self.accelerator.num_processes, self.micro_batch), flush=True)
         self._restore()
         self._encode_once()
         try:
             with self.stop:
-                while self.iteration < self.run.iterations:
+                while True:
+                    if self.iteration in self.run.snapshots:
+                        snapshot()
+                    if self.iteration == self.run.iterations:
+                        break
                     self._train_iteration()
-                    if self.iteration % self.run.save_every == 0 or self.iteration == self.run.iterations:
+                    if self.iteration % self.run.save_every == 0 or self.iteration in self.milestones:
                         self._save()
                     self._stop_if_asked()
         finally:
@@ -350,11 +358,9 @@ class Trainer:
         self.saved_iteration, self.updates = self.iteration, state["updates"]
         self.rescoring = state["rescoring"]
         self.metrics, self.timings = state["metrics"], state["timings"]
-        for parameter, value in zip(self.tuning.parameters, state["parameters"], strict=True):
-            parameter.copy_(value)
+        copy_into(self.tuning.parameters, state["parameters"])
         if self.average:
-            for current, value in zip(self.average.values, state["average"], strict=True):
-                current.copy_(value)
+            copy_into(self.average.values, state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -375,12 +381,14 @@ class Trainer:
                 self._save()
             raise Stopped
 
-    @torch.no_grad()
+    def averaged(self) -> AbstractContextManager:
+        """The averaged weights, which are evaluated and published, in the place of the last ones while entered."""
+        return self.average.in_place_of(self.tuning.parameters) if self.average else nullcontext()
+
     def load_average(self) -> None:
-        """Put the averaged weights, which are evaluated and published, in the place of the last ones."""
+        """Put the averaged weights in the place of the last ones for good."""
         if self.average:
-            for parameter, value in zip(self.tuning.parameters, self.average.values, strict=True):
-                parameter.copy_(value)
+            copy_into(self.tuning.parameters, self.average.values)
 
 
 def plan_of(group: Group) -> PruningPlan:

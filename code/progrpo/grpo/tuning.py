@@ -1,15 +1,19 @@
 """What is trained of a denoiser: low-rank adapters or all weights; the reference policy; the moving average; weights on disk."""
 
 import json
+import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
+from types import MethodType
 
 import torch
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.training_utils import _collate_lora_metadata, cast_training_params
 from peft import LoraConfig
+from peft.tuners.lora import Linear as AdaptedLinear
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import safe_open
@@ -34,7 +38,7 @@ def adapter_config(lora: Lora) -> LoraConfig:
 class Tuning:
     """The trained parameters of a backbone's denoiser, float32, and its reference: the same model before training."""
 
-    def __init__(self, backbone: Backbone, lora: Lora | None, keep_reference: bool):
+    def __init__(self, backbone: Backbone, lora: Lora | None, keep_reference: bool, merged: bool = False):
         self.backbone, self.lora = backbone, lora
         denoiser = backbone.denoiser
         self._frozen_copy: nn.Module | None = None
@@ -49,10 +53,17 @@ class Tuning:
                 if isinstance(module, BaseTunerLayer):
                     # Autocast takes activations as they are; peft would copy them to float32, and autocast back.
                     module.cast_input_dtype_enabled = False
+            if merged:
+                _merge_adapters(backbone)
         self.parameters = [p for p in denoiser.parameters() if p.requires_grad]
 
     def compile(self) -> None:
-        """torch.compile of the denoiser, and of the reference where it is another module; in place, for calls of fixed shapes."""
+        """torch.compile of the denoiser, and of the reference where it is another module; in place, for calls of fixed shapes.
+
+        What was compiled is found again by the next process. UserError where there is nothing to compile with.
+        """
+        if self.backbone.device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
+            raise UserError("speed.compile: needs a C++ compiler on a CPU; install g++, or name yours in CXX")
         for module in (self.backbone.denoiser, self._frozen_copy):
             if module is not None:
                 module.compile(dynamic=False)
@@ -99,6 +110,29 @@ def _require_targets(backbone: Backbone, lora: Lora) -> None:
             f"lora.targets: no layer of the {backbone.denoiser_name} is named {', '.join(idle)};"
             " a UNet's attention has to_q, to_k, to_v, to_out.0"
         )
+
+
+def _merge_adapters(backbone: Backbone) -> None:
+    """Adapted linear layers multiply by W + s B A, one product of all rows instead of three; UserError in half precision."""
+    if backbone.dtype != torch.float32:
+        raise UserError(
+            f"speed.merged_adapters: needs precision fp32, not {backbone.model.precision}: a sum of weights and adapters"
+            " that is rounded to it loses a part of the adapters"
+        )
+    for module in backbone.denoiser.modules():
+        if isinstance(module, AdaptedLinear):
+            module.forward = MethodType(_merged_forward, module)
+
+
+def _merged_forward(layer: AdaptedLinear, x: Tensor) -> Tensor:
+    """The adapted layer of x (..., in); without adapters, as the reference has them, the layer itself."""
+    base = layer.base_layer
+    if layer.disable_adapters:
+        return base(x)
+    weight = base.weight
+    for name in layer.active_adapters:
+        weight = weight + layer.scaling[name] * (layer.lora_B[name].weight @ layer.lora_A[name].weight)
+    return nn.functional.linear(x, weight, base.bias)
 
 
 def _adapter_metadata(denoiser: nn.Module, name: str) -> dict[str, str]:
@@ -179,3 +213,20 @@ class MovingAverage:
         if (step + 1) % self.config.every == 0:
             decay = min((1 + step) / (10 + step), self.config.decay)
             torch._foreach_lerp_(self.values, [p.detach() for p in parameters], 1 - decay)
+
+    @contextmanager
+    def in_place_of(self, parameters: list[Tensor]) -> Iterator[None]:
+        """The averages in the place of the parameters' values while entered."""
+        last = [p.detach().clone() for p in parameters]
+        copy_into(parameters, self.values)
+        try:
+            yield
+        finally:
+            copy_into(parameters, last)
+
+
+@torch.no_grad()
+def copy_into(parameters: list[Tensor], values: list[Tensor]) -> None:
+    """Give parameters the values of as many tensors of their shapes."""
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)

@@ -47,6 +47,20 @@ def of_images(config: Config, model: str, prompts: str, seed: int, weights: Path
     }
 
 
+def of_learning_curve(config: Config, model: str, seed: int, stages: dict[str, Any]) -> dict[str, Any]:
+    """What decides the held-out scores of weights {iteration: {file: SHA-256}}, None for the base model's own."""
+    name = str(config.learning_curve)
+    evaluation, section = config.evaluations[name], config.models[model]
+    return {
+        "seed": seed,
+        "model": _model(section),
+        "weights": stages,
+        "prompts": _prompts(config.prompt_sets[name], {"limit", "distinct", "images_per_prompt"}),
+        "sampling": evaluation.sampling[section.family].model_dump(mode="json"),
+        "scorers": {scorer: _scorer(config, scorer) for scorer in evaluation.scorers},
+    }
+
+
 def of_evaluation(config: Config, prompts: str, images: Path) -> dict[str, Any]:
     """What decides the evaluation of a folder of images: scorers, benchmark models, and the images themselves."""
     evaluation = config.evaluations[prompts]

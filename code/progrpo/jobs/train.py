@@ -36,6 +36,7 @@ OWNS = (
     "state",
     "final",
     "final.incoming",
+    "snapshots",
     "published.json",
     "metrics.jsonl",
     "timings.jsonl",
@@ -105,12 +106,13 @@ def _train(config: Config, run: Run, seed: int, out: Path, device: torch.device)
     backbone = load_backbone(config.models[run.model], device, train_all_weights=run.lora is None)
     trainer = Trainer(run, seed, backbone, load_reward(config, run, device), prompts, out)
     try:
-        trainer.train()
+        trainer.train(lambda: publish_snapshot(trainer, run, seed, out))
     except Stopped:
         print(f"{out}: stopped in iteration {trainer.iteration + 1}; the same command goes on", flush=True)
         return _leave(trainer.accelerator.num_processes > 1, STOPPED_BY_SIGNAL)
     if trainer.accelerator.is_main_process:
         publish(trainer, run, seed, out)
+        print(f"{out}: trained {run.iterations} iterations; weights in {out / 'final'}", flush=True)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
     return _leave(trainer.accelerator.num_processes > 1, 0)
@@ -192,11 +194,32 @@ def load_reward(config: Config, run: Run, device) -> WeightedSum:
 
 
 def publish(trainer: Trainer, run: Run, seed: int, out: Path) -> None:
-    """Write `final/` whole: into a temporary folder first, then by one rename."""
-    incoming, final = out / "final.incoming", out / "final"
-    shutil.rmtree(incoming, ignore_errors=True)
-    shutil.rmtree(final, ignore_errors=True)
+    """Write `final/`, and beside it the record of what a training leaves there; the trainer then holds the published weights."""
     trainer.load_average()
+    incoming = _write_weights(trainer, run, seed, out / "final")
+    write_json(out / "published.json", _records(out, incoming))
+    incoming.rename(out / "final")
+
+
+def publish_snapshot(trainer: Trainer, run: Run, seed: int, out: Path) -> None:
+    """Write `snapshots/<iteration>/` as `final/` would be; on every rank, and none goes on before it is there."""
+    folder = snapshot_folder(out, trainer.iteration)
+    if trainer.accelerator.is_main_process and spoilt_file(folder):
+        with trainer.averaged():
+            _write_weights(trainer, run, seed, folder).rename(folder)
+    trainer.accelerator.wait_for_everyone()
+
+
+def snapshot_folder(out: Path, iteration: int) -> Path:
+    """Where a run keeps its weights after an iteration."""
+    return out / "snapshots" / str(iteration)
+
+
+def _write_weights(trainer: Trainer, run: Run, seed: int, folder: Path) -> Path:
+    """The trained weights, whole, in a folder that one rename puts in the place of `folder`, which is removed."""
+    incoming = folder.with_name(folder.name + ".incoming")
+    shutil.rmtree(incoming, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     try:
         trainer.tuning.save(incoming)
     except (OSError, SafetensorError) as error:
@@ -204,6 +227,4 @@ def publish(trainer: Trainer, run: Run, seed: int, out: Path) -> None:
     for file in incoming.rglob("*.safetensors"):
         file.chmod(0o644)  # safetensors writes files that only their owner can read
     write_json(incoming / "provenance.json", {**provenance(run, seed), "files": hash_results(incoming)})
-    write_json(out / "published.json", _records(out, incoming))
-    incoming.rename(final)
-    print(f"{out}: trained {run.iterations} iterations; weights in {final}", flush=True)
+    return incoming

@@ -27,6 +27,15 @@ class Estimate(Part):
     seeds: dict[Annotated[str, Field(pattern=r"^\d{1,20}$")], Number]
 
 
+class CurvePoint(Part):
+    """A point of a learning curve: mean and interval over seeds."""
+
+    mean: Number
+    low: Number | None
+    high: Number | None
+    n: Annotated[Count, Field(ge=1)]
+
+
 class Tflop(Part):
     """TFLOP of a training iteration, per prompt batch as its accounting has it."""
 
@@ -218,6 +227,31 @@ class OvfStudy(Part):
     curves: Curves
 
 
+class Interval(Part):
+    """A number with its interval."""
+
+    value: Number
+    low: Number
+    high: Number
+
+
+class GradientRule(Part):
+    """A selection rule: the variance and number of what it keeps, and the gain that they predict."""
+
+    rule: str
+    keep: Count
+    predicted: Number
+
+
+class GradientSignal(Part):
+    """`progrpo analyse gradient-signal`."""
+
+    prompts: Count
+    noise: Interval
+    signal: Interval
+    rules: Annotated[list[GradientRule], Field(min_length=1)]
+
+
 class Analyses(Part):
     """What a summary holds of the analyses; what was not run is absent."""
 
@@ -225,6 +259,7 @@ class Analyses(Part):
     pruning_pilot: Pilot | None = None
     reward_clustering: Clustering | None = None
     ovf_study: OvfStudy | None = None
+    gradient_signal: GradientSignal | None = None
 
 
 class Seconds(Part):
@@ -248,7 +283,7 @@ class Summary(BaseModel):
     weights: dict[
         str, dict[str, dict[str, str]]
     ] = {}  # run -> seed -> final, snapshots -> DVC's hash; of published ones
-    learning_curves: dict[str, dict[str, dict[str, Estimate]]] = {}  # run -> held-out metric -> iteration
+    learning_curves: dict[str, dict[str, dict[str, CurvePoint]]] = {}  # run -> held-out metric -> iteration
 
 
 class Score(Part):

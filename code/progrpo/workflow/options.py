@@ -1,21 +1,15 @@
 """What the Snakefile is given with `--config`: which tier, and where its miniature models and its results come from."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
+from progrpo.config import tier_files
 from progrpo.errors import UserError
-from progrpo.workflow.site import SITE
 
 DEFAULTS = {
     "tier": "paper",  # config/<tier>.yaml
     "miniature": "stored",  # "stored": from the DVC remote in this repository; "trained": made anew
     "results": "made",  # "made": trained and evaluated here; "weights": published weights evaluated here; "stored": published
 }
-
-
-def tier_files(folder: Path | str = "config") -> list[Path]:
-    """The files of `config/` that are tiers: all but the cluster's own."""
-    return sorted(path for path in Path(folder).glob("*.yaml") if path.name != SITE.name)
 
 
 def choose(given: Mapping[str, str]) -> dict[str, str]:

@@ -68,8 +68,9 @@ class Plan:
     def evaluation_jobs(self) -> dict[str, list[str]]:
         """{name: prompt sets} of the jobs that evaluations are cut into: each set of its own, or a model's sets together."""
         if self.config.evaluation_jobs == "per_prompt_set":
-            return {prompts: [prompts] for prompts in self.config.evaluations}
-        together = {tuple(prompt_sets_of(self.config, name)) for name in evaluated_names(self.config)}
+            drawn = self.config.learning_curve
+            return {prompts: [prompts] for prompts in self.config.evaluations if prompts != drawn}
+        together = {tuple(prompt_sets_of(self.config, name)) for name in evaluated_names(self.config)} - {()}
         return {"_and_".join([sets[0], f"{len(sets) - 1}_more"][: len(sets)]): list(sets) for sets in sorted(together)}
 
     def models_of(self, sets: list[str]) -> list[str]:
@@ -111,6 +112,20 @@ class Plan:
             for seed in seeds_of(self.config, name)
             for prompts in self.scored(prompt_sets_of(self.config, name))
         ]
+
+    def learning_curve_files(self) -> list[str]:
+        """Every learning curve of the tier, and costs: runs x their seeds, and curves of base models x the seeds of their runs."""
+        config = self.config
+        if config.learning_curve is None:
+            return []
+        pairs = {
+            (name, seed)
+            for run in config.runs
+            for seed in seeds_of(config, run)
+            for name in (base_of(config.runs[run].model), run)
+        }
+        curves = [f"{config.results}/curves/{seed_folder(name, seed)}.npz" for name, seed in sorted(pairs)]
+        return curves + [file.removesuffix(".npz") + ".costs.json" for file in curves if not is_base(Path(file).name)]
 
     def grid_listings(self) -> list[str]:
         """The listings of the images that are shown side by side, of each model's first seed."""
@@ -240,6 +255,27 @@ class Plan:
         asked = self.site.resources(*(self.config.evaluations[name].hardware for name in sets))
         return asked | self.site.placed(gpu=True)
 
+    # Learning curves
+
+    def curve_inputs(self, wildcards) -> list[str]:
+        """What a learning curve reads beside trained weights: base model, prompts and scorers."""
+        drawn = str(self.config.learning_curve)
+        files = [model_file(self.config, model_of(self.config, wildcards.model)), prompt_file(self.config, drawn)]
+        return files + scorer_files(self.config, self._scorers_of([drawn]))
+
+    def curve_settings(self, wildcards) -> str:
+        """Digest of the configuration that decides a learning curve of given weights."""
+        drawn = [str(self.config.learning_curve)]
+        return digest(self.generate_settings(drawn)(wildcards), self.evaluate_settings(drawn))
+
+    def curve_code(self) -> str:
+        """Fingerprint of the code that decides a learning curve of given weights."""
+        return self.code_of("progrpo.jobs.learning_curve", scorers=self._scorers_of([str(self.config.learning_curve)]))
+
+    def costs_settings(self, wildcards) -> str:
+        """Digest of the configuration that a training's costs are counted by."""
+        return digest(decisive(self.config.runs[wildcards.run]))
+
     # The miniature world, analyses and tables
 
     def miniature_code(self, module: str) -> str:
@@ -252,17 +288,23 @@ class Plan:
         files = [model_file(self.config, analysis.model), prompt_file(self.config, analysis.prompts)]
         return files + scorer_files(self.config, [analysis.scorer])
 
+    def gradient_studies(self) -> list[str]:
+        """Names of the analyses that sample gradients: one at most."""
+        return [name for name, analysis in self.config.analyses.items() if analysis.gradients_of is not None]
+
     def analysis_settings(self, wildcards) -> str:
         """Digest of the configuration that decides the samples of an analysis."""
         analysis = self.config.analyses[wildcards.analysis]
         prompts = decisive(self.config.prompt_sets[analysis.prompts], {"images_per_prompt", "layout"})
         scorer = decisive(self.config.scorers[analysis.scorer])
-        return digest(decisive(analysis), decisive(self.config.models[analysis.model]), prompts, scorer)
+        trained = decisive(self.config.runs[analysis.gradients_of]) if analysis.gradients_of else None
+        return digest(decisive(analysis), decisive(self.config.models[analysis.model]), prompts, scorer, trained)
 
     def analysis_code(self, wildcards) -> str:
         """Fingerprint of the code that decides the samples of an analysis."""
-        scorer = self.config.analyses[wildcards.analysis].scorer
-        return self.code_of("progrpo.jobs.sample_rewards", scorers=[scorer])
+        analysis = self.config.analyses[wildcards.analysis]
+        job = "progrpo.jobs.sample_gradients" if analysis.gradients_of else "progrpo.jobs.sample_rewards"
+        return self.code_of(job, scorers=[analysis.scorer])
 
     def analysis_resources(self) -> dict[str, OfJob]:
         """What the sampling of an analysis asks of a cluster, each a function of its wildcards."""

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from progrpo.config import Config, Hardware, load_config
+from progrpo.config import Config, Hardware, load_config, tier_files
 from progrpo.errors import UserError
 from progrpo.weights.manifest import human_size
 from progrpo.workflow import machine
-from progrpo.workflow.options import tier_files
 
 WORK = 2 * 10**8  # bytes that a run of a miniature tier writes beside its downloads, rounded up
 
