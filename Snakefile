@@ -12,6 +12,9 @@ min_version("9.20")
 include: "workflow/rules/common.smk"
 
 
+report: "workflow/report/workflow.rst"
+
+
 pathvars:
     results=TIER.results,
 
@@ -57,3 +60,8 @@ rule all:
         [f"{TIER.results}/claims.json"] if JUDGED else [],
         rules.show_tables.output,
         PLAN.figure_files(),
+
+
+onsuccess:
+    if all(Path(path).is_file() for path in rules.all.input):
+        shell("python workflow/scripts/overview.py {TIER.tier}")

@@ -30,9 +30,13 @@ def dry_run(checkout: Path, *options: str) -> str:
 
 
 def job_counts(output: str) -> dict[str, int]:
-    """{rule: number of jobs} from the table that Snakemake prints first."""
-    table = output.split("Job stats:")[1].split("\n\n")[0]
-    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)}
+    """{rule: number of jobs} from the summary of the profiles' logger, or from the table that Snakemake prints without a profile."""
+    if "Job stats:" in output:
+        table = output.split("Job stats:")[1].split("\n\n")[0]
+        return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)}
+    (total,) = re.findall(r"^(\d+) jobs:$", output, flags=re.MULTILINE)
+    counted = re.findall(r"^ +(\d+)  ([\w ]+)$", output, flags=re.MULTILINE)
+    return {name.replace(" ", "_"): int(count) for count, name in counted} | {"total": int(total)}
 
 
 def processor_seconds() -> float:
@@ -51,6 +55,14 @@ def test_the_full_paper_dag_is_planned_in_seconds(checkout):
     rules = {"fetch", "generate_geneval", "evaluate_geneval", "sample_rewards", "count_flops", "summarise", "draw_grid"}
     assert rules <= set(counts)
     assert report(config, 495, 0.35)["jobs"]["total"] == counts["total"]  # what `progrpo plan` says
+
+
+@pytest.mark.parametrize("options", [("--profile", "slurm"), ("--profile", "local", "--config", "tier=mini")])
+def test_a_dry_run_is_a_screen_of_jobs_by_kind(checkout, options):
+    output = dry_run(checkout, "all", *options)
+    counts = job_counts(output)
+    assert counts["total"] == sum(counts.values()) - counts["total"]
+    assert len(output) < 2500
 
 
 @pytest.mark.parametrize("tier", TIERS)
