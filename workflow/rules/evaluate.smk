@@ -163,6 +163,7 @@ rule summarise:
         evaluations=PLAN.evaluation_files(),
         weights=PLAN.weights_files(TIER.runs),
         analyses=PLAN.analysis_files(),
+        curves=PLAN.learning_curve_files(),
     output:
         summary=report(
             "<results>/summary.json",

@@ -19,7 +19,8 @@ localrules:
 
 rule adopt_weights:
     input:
-        pointers=list(map(str, FINALS.values())),
+        finals=list(map(str, FINALS.values())),
+        snapshots=sorted(map(str, PUBLISHED.glob("runs/*/snapshots.dvc"))),
         records=f"{PUBLISHED}/training.dvc",
     output:
         list(FINALS),

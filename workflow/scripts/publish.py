@@ -17,6 +17,7 @@ from progrpo.config import load_config
 from progrpo.errors import UserError
 from progrpo.files import write_json, write_text
 from progrpo.names import seed_folder
+from progrpo.report.claims_file import load_claims
 from progrpo.report.summary import collect
 from progrpo.workflow import publishing
 from progrpo.workflow.code_inputs import Code
@@ -128,11 +129,10 @@ def publish(tier: str, remote: str) -> None:
     published = PUBLISHED / tier
     if Path("results/hardware").is_dir():
         shutil.copytree("results/hardware", HARDWARE, dirs_exist_ok=True)
-    for path in published.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.suffix == ".dvc":
-            path.unlink()
+    for name in (*publishing.RESULTS, "images", "prompts", "training", "runs"):
+        shutil.rmtree(published / name, ignore_errors=True)
+    for pointer in (*published.glob("*.dvc"), *published.glob(".gitignore")):
+        pointer.unlink()
     plan = Plan(load_config(f"config/{tier}.yaml"), Code(Path("code")))
     parts = copy_parts(plan, published, remote)
     pointers = point(published, parts, remote)
@@ -144,7 +144,8 @@ def publish(tier: str, remote: str) -> None:
     dvc("gc", "--quiet", "--force", "--workspace", "--cloud", "--remote", EMBEDDED)
     publishing.require_small(Path("dvc-remote"))
     dvc("repro", "--quiet", "--glob", f"*@{tier}*")
-    subprocess.run(["progrpo", "claims", "--tier", tier, "--pages"], check=True)
+    if plan.config.learning_curve and load_claims("config/claims.yaml").of_tier(tier):
+        subprocess.run(["progrpo", "claims", "--tier", tier, "--pages"], check=True)
     count = sum(part.path.endswith("/final") for part in parts)
     evaluated = len(list(Path(plan.config.results, "evaluations").glob("*/")))
     print(

@@ -28,6 +28,15 @@ class Estimate(Part):
     seeds: dict[Annotated[str, Field(pattern=r"^\d{1,20}$")], Number]
 
 
+class CurvePoint(Part):
+    """A point of a learning curve: mean and interval over seeds."""
+
+    mean: Number
+    low: Number | None
+    high: Number | None
+    n: Annotated[Count, Field(ge=1)]
+
+
 class Tflop(Part):
     """TFLOP of a training iteration, per prompt batch as its accounting has it."""
 
@@ -275,7 +284,7 @@ class Summary(BaseModel):
     weights: dict[
         Label, dict[str, dict[str, str]]
     ] = {}  # run -> seed -> final, snapshots -> DVC's hash; of published ones
-    learning_curves: dict[Label, dict[str, dict[str, Estimate]]] = {}  # run -> held-out metric -> iteration
+    learning_curves: dict[Label, dict[str, dict[str, CurvePoint]]] = {}  # run -> held-out metric -> iteration
 
 
 class Score(Part):

@@ -40,6 +40,7 @@ def collect(config: Config, hardware: Path, weights: Path | None = None) -> dict
             "training": _by_run(results / "runs", config, training_metrics),
             "analysis": analysed,
             "hardware": wall_clock(hardware, of={config.tier, *config.models}),
+            **({"learning_curves": learning_curves(config)} if config.learning_curve else {}),
             **({"weights": published_weights(weights)} if weights else {}),
         }
     )
@@ -107,6 +108,27 @@ def read_metrics(path: Path) -> list[dict[str, float | None]]:
         check(Metrics, line, f"{path}:{number}")
         lines.append(line)
     return lines
+
+
+def learning_curves(config: Config) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+    """{run: {"<prompt set>.<scorer>": {iteration: mean over prompts and seeds, its 95 % interval over seeds, number of seeds}}}."""
+    from progrpo.report.evidence import Evidence  # which reads files by this module
+
+    values: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for name, seeds in Evidence(config, Path(config.results), {}).curves.items():
+        for _, curve in sorted(seeds.items()):
+            for scorer, scores in curve.scores.items():
+                metric = values.setdefault(name, {}).setdefault(f"{config.learning_curve}.{scorer}", {})
+                for iteration, mean in zip(curve.iterations.tolist(), scores.mean(axis=1).tolist(), strict=True):
+                    metric.setdefault(str(iteration), []).append(mean)
+
+    def point(means: list[float]) -> dict[str, Any]:
+        return {key: value for key, value in mean_interval(means).items() if key in ("mean", "low", "high", "n")}
+
+    return {
+        name: {metric: {n: point(means) for n, means in points.items()} for metric, points in metrics.items()}
+        for name, metrics in values.items()
+    }
 
 
 def published_weights(folder: Path) -> dict[str, dict[str, dict[str, str]]]:

@@ -22,7 +22,11 @@ EMBEDDED_BYTES = 60 * 10**6
 LISTINGS = 10**6  # of those, for DVC's own lists of files
 RESULTS = ("evaluations", "analysis", "curves")  # always published, as far as they were made
 WEIGHTS = ("final", "snapshots")  # folders of a run, the more important first
-RECORD = ("metrics.jsonl", "run.json")  # files of a run that its curves are drawn from
+RECORD = (
+    "metrics.jsonl",
+    "timings.jsonl",
+    "run.json",
+)  # files of a run that its curves are drawn and its costs counted from
 
 
 @dataclass(frozen=True)
