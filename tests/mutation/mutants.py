@@ -365,7 +365,29 @@ TABLES = [
         "tests/report/test_tables.py -k bold",
         ('sign = 1 if column.better == "high" else -1', "sign = 1"),
         ("round(cell.mean, column.digits)", "cell.mean"),
-        ("if len(values) > 1:", "if values:"),
+        ("if len(values) > 1 and (", "if values and ("),
+        ("if half is None:\n        return False", "if half is None:\n        return True"),
+        ("sign * cells[first].mean - half >", "sign * cells[first].mean >"),
+    ),
+    *_of(
+        "analysis/contrasts.py",
+        "tests/analysis/test_contrasts.py",
+        ("(sums >= values.sum() - rounding)", "(sums > values.sum() + rounding)"),
+        ("freedom = (table.shape[0] - 1) * (table.shape[1] - 1)", "freedom = table.size - 1"),
+        ("by_prompt = generator.multinomial(prompts,", "by_prompt = 0 * generator.multinomial(prompts,"),
+    ),
+    *_of(
+        "report/verdicts.py",
+        "tests/report/test_verdicts.py",
+        ("yes, no = p is not None and p < alpha, high < rule.relevant", "yes, no = low > 0, high < rule.relevant"),
+        ("threshold = -claim.rule.margin if", "threshold = claim.rule.margin if"),
+        ("guard.verdict != SUPPORTED:", "guard.verdict == NOT_RUN:"),
+    ),
+    *_of(
+        "report/evidence.py",
+        "tests/report/test_verdicts.py",
+        ("gains = curve.scores[metric] - base.scores[metric][0]", "gains = curve.scores[metric]"),
+        ("(1 - share) * gains[before] + share * gains[before + 1]", "gains[before + 1]"),
     ),
 ]
 
