@@ -213,7 +213,7 @@ def _share(contrast: Contrast, claim: Claim, guard: Guard, evidence: Evidence):
         units_of(weights, contrast.at, seeds, claim.metrics, guard, evidence)
         for weights in (contrast.contrast, contrast.share_of)
     )
-    return share(part, whole)
+    return share(part, whole) if whole.mean() else None
 
 
 # ---------------------------------------------------------------- decisions
