@@ -403,6 +403,27 @@ TABLES = [
         ("if len(values) > 1 and (", "if (True) and ("),
         ("source != MEASURED or _clear(", "source != MEASURED or not _clear("),
         ("cells[first].mean - half > sign", "cells[first].mean > sign"),
+        ("if half is None:\n        return False", "if half is None:\n        return True"),
+    ),
+    *_of(
+        "analysis/contrasts.py",
+        "tests/analysis/test_contrasts.py",
+        ("(sums >= values.sum() - rounding)", "(sums > values.sum() + rounding)"),
+        ("freedom = (table.shape[0] - 1) * (table.shape[1] - 1)", "freedom = table.size - 1"),
+        ("by_prompt = generator.multinomial(prompts,", "by_prompt = 0 * generator.multinomial(prompts,"),
+    ),
+    *_of(
+        "report/verdicts.py",
+        "tests/report/test_verdicts.py",
+        ("yes, no = p is not None and p < alpha, high < rule.relevant", "yes, no = low > 0, high < rule.relevant"),
+        ("threshold = -claim.rule.margin if", "threshold = claim.rule.margin if"),
+        ("guard.verdict != SUPPORTED:", "guard.verdict == NOT_RUN:"),
+    ),
+    *_of(
+        "report/evidence.py",
+        "tests/report/test_verdicts.py",
+        ("gains = curve.scores[metric] - base.scores[metric][0]", "gains = curve.scores[metric]"),
+        ("(1 - share) * gains[before] + share * gains[before + 1]", "gains[before + 1]"),
     ),
 ]
 

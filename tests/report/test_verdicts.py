@@ -109,6 +109,18 @@ def test_seconds_of_different_devices_are_not_compared(world, tmp_path):
     assert found["pro_equal_calls"].verdict != "not run"
 
 
+def test_a_baseline_without_any_gain_leaves_no_unit(world, tmp_path):
+    write_curves(tmp_path, seeds=2)
+    for seed in (0, 1):
+        base, path = (tmp_path / "curves" / f"{name}-seed{seed}.npz" for name in ("base_sd35m", "flowgrpo_sd35m"))
+        stored = dict(np.load(path))
+        np.savez(path, **{**stored, "scores": np.repeat(np.load(base)["scores"], len(stored["iterations"]), axis=0)})
+    found = {v.id: v for v in judge(CLAIMS, Evidence(world[0], tmp_path, {}))}
+    assert found["validity_flow"].verdict == "not supported"
+    assert found["pro_equal_samples"].verdict == "not run"
+    assert "no unit" in found["pro_equal_samples"].why
+
+
 def test_other_prompts_than_the_base_models_are_refused(world, tmp_path):
     write_curves(tmp_path, seeds=1)
     path = tmp_path / "curves" / "base_sd35m-seed0.npz"

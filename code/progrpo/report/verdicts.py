@@ -164,6 +164,10 @@ def gains_in_units(
 def _contrast(claim: Claim, contrast: Contrast, claims: Claims, guard: Guard, evidence: Evidence) -> Verdict:
     if why := missing(contrast, guard, evidence):
         return Verdict(claim.id, NOT_RUN, why)
+    if not all(scale(guard, metric, len(claim.metrics) == 1, evidence) for metric in claim.metrics):
+        return Verdict(
+            claim.id, NOT_RUN, f"the gain of {guard.baseline}, or the spread of its base model, is 0: no unit"
+        )
     seeds = evidence.seeds(*contrast.contrast)
     units = units_of(contrast.contrast, contrast.at, seeds, claim.metrics, guard, evidence)
     error = _pooled(claim, contrast, claims, guard, seeds, evidence)
@@ -209,7 +213,7 @@ def _share(contrast: Contrast, claim: Claim, guard: Guard, evidence: Evidence):
         units_of(weights, contrast.at, seeds, claim.metrics, guard, evidence)
         for weights in (contrast.contrast, contrast.share_of)
     )
-    return share(part, whole)
+    return share(part, whole) if whole.mean() else None
 
 
 # ---------------------------------------------------------------- decisions
