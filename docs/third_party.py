@@ -29,11 +29,25 @@ def revision(entry: Entry) -> str:
     return entry.revision[:10] if re.fullmatch("[0-9a-f]{40}", entry.revision) else entry.revision
 
 
+def hashes(entry: Entry) -> str:
+    """Of how many files a public source states the hash; those of the others are recorded at the first download."""
+    known = [stated for stated in entry.files.values() if stated is not None]
+    if not known:
+        return "first download"
+    what = "beginning public" if any(stated.startswith("begins") for stated in known) else "public"
+    rest = len(entry.files) - len(known)
+    return f"{what} of {len(known)}, first download of {rest}" if rest else what
+
+
 def downloads() -> list[str]:
     """Rows of prompts and weights: nothing of them is in this repository."""
-    lines = ["| name | kind | from | revision | size | licence | used for |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| name | kind | from | revision | size | sha256 | licence | used for |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for name, entry in packaged_manifest().items():
-        cells = (name, entry.kind, origin(entry), revision(entry), human_size(entry.size), entry.licence, entry.use)
+        where = (origin(entry), revision(entry), human_size(entry.size), hashes(entry))
+        cells = (name, entry.kind, *where, entry.licence, entry.use)
         lines.append(f"| {' | '.join(cell.replace('|', ',') for cell in cells)} |")
     return lines
 
@@ -65,7 +79,8 @@ def page() -> str:
         "## Prompts and weights",
         "",
         "Downloaded by `progrpo fetch` or the workflow; tiers `smoke` and `mini` need none of it, and none is in this repository.",
-        "Sizes may be rounded up.",
+        "Sizes may be rounded up. A hash is public where its source states it and the manifest has it; every other is written to",
+        "`config/first_downloads/` at the first download, and each later one must equal it.",
         "",
         *downloads(),
         "",

@@ -70,6 +70,13 @@ def test_a_folder_without_results_takes_what_it_is_given(folder):
     assert json.loads(folder.begun.read_text())["identity"] == WITH
 
 
+def test_an_empty_folder_that_the_workflow_made_for_an_output_is_no_result(tmp_path, capsys):
+    folder = Folder(tmp_path, ("final",))
+    (tmp_path / "final").mkdir()
+    folder.claim(WITH, Start())
+    assert capsys.readouterr().out == ""
+
+
 def test_results_side_by_side_are_claimed_apart(tmp_path):
     a, b = (Folder(tmp_path, (f"{name}.*",), prefix=f"{name}.") for name in ("a", "b"))
     for folder in (a, b):

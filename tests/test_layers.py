@@ -14,7 +14,7 @@ LAYERS = (  # a package imports from the layers below its own, and never from a 
     {"rewards"},
     {"benchmarks", "grpo"},
     {"cost", "jobs", "miniature", "weights"},
-    {"analysis", "pieces"},
+    {"analysis", "pieces", "rehearsal"},
     {"report", "workflow"},
     {"commands"},
     {"cli"},

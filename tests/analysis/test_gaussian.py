@@ -33,6 +33,11 @@ def test_standardised_groups_follow_their_exact_law():
     np.testing.assert_allclose(gaussian.group_cdf(12, np.array([-4.0, 0.0, 4.0])), [0, 0.5, 1])
 
 
+def test_of_two_rewards_one_lies_a_deviation_above_and_one_below():
+    assert [gaussian.group_share(2, delta) for delta in (0.1, 0.99, 1.0)] == [0, 0, 1]
+    np.testing.assert_array_equal(gaussian.group_cdf(2, np.array([-2.0, -0.5, 0.5, 1.0])), [0, 0.5, 0.5, 1])
+
+
 def test_equal_rewards_standardise_to_zero():
     assert (gaussian.standardise(np.full((2, 4), 7.0)) == 0).all()
 

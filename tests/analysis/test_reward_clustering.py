@@ -92,3 +92,8 @@ def test_histogram_is_a_density_beside_its_prediction():
 def test_bad_rewards_are_named(rewards, message):
     with pytest.raises(ValueError, match=message):
         clustering.analyse(rewards)
+
+
+def test_the_smallest_groups_give_finite_numbers():
+    result = clustering.analyse(gaussian_rewards(prompts=4, n=4), simulations=19)
+    assert json.loads(json.dumps(result, allow_nan=False))["subsampling"][0]["gaussian"]["shares"][-1]["share"] == 1

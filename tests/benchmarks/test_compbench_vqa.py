@@ -6,19 +6,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import random_vqa, vqa_tokenizer
+from tiny_models import VQA_WORDS, vqa_tokenizer
 
 from progrpo.benchmarks.compbench import blip
 from progrpo.benchmarks.compbench.vqa import image_score, pixels, yes_probabilities
 from progrpo.cli import main
 from progrpo.errors import UserError
 from progrpo.files import write_jsonl
+from progrpo.rehearsal.blip import original_vqa_state, random_vqa, vqa_config
+
+WORDS = len(VQA_WORDS) + 2  # [DEC] and [ENC] behind them
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("vqa")
-    blip.save_vqa(path, blip.BlipVqa(random_vqa(), vqa_tokenizer(path)))
+    blip.save_vqa(path, blip.BlipVqa(random_vqa(WORDS), vqa_tokenizer(path)))
     return path
 
 
@@ -27,51 +30,43 @@ def vqa(folder):
     return blip.load_vqa(folder)
 
 
-def original_state(model):
-    """The state dict of the original BLIP_VQA class, written independently of the converter."""
-    names = {
-        "embeddings.class_embedding": "cls_token",
-        "embeddings.position_embedding": "pos_embed",
-        "embeddings.patch_embedding": "patch_embed.proj",
-        "encoder.layers": "blocks",
-        "layer_norm1": "norm1",
-        "layer_norm2": "norm2",
-        "self_attn.qkv": "attn.qkv",
-        "self_attn.projection": "attn.proj",
-        "post_layernorm": "norm",
-    }
-    state = {}
-    for key, tensor in model.state_dict().items():
-        if key.startswith("vision_model."):
-            key = key.replace("vision_model.", "visual_encoder.")
-            for ours, theirs in names.items():
-                key = key.replace(ours, theirs)
-        state[key] = tensor.clone()
-    state["text_encoder.embeddings.position_ids"] = torch.arange(40)[None]
-    return state
-
-
 def test_the_original_checkpoint_converts_to_the_same_model(tmp_path):
-    model = random_vqa()
-    torch.save({"model": original_state(model)}, tmp_path / "vqa.pth")
-    loaded = blip.from_original(tmp_path / "vqa.pth", model.config)
+    model = random_vqa(WORDS)
+    torch.save({"model": original_vqa_state(model)}, tmp_path / "vqa.pth")
+    loaded = blip.from_original(tmp_path / "vqa.pth")
     own, found = model.state_dict(), loaded.state_dict()
     assert all(torch.equal(own[key], found[key]) for key in own)
 
 
 def test_a_missing_weight_of_the_original_is_named(tmp_path):
-    state = original_state(random_vqa())
+    state = original_vqa_state(random_vqa(WORDS))
     del state["visual_encoder.blocks.1.attn.qkv.weight"]
     torch.save({"model": state}, tmp_path / "vqa.pth")
     with pytest.raises(UserError, match="layers.1.self_attn.qkv.weight' is missing"):
-        blip.from_original(tmp_path / "vqa.pth", random_vqa().config)
+        blip.from_original(tmp_path / "vqa.pth")
 
 
-def test_the_original_architecture_has_the_originals_settings():
-    config = blip.original_config()
-    assert (config.vision_config.image_size, config.vision_config.layer_norm_eps) == (480, 1e-6)
-    text = config.text_config
+def test_the_sizes_of_an_original_are_those_of_its_shapes(tmp_path):
+    config, found = vqa_config(WORDS), blip.config_of(blip.convert_blip_vqa(original_vqa_state(random_vqa(WORDS))))
+    for tower in ("vision_config", "text_config"):
+        expected, own = (getattr(c, tower).to_dict() for c in (config, found))
+        assert own == expected
+    with torch.device("meta"):  # the published file: ViT-B/16 at 480 px and BERT-base
+        state = {
+            "vision_model.embeddings.patch_embedding.weight": torch.empty(768, 3, 16, 16),
+            "vision_model.embeddings.position_embedding": torch.empty(1, 901, 768),
+            "vision_model.encoder.layers.0.mlp.fc1.weight": torch.empty(3072, 768),
+            "vision_model.encoder.layers.11.mlp.fc1.weight": torch.empty(3072, 768),
+            "text_encoder.embeddings.word_embeddings.weight": torch.empty(30524, 768),
+            "text_encoder.embeddings.position_embeddings.weight": torch.empty(512, 768),
+            "text_encoder.encoder.layer.0.intermediate.dense.weight": torch.empty(3072, 768),
+            "text_encoder.encoder.layer.11.intermediate.dense.weight": torch.empty(3072, 768),
+        }
+    config = blip.config_of(state)
+    vision, text = config.vision_config, config.text_config
+    assert (vision.image_size, vision.layer_norm_eps, vision.num_attention_heads) == (480, 1e-6, 12)
     assert (text.vocab_size, text.num_attention_heads, text.layer_norm_eps, text.is_decoder) == (30524, 12, 1e-12, True)
+    assert (text.num_hidden_layers, text.intermediate_size, text.max_position_embeddings) == (12, 3072, 512)
 
 
 def test_the_first_token_is_enc_and_the_two_added_tokens_come_last(vqa):

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from tiny_models import random_clip, random_detector
+from tiny_models import random_clip
 
 import tiny
 from progrpo.benchmarks.geneval import color, detector
@@ -17,6 +17,7 @@ from progrpo.errors import UserError
 from progrpo.files import write_jsonl
 from progrpo.miniature.scenes import render
 from progrpo.miniature.text import clip_tokenizer
+from progrpo.rehearsal.mmdet import random_detector
 
 CLASSES = ("circle", "square", "triangle")
 RECORD = {"tag": "colors", "include": [{"class": "circle", "count": 1, "color": "red"}], "prompt": "a red circle"}

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from tiny_models import detector_config, random_detector, to_mmdet
+from transformers import Mask2FormerConfig, SwinConfig
 from transformers.models.swin.modeling_swin import SwinPatchMerging, SwinRelativePositionBias
 
 from progrpo.benchmarks.geneval import detector, mmdet_checkpoint
+from progrpo.benchmarks.geneval.vocabulary import geneval_vocabulary
 from progrpo.errors import UserError
+from progrpo.rehearsal.mmdet import detector_config, random_detector, to_mmdet
 
 CLASSES = ("circle", "square", "triangle")
 
@@ -57,9 +59,34 @@ def test_split_attention_matrices_compute_what_the_joint_one_does():
     torch.testing.assert_close(torch.cat(parts, -1), x @ joint.T)
 
 
+def swin_s() -> Mask2FormerConfig:
+    """The benchmark's detector as mmdet's mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco.py has it."""
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    sizes = {"embed_dim": 96, "depths": [2, 2, 18, 2], "num_heads": [3, 6, 12, 24], "window_size": 7}
+    names = geneval_vocabulary().classes
+    return Mask2FormerConfig(
+        backbone_config=SwinConfig(image_size=224, out_features=stages, **sizes),
+        num_queries=100,
+        encoder_layers=6,
+        decoder_layers=10,  # transformers counts the prediction from the queries themselves
+        id2label=dict(enumerate(names)),
+        label2id={name: k for k, name in enumerate(names)},
+    )
+
+
+@pytest.mark.parametrize("config", [swin_s(), detector_config(geneval_vocabulary().classes)], ids=["swin_s", "tiny"])
+def test_the_sizes_of_a_checkpoint_are_those_of_its_shapes(config):
+    with torch.device("meta"):
+        model = detector.Mask2FormerForUniversalSegmentation(config)
+        found = detector.config_of(model.state_dict())
+    expected, own = config.to_dict(), found.to_dict()
+    assert own.pop("backbone_config") | {"image_size": None} == expected.pop("backbone_config") | {"image_size": None}
+    assert own == expected
+
+
 def test_every_key_of_the_benchmarks_detector_has_a_rule():
     with torch.device("meta"):
-        model = detector.Mask2FormerForUniversalSegmentation(detector.benchmark_config())
+        model = detector.Mask2FormerForUniversalSegmentation(swin_s())
     assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == 68.7
     produced = set()
     for key in to_mmdet_names(model):

@@ -11,8 +11,10 @@ import yaml
 
 import tiny
 from progrpo.cli import main
+from progrpo.config import Run
 from progrpo.files import sha256
-from progrpo.identity import Folder
+from progrpo.identity import REFUSE, Folder
+from progrpo.jobs.train import OWNS, is_complete
 
 RUN = {**tiny.FLOW, "iterations": 2, "group": {"size": 2}, "prompts_per_iteration": 2, "updates_per_iteration": 1}
 
@@ -167,3 +169,9 @@ def test_a_home_that_cannot_be_written_is_no_obstacle(world, tmp_path):
         assert done.stderr == ""
     assert sha256(out / "final" / weights(world).name) == sha256(weights(world))
     assert len(list((images / "test").glob("*.png"))) == 6
+
+
+def test_an_empty_folder_that_the_workflow_made_is_no_finished_training(tmp_path, capsys):
+    (tmp_path / "final").mkdir()
+    assert not is_complete(Folder(tmp_path, OWNS), Run(**RUN), {"seed": 0}, REFUSE)
+    assert capsys.readouterr().out == ""

@@ -24,13 +24,19 @@ def standardise(rewards: np.ndarray) -> np.ndarray:
 
 def group_share(n: int, delta: float) -> float:
     """Exact P(|A| <= delta) of n Gaussian rewards standardised by their own mean and population deviation."""
-    return float(stats.beta.cdf(min(delta**2 / (n - 1), 1.0), 0.5, (n - 2) / 2))
+    return float(_within(n, np.array(delta)))
 
 
 def group_cdf(n: int, values: np.ndarray) -> np.ndarray:
     """Exact P(A <= value) of n Gaussian rewards standardised by their own mean and population deviation."""
-    inside = stats.beta.cdf(np.minimum(values**2 / (n - 1), 1.0), 0.5, (n - 2) / 2)
-    return 0.5 + 0.5 * np.sign(values) * inside
+    return 0.5 + 0.5 * np.sign(values) * _within(n, values)
+
+
+def _within(n: int, values: np.ndarray) -> np.ndarray:
+    """P(|A| <= |value|): of two rewards one is 1 and the other -1; of more, A^2 / (n - 1) is a Beta variable."""
+    if n == 2:
+        return (np.abs(values) >= 1).astype(float)
+    return stats.beta.cdf(np.minimum(values**2 / (n - 1), 1.0), 0.5, (n - 2) / 2)
 
 
 def group_excess_kurtosis(n: int) -> float:

@@ -36,7 +36,7 @@ def add_parser(commands) -> None:
         "here and know the classes of the images' records",
     )
     detect.add_argument(
-        "--config-from", type=Path, help="folder with config.json for a .pth that is not the benchmark's"
+        "--config-from", type=Path, help="folder with config.json for a .pth of other classes or another input size"
     )
     detect.add_argument(
         "--clip", type=Path, help="CLIP folder for colours (clip-vit-large-patch14); default: as --model"
@@ -59,7 +59,9 @@ def add_parser(commands) -> None:
 
     convert = actions.add_parser("convert", help="mmdet 2.x .pth -> transformers folder", formatter_class=style)
     convert.add_argument("--checkpoint", type=Path, required=True, help="mmdet's Mask2Former .pth")
-    convert.add_argument("--config-from", type=Path, help="folder with config.json, if not the benchmark's Swin-S")
+    convert.add_argument(
+        "--config-from", type=Path, help="folder with config.json for other classes or another input size"
+    )
     convert.add_argument("--out", type=Path, required=True, help="folder to write")
     convert.set_defaults(run=run_convert)
 

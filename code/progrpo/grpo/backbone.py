@@ -13,15 +13,24 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers import DiffusionPipeline, StableDiffusion3Pipeline, StableDiffusionPipeline
+from diffusers import (
+    AutoencoderKL,
+    DiffusionPipeline,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
 
 from progrpo.config import Model, Sampling
 from progrpo.devices import DTYPES
 from progrpo.errors import UserError
 from progrpo.grpo.pipeline_folder import UNUSED, require_parts, weights_variant
-from progrpo.grpo.samplers import StepTable
+from progrpo.grpo.samplers import StepTable, windowed
 from progrpo.grpo.schedules import diffusion_table, flow_table, require_schedule
+from progrpo.model_files import open_network, reading_model, require_tokens
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
@@ -142,9 +151,7 @@ class Backbone(ABC):
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Images (B, 3, H', W') float32 in [0, 1] of latents (B, C, H, W), decoded in float32."""
-        config = self.pipeline.vae.config
-        unscaled = latents.float() / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
-        return (self.pipeline.vae.decode(unscaled).sample / 2 + 0.5).clamp(0, 1)
+        return decoded(self.pipeline.vae, latents)
 
     @abstractmethod
     def _encode(self, prompts: list[str]) -> Text: ...
@@ -152,9 +159,27 @@ class Backbone(ABC):
     @abstractmethod
     def _call(self, denoiser: nn.Module, x: Tensor, timestep: Tensor, text: Text) -> Tensor: ...
 
+    def table(self, sampling: Sampling, iteration: int = 0) -> StepTable:
+        """Coefficients of every denoising step on the device, float32, from the pipeline's own schedule.
+
+        Outside the window that `sampling` has in the iteration, steps are deterministic. UserError for a schedule that does not give
+        so many steps.
+        """
+        with reading_model(f"{self.model.path}: the schedule for {sampling.steps} steps"):
+            table = self._table(sampling.steps, sampling.noise)
+            if sampling.window:
+                table = windowed(table, self._table(sampling.steps, 0.0), sampling.noisy(iteration))
+            return table.to(device=self.device, dtype=torch.float32)
+
     @abstractmethod
-    def table(self, sampling: Sampling) -> StepTable:
-        """Coefficients of every denoising step on the device, float32, from the pipeline's own schedule."""
+    def _table(self, steps: int, noise: float) -> StepTable: ...
+
+
+def decoded(autoencoder: Any, latents: Tensor) -> Tensor:
+    """Images (B, 3, H', W') float32 in [0, 1] of latents (B, C, H, W) under an autoencoder of diffusers, in its own precision."""
+    config = autoencoder.config
+    unscaled = latents.float() / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
+    return (autoencoder.decode(unscaled.to(autoencoder.dtype)).sample.float() / 2 + 0.5).clamp(0, 1)
 
 
 class FlowBackbone(Backbone):
@@ -171,7 +196,7 @@ class FlowBackbone(Backbone):
             do_classifier_free_guidance=False,
             max_sequence_length=self.model.max_sequence_length,
         )
-        return Text(embeddings, pooled)
+        return Text(embeddings.to(self.dtype), pooled.to(self.dtype))  # encoders may be stored in another precision
 
     def _call(self, denoiser: nn.Module, x: Tensor, timestep: Tensor, text: Text) -> Tensor:
         return denoiser(
@@ -182,9 +207,8 @@ class FlowBackbone(Backbone):
             return_dict=False,
         )[0]
 
-    def table(self, sampling: Sampling) -> StepTable:
-        table = flow_table(self.pipeline.scheduler, sampling.steps, sampling.noise)
-        return table.to(device=self.device, dtype=torch.float32)
+    def _table(self, steps: int, noise: float) -> StepTable:
+        return flow_table(self.pipeline.scheduler, steps, noise)
 
 
 class DiffusionBackbone(Backbone):
@@ -194,24 +218,34 @@ class DiffusionBackbone(Backbone):
 
     def _encode(self, prompts: list[str]) -> Text:
         embeddings, _ = self.pipeline.encode_prompt(prompts, self.device, 1, do_classifier_free_guidance=False)
-        return Text(embeddings, None)
+        return Text(embeddings.to(self.dtype), None)
 
     def _call(self, denoiser: nn.Module, x: Tensor, timestep: Tensor, text: Text) -> Tensor:
         return denoiser(x.to(self.dtype), timestep, text.embeddings, return_dict=False)[0]
 
-    def table(self, sampling: Sampling) -> StepTable:
-        table = diffusion_table(self.pipeline.scheduler, sampling.steps, sampling.noise)
-        return table.to(device=self.device, dtype=torch.float32)
+    def _table(self, steps: int, noise: float) -> StepTable:
+        return diffusion_table(self.pipeline.scheduler, steps, noise)
 
 
 FAMILIES: dict[str, tuple[type[Backbone], type[DiffusionPipeline]]] = {
     "flow": (FlowBackbone, StableDiffusion3Pipeline),
     "diffusion": (DiffusionBackbone, StableDiffusionPipeline),
 }
+NETWORKS: dict[str, dict[str, Any]] = {  # classes of the parts with weights
+    "flow": {
+        "transformer": SD3Transformer2DModel,
+        "vae": AutoencoderKL,
+        "text_encoder": CLIPTextModelWithProjection,
+        "text_encoder_2": CLIPTextModelWithProjection,
+        "text_encoder_3": T5EncoderModel,
+    },
+    "diffusion": {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel},
+}
 
 
 def load_backbone(model: Model, device: torch.device, train_all_weights: bool = False) -> Backbone:
-    """Load a pipeline folder of the official layout; UserError when it is missing, its weights are corrupt, or its schedule unknown.
+    """Load a pipeline folder of the official layout; UserError when it is missing, its weights are corrupt or incomplete, its parts do
+    not fit together, or its schedule is unknown.
 
     Frozen weights are held in the model's precision; a denoiser that is trained in full stays in float32 under autocast, and the
     decoder is float32 always.
@@ -221,19 +255,38 @@ def load_backbone(model: Model, device: torch.device, train_all_weights: bool = 
     variant = weights_variant(folder, model.family)
     backbone_class, pipeline_class = FAMILIES[model.family]
     silence_libraries()
-    dtype = {"default": DTYPES[model.precision], "vae": torch.float32}
-    if train_all_weights:
-        dtype[backbone_class.denoiser_name] = torch.float32
-    try:
-        pipeline = pipeline_class.from_pretrained(
-            model.path, dtype=dtype, local_files_only=True, variant=variant, **UNUSED[model.family]
-        )
-    except Exception as error:  # safetensors, json, diffusers and transformers each raise their own kinds
-        raise UserError(
-            f"{model.path}: cannot load the {model.family} model: {' '.join(str(error).split())}"
-        ) from error
+    full = {"vae", backbone_class.denoiser_name} if train_all_weights else {"vae"}
+    with reading_model(f"{folder}: the {model.family} model"):
+        networks = {
+            part: open_network(
+                kind, folder / part, variant=variant, dtype=torch.float32 if part in full else DTYPES[model.precision]
+            )
+            for part, kind in NETWORKS[model.family].items()
+        }
+        pipeline = pipeline_class.from_pretrained(model.path, local_files_only=True, **networks, **UNUSED[model.family])
     require_schedule(pipeline.scheduler, model.family, folder)
-    return backbone_class(pipeline, model, device)
+    backbone = backbone_class(pipeline, model, device)
+    with reading_model(f"{folder}: the parts of the {model.family} model"):
+        _require_fit(backbone)
+    return backbone
+
+
+@torch.no_grad()
+def _require_fit(backbone: Backbone) -> None:
+    """ValueError unless the text encoders know all tokens, and an image of the empty prompt can be computed and is finite."""
+    pipeline = backbone.pipeline
+    for name in TEXT_ENCODERS:
+        if (encoder := getattr(pipeline, name, None)) is None:
+            continue
+        tokenizer = getattr(pipeline, name.replace("text_encoder", "tokenizer"))
+        require_tokens(tokenizer, encoder.config)
+        places = getattr(encoder.config, "max_position_embeddings", None)
+        if places and tokenizer.model_max_length > places:
+            raise ValueError(f"texts of {tokenizer.model_max_length} tokens, but {name} reads {places}")
+    x = torch.zeros(1, *backbone.latent_shape, device=backbone.device)
+    time = torch.tensor(500.0, device=backbone.device)
+    if not backbone.decode(backbone.predict(x, time, backbone.unconditional(), 1.0)).isfinite().all():
+        raise ValueError("the image of an empty prompt is not finite; use precision fp32 or other weights")
 
 
 def silence_libraries() -> None:

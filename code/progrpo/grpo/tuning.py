@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from progrpo.config import Ema, Lora
 from progrpo.errors import UserError
 from progrpo.grpo.backbone import Backbone
+from progrpo.model_files import open_network, reading_model
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 TRAINED_ADAPTER = "trained"
@@ -159,17 +160,15 @@ def load_trained(backbone: Backbone, folder: Path) -> None:
     beside the weights they adapt, because a sum rounded to bf16 loses 5 to 41 % of an adapter.
     """
     name, device = backbone.denoiser_name, backbone.device
-    try:
+    with reading_model(f"{folder}: the trained weights"):
         if (folder / LORA_FILE).is_file():
             _require_alpha(folder / LORA_FILE)
             _load_adapter(backbone, folder)
         elif (folder / name).is_dir():
-            trained = type(backbone.denoiser).from_pretrained(folder / name, dtype=torch.float32)
+            trained = open_network(type(backbone.denoiser), folder / name, dtype=torch.float32)
             setattr(backbone.pipeline, name, trained.to(device).requires_grad_(False).eval())
         else:
             raise UserError(f"{folder}: holds neither {LORA_FILE} nor {name}/; train the run first")
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise UserError(f"{folder}: cannot load the trained weights: {' '.join(str(error).split())}") from error
 
 
 def _load_adapter(backbone: Backbone, folder: Path) -> None:
@@ -182,6 +181,10 @@ def _load_adapter(backbone: Backbone, folder: Path) -> None:
             parameter.data = parameter.data.float()
     layers = load_file(folder / LORA_FILE, device=str(backbone.device))
     layers = {key.removeprefix(f"{backbone.denoiser_name}."): value for key, value in layers.items()}
+    expected = get_peft_model_state_dict(backbone.denoiser, adapter_name=TRAINED_ADAPTER)
+    for key in sorted({*expected, *layers}):
+        if key not in layers or key not in expected or not layers[key].isfinite().all():
+            raise UserError(f"{folder / LORA_FILE}: {key} is missing, unknown or not finite; train the run again")
     set_peft_model_state_dict(backbone.denoiser, layers, adapter_name=TRAINED_ADAPTER)
     backbone.denoiser.requires_grad_(False).eval()
 

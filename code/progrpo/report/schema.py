@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from progrpo.typed import Count, Number
 
 Pair = tuple[Number, Number]
+Label = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=1000)]  # also written to terminals
 Series = Annotated[list[Number], Field(min_length=1)]
 
 
@@ -266,11 +267,15 @@ class Summary(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tier: str
-    evaluations: dict[str, dict[str, Estimate]]
-    training: dict[str, dict[str, Estimate]]
+    tier: Label
+    evaluations: dict[Label, dict[Label, Estimate]]
+    training: dict[Label, dict[Label, Estimate]]
     analysis: Analyses
-    hardware: dict[str, dict[str, Seconds]]
+    hardware: dict[Label, dict[Label, Seconds]]
+    weights: dict[
+        Label, dict[str, dict[str, str]]
+    ] = {}  # run -> seed -> final, snapshots -> DVC's hash; of published ones
+    learning_curves: dict[Label, dict[str, dict[str, Estimate]]] = {}  # run -> held-out metric -> iteration
 
 
 class Score(Part):
@@ -283,7 +288,7 @@ class GenEval(Part):
     """GenEval's score, in all and by tag."""
 
     overall: Number
-    tags: dict[str, Number]
+    tags: dict[Label, Number]
 
 
 class CompBench(Part):
@@ -295,7 +300,7 @@ class CompBench(Part):
 class Evaluation(Part):
     """`progrpo evaluate`: one prompt set. `partial` says which images were missing."""
 
-    scores: dict[str, Score]
+    scores: dict[Label, Score]
     geneval: GenEval | None = None
     compbench: CompBench | None = None
     partial: str | None = None
@@ -312,9 +317,9 @@ class Timing(Part):
 class WallClock(Part):
     """`progrpo bench`: the seconds of an iteration."""
 
-    what: str
-    device: str
-    runs: dict[str, Timing]
+    what: Label
+    device: Label
+    runs: dict[Label, Timing]
 
 
 class Rewards(Part):

@@ -1,18 +1,21 @@
 """BLIP-VQA on transformers' BLIP classes, from a model folder or from the original checkpoint."""
 
+import math
 import re
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, BlipConfig, BlipForQuestionAnswering
+from transformers import BlipConfig, BlipForQuestionAnswering
 
 from progrpo.benchmarks.geneval.detector import check_model_folder
 from progrpo.errors import UserError
+from progrpo.model_files import open_network, open_tokenizer, reading_model
 from progrpo.rewards.base import freeze, load_state
 
 BOS, ENC = "[DEC]", "[ENC]"  # the two tokens BLIP adds behind BERT's vocabulary: 30522 and 30523
 MAX_TOKENS = 35
+HEAD_WIDTH = 64  # of an attention head in all of BLIP's towers
 TIED = {  # one tensor under two names; older files may hold only the second
     "text_decoder.cls.predictions.decoder.bias": "text_decoder.cls.predictions.bias",
     "text_decoder.cls.predictions.decoder.weight": "text_decoder.bert.embeddings.word_embeddings.weight",
@@ -30,33 +33,41 @@ VISION_RULES = [
 ]
 
 
-def original_config() -> BlipConfig:
-    """The original's architecture: ViT-B/16 at 480 px (eps 1e-6) and BERT-base with cross-attention (12 heads, eps
-    1e-12).
+def config_of(state: dict[str, Tensor]) -> BlipConfig:
+    """The architecture of a converted original state dict: its sizes from the shapes, the rest as BLIP's code has it.
 
-    The hub's Salesforce/blip-vqa folders say 384 px and vision eps 1e-5; both change the numbers.
+    The published file is ViT-B/16 at 480 px and BERT-base with cross-attention. BLIP's attention heads are 64 wide, its epsilons 1e-6
+    (vision) and 1e-12 (text). The hub's Salesforce/blip-vqa folders say 384 px and vision eps 1e-5; both change the numbers.
+    KeyError for a state dict that lacks an embedding.
     """
-    text = dict(
-        vocab_size=30524,
-        hidden_size=768,
-        intermediate_size=3072,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        encoder_hidden_size=768,
-        layer_norm_eps=1e-12,
-        is_decoder=True,
-        max_position_embeddings=512,
-    )
+    width, _, patch, _ = state["vision_model.embeddings.patch_embedding.weight"].shape
+    patches = state["vision_model.embeddings.position_embedding"].shape[1] - 1
+    words, text_width = state["text_encoder.embeddings.word_embeddings.weight"].shape
     vision = dict(
-        hidden_size=768,
-        intermediate_size=3072,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        image_size=480,
-        patch_size=16,
+        _tower(state, "vision_model.encoder.layers", "mlp.fc1", width),
+        image_size=math.isqrt(patches) * patch,
+        patch_size=patch,
         layer_norm_eps=1e-6,
     )
+    text = dict(
+        _tower(state, "text_encoder.encoder.layer", "intermediate.dense", text_width),
+        vocab_size=words,
+        encoder_hidden_size=width,
+        layer_norm_eps=1e-12,
+        is_decoder=True,
+        max_position_embeddings=state["text_encoder.embeddings.position_embeddings.weight"].shape[0],
+    )
     return BlipConfig(text_config=text, vision_config=vision)
+
+
+def _tower(state: dict[str, Tensor], layers: str, first: str, width: int) -> dict[str, int]:
+    numbers = {int(key.removeprefix(f"{layers}.").split(".")[0]) for key in state if key.startswith(f"{layers}.")}
+    return {
+        "hidden_size": width,
+        "intermediate_size": state[f"{layers}.0.{first}.weight"].shape[0],
+        "num_hidden_layers": 1 + max(numbers),
+        "num_attention_heads": max(1, width // HEAD_WIDTH),
+    }
 
 
 def convert_blip_vqa(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -121,16 +132,23 @@ class BlipVqa:
         return p[:, self.yes] / (p[:, self.yes] + p[:, self.no])
 
 
-def from_original(checkpoint: Path, config: BlipConfig | None = None) -> BlipForQuestionAnswering:
-    """transformers' model with the weights of the original .pth (default architecture: the original's).
+def from_original(checkpoint: Path) -> BlipForQuestionAnswering:
+    """transformers' model with the weights of an original .pth, of the sizes in the file.
 
     UserError: no such file, a missing or unexpected weight, a wrong shape.
     """
     if not checkpoint.is_file():
         raise UserError(f"BLIP-VQA: {checkpoint}: no such file; `progrpo fetch blip-vqa` gets it")
-    stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    state = convert_blip_vqa(stored.get("model", stored))
-    model = BlipForQuestionAnswering(config or original_config())
+    with reading_model(f"BLIP-VQA: {checkpoint}"):
+        stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state = convert_blip_vqa(stored.get("model", stored))
+        try:
+            config = config_of(state)
+        except KeyError as error:
+            raise UserError(
+                f"BLIP-VQA: {checkpoint}: key {error} is missing; the file is for another architecture"
+            ) from None
+    model = BlipForQuestionAnswering(config)
     tied = {key: state[other] for key, other in TIED.items() if other in state}
     load_state("BLIP-VQA", checkpoint, model, {**tied, **state})
     return model
@@ -150,10 +168,8 @@ def load_vqa(path: Path | str, device: torch.device | str = "cpu", tokenizer: Pa
         model = from_original(path)
     else:
         check_model_folder(path, "blip")
-        model, report = BlipForQuestionAnswering.from_pretrained(path, output_loading_info=True)
-        if report["missing_keys"]:
-            raise UserError(f"{path}: weight {sorted(report['missing_keys'])[0]!r} is missing; fetch the model again")
-    return BlipVqa(freeze(model, torch.device(device)), AutoTokenizer.from_pretrained(tokenizer or path))
+        model = open_network(BlipForQuestionAnswering, path)
+    return BlipVqa(freeze(model, torch.device(device)), open_tokenizer(tokenizer or path, model))
 
 
 def save_vqa(folder: Path | str, vqa: BlipVqa) -> None:

@@ -5,6 +5,7 @@ transformers' own processor is not used: it resizes with antialiasing, its post-
 x 384 and drops empty ones.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -17,14 +18,16 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
-from progrpo.benchmarks.geneval.mmdet_checkpoint import NOT_IN_MMDET, convert_mmdet
+from progrpo.benchmarks.geneval.mmdet_checkpoint import NOT_IN_MMDET, SWIN, convert_mmdet
 from progrpo.benchmarks.geneval.vocabulary import OBJECT_NAMES_FILE, detector_classes, geneval_vocabulary
 from progrpo.errors import UserError
 from progrpo.files import read_object, write_json, write_text
+from progrpo.model_files import open_network, reading_model, require_sane
 from progrpo.rewards.base import freeze, load_state, load_weights
 from progrpo.typed import Number, check
 
 TOP = 100  # instances per image (mmdet's max_per_image)
+HEAD_WIDTH = 32  # of an attention head of the pixel decoder and of the transformer
 Spread = Annotated[float, Field(gt=0, le=1000)]
 IMAGENET_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
 IMAGENET_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
@@ -165,31 +168,52 @@ class Detector:
         return found
 
 
-def benchmark_config() -> Mask2FormerConfig:
-    """transformers' config of the benchmark's detector: Swin-S, 80 classes, 100 queries, 6 + 9 layers
-    (mmdet's config)."""
-    backbone = SwinConfig(
-        image_size=224,
-        embed_dim=96,
-        depths=[2, 2, 18, 2],
-        num_heads=[3, 6, 12, 24],
-        window_size=7,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )
+def config_of(state: dict[str, Tensor]) -> Mask2FormerConfig:
+    """transformers' config of a converted mmdet state dict: its sizes from the shapes, the rest as mmdet's config has it.
+
+    The benchmark's detector is Swin-S with 100 queries and 6 + 9 layers. Its heads are 32 wide, its classes GenEval's 80. KeyError
+    for a state dict that lacks a module.
+    """
+    pixel, decoder = "model.pixel_level_module.decoder", "model.transformer_module.decoder"
     names = geneval_vocabulary().classes
+    queries, width = state["model.transformer_module.queries_embedder.weight"].shape
     return Mask2FormerConfig(
-        backbone_config=backbone,
-        num_queries=100,
-        encoder_layers=6,
-        decoder_layers=10,  # transformers counts the prediction from the queries themselves: 9 layers are built
+        backbone_config=_swin_config(state, SWIN),
+        feature_size=state[f"{pixel}.input_projections.0.0.weight"].shape[0],
+        mask_feature_size=state[f"{pixel}.mask_projection.weight"].shape[0],
+        hidden_dim=width,
+        num_attention_heads=max(1, width // HEAD_WIDTH),
+        num_queries=queries,
+        encoder_layers=_count(state, f"{pixel}.encoder.layers."),
+        encoder_feedforward_dim=state[f"{pixel}.encoder.layers.0.fc1.weight"].shape[0],
+        decoder_layers=_count(state, f"{decoder}.layers.")
+        + 1,  # transformers counts the prediction from the queries themselves
+        dim_feedforward=state[f"{decoder}.layers.0.fc1.weight"].shape[0],
         id2label=dict(enumerate(names)),
         label2id={name: k for k, name in enumerate(names)},
     )
 
 
+def _swin_config(state: dict[str, Tensor], prefix: str) -> SwinConfig:
+    stages = range(_count(state, f"{prefix}.encoder.layers."))
+    table = "blocks.0.attention.relative_position_bias.relative_position_bias_table"
+    tables = [state[f"{prefix}.encoder.layers.{k}.{table}"] for k in stages]  # ((2 window - 1)^2, heads) of each stage
+    return SwinConfig(
+        image_size=224,
+        embed_dim=state[f"{prefix}.embeddings.patch_embeddings.projection.weight"].shape[0],
+        depths=[_count(state, f"{prefix}.encoder.layers.{k}.blocks.") for k in stages],
+        num_heads=[biases.shape[1] for biases in tables],
+        window_size=(math.isqrt(tables[0].shape[0]) + 1) // 2,
+        out_features=[f"stage{k + 1}" for k in stages],
+    )
+
+
+def _count(state: dict[str, Tensor], prefix: str) -> int:
+    return len({key.removeprefix(prefix).partition(".")[0] for key in state if key.startswith(prefix)})
+
+
 def from_mmdet(checkpoint: Path, config: Mask2FormerConfig | None = None) -> Mask2FormerForUniversalSegmentation:
-    """transformers' model with the weights of an mmdet 2.x checkpoint (default architecture: the
-    benchmark's).
+    """transformers' model with the weights of an mmdet 2.x checkpoint, of the architecture `config` or that of the file's shapes.
 
     UserError: no such file, a key that no rule knows, a missing weight, a wrong shape.
     """
@@ -198,7 +222,12 @@ def from_mmdet(checkpoint: Path, config: Mask2FormerConfig | None = None) -> Mas
         raise UserError(
             f"mask2former: {checkpoint}: unexpected key {unknown[0]!r}; expected an mmdet 2.x Mask2Former (Swin)"
         )
-    model = Mask2FormerForUniversalSegmentation(config or benchmark_config())
+    try:
+        model = Mask2FormerForUniversalSegmentation(config or config_of(state))
+    except KeyError as error:
+        raise UserError(
+            f"mask2former: {checkpoint}: key {error} is missing; expected an mmdet 2.x Mask2Former (Swin)"
+        ) from None
     own = model.state_dict()
     load_state("mask2former", checkpoint, model, {**{key: own[key] for key in NOT_IN_MMDET}, **state})
     return model
@@ -225,21 +254,24 @@ def save_detector(folder: Path, detector: Detector) -> None:
 def load_detector(path: Path | str, device: torch.device | str = "cpu", config_from: Path | None = None) -> Detector:
     """A detector from a transformers folder, or from an mmdet .pth file.
 
-    config_from: folder whose config.json gives the .pth's architecture (default: the benchmark's Swin-S).
+    config_from: folder whose config.json gives the .pth's architecture (default: that of its shapes).
     UserError: nothing there, another kind of model, missing weights.
     """
     path = Path(path)
     if path.suffix == ".pth":
-        config = Mask2FormerConfig.from_pretrained(config_from) if config_from else None
+        config = _config_of(Path(config_from)) if config_from else None
         classes = detector_classes(Path(config_from)) if config_from else geneval_vocabulary().classes
         pipeline = read_pipeline(Path(config_from)) if config_from else TestPipeline()
         return Detector(freeze(from_mmdet(path, config), torch.device(device)), pipeline, classes)
     check_model_folder(path, "mask2former")
-    model, report = Mask2FormerForUniversalSegmentation.from_pretrained(path, output_loading_info=True)
-    missing = set(report["missing_keys"]) - set(NOT_IN_MMDET)
-    if missing:
-        raise UserError(f"{path}: weight {sorted(missing)[0]!r} is missing; fetch or convert the detector again")
+    model = open_network(Mask2FormerForUniversalSegmentation, path, absent=NOT_IN_MMDET)
     return Detector(freeze(model, torch.device(device)), read_pipeline(path), detector_classes(path))
+
+
+def _config_of(folder: Path) -> Mask2FormerConfig:
+    require_sane(folder)
+    with reading_model(folder):
+        return Mask2FormerConfig.from_pretrained(folder, local_files_only=True)
 
 
 def check_model_folder(folder: Path, model_type: str) -> None:

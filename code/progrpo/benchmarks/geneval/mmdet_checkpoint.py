@@ -20,8 +20,8 @@ from torch import Tensor
 
 _STAGE = r"backbone\.stages\.(\d+)"
 _BLOCK = _STAGE + r"\.blocks\.(\d+)"
-_SWIN = "model.pixel_level_module.encoder.swin"
-_SWIN_BLOCK = rf"{_SWIN}.encoder.layers.\1.blocks.\2"
+SWIN = "model.pixel_level_module.encoder.swin"
+_SWIN_BLOCK = rf"{SWIN}.encoder.layers.\1.blocks.\2"
 _PIXEL = r"panoptic_head\.pixel_decoder"
 _HF_PIXEL = "model.pixel_level_module.decoder"
 _PIXEL_LAYER = _PIXEL + r"\.encoder\.layers\.(\d+)"
@@ -32,8 +32,8 @@ _HF_LAYER = rf"{_HF_DECODER}.layers.\1"
 _HF_MASK = rf"{_HF_DECODER}.mask_predictor.mask_embedder"
 
 RULES = [
-    (r"backbone\.patch_embed\.projection\.", f"{_SWIN}.embeddings.patch_embeddings.projection."),
-    (r"backbone\.patch_embed\.norm\.", f"{_SWIN}.embeddings.norm."),
+    (r"backbone\.patch_embed\.projection\.", f"{SWIN}.embeddings.patch_embeddings.projection."),
+    (r"backbone\.patch_embed\.norm\.", f"{SWIN}.embeddings.norm."),
     (_BLOCK + r"\.norm1\.", f"{_SWIN_BLOCK}.layernorm_before."),
     (_BLOCK + r"\.norm2\.", f"{_SWIN_BLOCK}.layernorm_after."),
     (
@@ -44,7 +44,7 @@ RULES = [
     (_BLOCK + r"\.attn\.w_msa\.proj\.", f"{_SWIN_BLOCK}.attention.o_proj."),
     (_BLOCK + r"\.ffn\.layers\.0\.0\.", f"{_SWIN_BLOCK}.mlp.fc1."),
     (_BLOCK + r"\.ffn\.layers\.1\.", f"{_SWIN_BLOCK}.mlp.fc2."),
-    (_STAGE + r"\.downsample\.", rf"{_SWIN}.encoder.layers.\1.downsample."),
+    (_STAGE + r"\.downsample\.", rf"{SWIN}.encoder.layers.\1.downsample."),
     (r"backbone\.norm0\.", "model.pixel_level_module.encoder.hidden_states_norms.stage1."),
     (r"backbone\.norm1\.", "model.pixel_level_module.encoder.hidden_states_norms.stage2."),
     (r"backbone\.norm2\.", "model.pixel_level_module.encoder.hidden_states_norms.stage3."),
@@ -80,8 +80,8 @@ RULES = [
     (r"panoptic_head\.mask_embed\.4\.", f"{_HF_MASK}.2.0."),
 ]
 COMPUTED = re.compile(r"\.relative_position_index$")  # buffers that transformers computes
-NOT_IN_MMDET = ("criterion.empty_weight", f"{_SWIN}.layernorm.weight", f"{_SWIN}.layernorm.bias")  # unused in inference
-UNFOLD_TO_SWIN = (0, 2, 1, 3)  # (row, column) of mmdet's q-th neighbour -> transformers' (column, row)
+NOT_IN_MMDET = ("criterion.empty_weight", f"{SWIN}.layernorm.weight", f"{SWIN}.layernorm.bias")  # unused in inference
+UNFOLD_TOSWIN = (0, 2, 1, 3)  # (row, column) of mmdet's q-th neighbour -> transformers' (column, row)
 
 
 def swin_merging_order(weight: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def swin_merging_order(weight: Tensor) -> Tensor:
     to transformers'."""
     channels = weight.shape[-1] // 4
     by_channel = weight.reshape(*weight.shape[:-1], channels, 4)
-    return by_channel[..., UNFOLD_TO_SWIN].transpose(-1, -2).reshape(weight.shape).contiguous()
+    return by_channel[..., UNFOLD_TOSWIN].transpose(-1, -2).reshape(weight.shape).contiguous()
 
 
 def convert_key(key: str) -> str | None:
