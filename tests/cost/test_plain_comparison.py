@@ -39,7 +39,10 @@ class Brightness:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    run = tiny.FLOW | {"micro_batch": "auto", "speed": {"batched_guidance": True, "merged_adapters": True}}
+    run = tiny.FLOW | {
+        "micro_batch": "auto",
+        "speed": {"batched_guidance": True, "merged_adapters": True, "decode_batch": 4},
+    }
     unpruned = run | {"group": {"size": 2}, "sampling": {"steps": 3, "guidance_scale": 1.0, "noise": 0.7}}
     models = tiny.make_models(folder)
     return load_config(tiny.write_config(folder / "config.yaml", models, run=run, flow=unpruned, full=tiny.DIFFUSION))
@@ -88,7 +91,7 @@ def test_plain_is_every_switch_off(config):
 def test_each_turned_switch_is_the_only_difference(config):
     run = config.runs["run"]
     ways = dict(turned(run, compiled=True))
-    assert len(ways) == 5
+    assert len(ways) == 6
     for way, changed in ways.items():
         switch = way.split()[1].rstrip(":")
         if switch == "micro_batch":

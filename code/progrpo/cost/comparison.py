@@ -66,6 +66,8 @@ def turned(run: Run, compiled: bool) -> Iterator[tuple[str, Run]]:
         yield "without micro_batch: auto", run.model_copy(update={"micro_batch": run.group.survivors})
     if run.speed.merged_adapters:
         yield "without merged_adapters", _with(run, "speed", merged_adapters=False)
+    if run.speed.decode_batch:
+        yield "without decode_batch", _with(run, "speed", decode_batch=None)
     if run.speed.batched_guidance:
         yield "without batched_guidance", _with(run, "speed", batched_guidance=False)
     if not run.speed.text_cache:
