@@ -60,8 +60,8 @@ def require_numbers(given: Any, read: Any, key: str, path: Path | str) -> None:
     A fraction may be text: YAML takes 1e-3 for that.
     """
     if isinstance(given, dict):
-        for name in given:
-            require_numbers(given[name], read.get(name), f"{key}.{name}", path)
+        for name in given:  # of a section that is only written where it departs from its defaults, nothing was read
+            require_numbers(given[name], read.get(name) if read else None, f"{key}.{name}", path)
     elif isinstance(given, list):
         for one, other in zip(given, read, strict=True):
             require_numbers(one, other, key, path)
