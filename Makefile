@@ -3,6 +3,7 @@
 # make test-slurm               only those: a one-node Slurm is started and stopped
 # make tables [OWN=1]           every table from the published results; OWN=1: a tier's from your own, as far as they go
 # make paper-tables.pdf [OWN=1] all tables of a tier on paper
+# make claims [TIER=mini]       the paper's claims judged from published results, in seconds; RERUN=1 SEEDS=2: from a cut trained here
 # make rehearsal [CORES=2]      tier paper on this CPU, over random weights in the official layouts (minutes, 0.3 GB in build/)
 # make publish TIER=mini        the author's step: this machine's results become the published ones
 # make mutants                  breaks one line at a time and lists the breaks that no test notices (minutes)
@@ -22,7 +23,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport VIRTUAL_ENV
 
-.PHONY: reproduce tables rehearsal publish test test-slurm mutants fuzz faults lint install
+.PHONY: reproduce tables claims rehearsal publish test test-slurm mutants fuzz faults lint install
 
 reproduce: $(INSTALLED)
 	@bash workflow/scripts/reproduce.sh $(TIER) $(CORES)
@@ -33,6 +34,17 @@ ifdef OWN
 	progrpo tables --tier $(TIER) --own
 else
 	dvc repro
+endif
+
+# A cut is what claims need of the first seeds; what was trained before is not trained again.
+claims: TIER := $(if $(filter file,$(origin TIER)),mini,$(TIER))
+claims: $(INSTALLED)
+ifdef RERUN
+	snakemake $$(progrpo claims --tier $(TIER) --targets $(or $(SEEDS),2)) --profile local --cores $(CORES) --config tier=$(TIER)
+	progrpo claims --tier $(TIER) --own
+else
+	@test ! -f results/published/$(TIER)/curves.dvc || dvc pull --quiet results/published/$(TIER)/curves.dvc
+	@progrpo claims --tier $(TIER)
 endif
 
 rehearsal: $(INSTALLED)

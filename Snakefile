@@ -46,5 +46,6 @@ rule all:
         PLAN.evaluation_files(),
         PLAN.learning_curve_files(),
         PLAN.analysis_files(),
+        [f"{TIER.results}/claims.json"] if JUDGED else [],
         rules.show_tables.output,
         PLAN.figure_files(),

@@ -51,6 +51,8 @@ def test_unusual_separators_stay_in_json_strings(tmp_path, character):
     [
         (b"ok\ncaf\xe9", "file:2: not UTF-8 text"),
         (b"\xff\xfea\0", "not UTF-8 text but UTF-16"),
+        ("{}".encode("utf-32"), "not UTF-8 text but UTF-32"),
+        (b'{"a": {"b": 1, "c": 2, "b": 3}}', "the key 'b' stands twice"),
         (b"ok\na\0b", "file:2: holds a NUL byte"),
         (b'{"a":\n1', "file:2: not valid JSON"),
         (b"", "file: empty"),

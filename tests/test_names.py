@@ -3,7 +3,7 @@
 import pytest
 
 from checkout import ROOT
-from progrpo.config import load_config
+from progrpo.config import load_config, tier_files
 from progrpo.errors import UserError
 from progrpo.names import (
     base_of,
@@ -16,7 +16,7 @@ from progrpo.names import (
     seeds_of,
 )
 
-TIERS = sorted((ROOT / "config").glob("*.yaml"))
+TIERS = tier_files(ROOT / "config")
 
 
 @pytest.mark.parametrize("path", TIERS, ids=lambda path: path.stem)

@@ -98,6 +98,9 @@ def test_declared_files_and_options_are_those_of_the_class(own):
         load_scorer("own_code:Weighted", None)
     with pytest.raises(UserError, match="has no `load`"):
         load_scorer("own_code:no_scorer", None)
+    (own / "hubconf.py").write_text("raise SystemExit('a stranger's folder ran')")
+    with pytest.raises(UserError, match="no class, or has no `load`"):
+        load_scorer("torch:hub", own, source="local", trust_repo=True)
     with pytest.raises(UserError, match="'own_code:Gone': module own_code has no Gone"):
         load_scorer("own_code:Gone", None)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from progrpo.cli import main
 from progrpo.config import load_config
 from progrpo.errors import UserError
 from progrpo.typed import read_yaml
@@ -84,3 +85,40 @@ def test_settings_of_benchmarks_are_typed(tmp_path):
         (tmp_path / "c.yaml").write_text(yaml.safe_dump({**SMOKE, "benchmarks": settings}))
         with pytest.raises(UserError, match=r"c\.yaml: benchmarks\."):
             load_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "line"),
+    [
+        (("seeds",), [True], "seeds: 'True' is no number"),
+        (("seeds",), ["0"], "seeds: '0' is no number"),
+        (("seeds",), [1, 1], "seeds must differ"),
+        (("models", "sd14", "resolution"), "24", "models.sd14.resolution: '24' is no number"),
+        (("prompt_sets", "train", "limit"), True, "prompt_sets.train.limit: 'True' is no number"),
+        (("scorers", "PICKSCORE"), {"kind": "pickscore"}, "PICKSCORE and pickscore differ in case only"),
+    ],
+)
+def test_no_number_is_read_from_a_truth_value_and_no_name_taken_twice(tmp_path, place, value, line):
+    config = copy.deepcopy(SMOKE)
+    section = config
+    for key in place[:-1]:
+        section = section[key]
+    section[place[-1]] = value
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError) as error:
+        load_config(tmp_path / "c.yaml")
+    assert line in str(error.value)
+
+
+def test_a_fraction_may_be_written_as_yaml_takes_for_text(tmp_path):
+    config = copy.deepcopy(SMOKE)
+    optimizer = next(iter(config["runs"].values()))["optimizer"]
+    optimizer["learning_rate"] = f"{optimizer['learning_rate']:e}"
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    assert load_config(tmp_path / "c.yaml") == load_config(Path(__file__).parents[1] / "config" / "smoke.yaml")
+
+
+def test_what_the_system_says_of_a_name_is_one_line(tmp_path, capsys):
+    assert main(["summary", "--config", "x" * 300, "--out", str(tmp_path / "s.json")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("x: File name too long")

@@ -16,12 +16,14 @@ COMMANDS = (
     "generate",
     "evaluate",
     "learning_curve",
+    "costs",
     "geneval",
     "compbench",
     "scorers",
     "fetch",
     "summary",
     "tables",
+    "claims",
     "compare",
     "plan",
     "flops",
@@ -107,6 +109,11 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        if error.filename is None:
+            raise
+        sys.stderr.write(one_line(f"progrpo {arguments.command}: error: {error.filename}: {error.strerror}"))
+        return 2
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The configuration of a tier: typed, validated once, passed down as values. `config/<tier>.yaml` is its only source."""
 
 import json
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
@@ -10,7 +11,13 @@ from typing_extensions import TypedDict
 
 from progrpo.errors import UserError
 from progrpo.plugins import SCORERS, SELECTION_RULES, known_name
-from progrpo.typed import Name, PathText, check, read_yaml
+from progrpo.typed import Name, PathText, check, read_yaml, require_numbers
+
+
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must differ, got {list(seeds)[:10]}")
+    return seeds
 
 
 def _finite_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -20,8 +27,10 @@ def _finite_options(options: dict[str, Any]) -> dict[str, Any]:
 
 Positive = Annotated[int, Field(gt=0, le=10**6)]  # a count that some loop or tensor is made of
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Title = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=200)]
 Options = Annotated[dict[str, Any], AfterValidator(_finite_options)]
 ScorerKind = Annotated[str, AfterValidator(partial(known_name, table=SCORERS))]
 Rule = Annotated[str, AfterValidator(partial(known_name, table=SELECTION_RULES))]
@@ -192,6 +201,9 @@ class Speed(Section):
     memory_gb: Annotated[float, Field(gt=0)] = 2.0  # what a backward pass of `micro_batch: auto` may keep
     batched_guidance: bool = False  # both branches in one call, unless one is detached: that one is a call of its own
     text_cache: PathText | None = None  # folder for the prompts' embeddings; with it the text encoders leave the device
+    merged_adapters: bool = (
+        False  # fp32: one product with W + s B A; for adapters whose rank is not small beside the width
+    )
     background_save: bool = True  # a copy of the state is written while the next iteration runs
     compile: bool = False  # torch.compile of the denoiser: about a minute once, then fewer and larger kernels
 
@@ -199,7 +211,7 @@ class Speed(Section):
 class Run(Section):
     """One training: a method applied to a model with a reward."""
 
-    method: str  # what a training calls itself: DanceGRPO, Flow-GRPO, Pro-GRPO ...; decides nothing
+    method: Title  # what a training calls itself: DanceGRPO, Flow-GRPO, Pro-GRPO ...; decides nothing
     model: str
     prompts: str
     reward: dict[str, Annotated[float, Field(ge=-1e6, le=1e6)]]
@@ -217,7 +229,7 @@ class Run(Section):
     save_every: Positive = 1
     snapshots: tuple[Positive, ...] = ()  # iterations after which the weights are published as well: learning curves
     gradient_checkpointing: bool = False
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None  # default: the tier's seeds
+    seeds: Seeds | None = None  # default: the tier's seeds
     evaluations: tuple[str, ...] | None = None  # prompt sets to evaluate on; default: all of the tier
     hardware: Hardware = Hardware()
     speed: Speed = Speed()
@@ -246,6 +258,8 @@ class Run(Section):
             raise ValueError(
                 f"snapshots must increase and come before the last iteration ({self.iterations}), got {[*self.snapshots]}"
             )
+        if self.speed.merged_adapters and self.lora is None:
+            raise ValueError("speed.merged_adapters: the run has no lora")
         return self
 
 
@@ -273,6 +287,7 @@ class Analysis(Section):
     grid: Positive = 4  # pilot: prompts whose previews are kept for the figure
     candidates: tuple[tuple[int, int], ...] = ()  # pilot: pairs (t1, t2) to compare
     keep: tuple[int, int] | None = None  # pilot: survivors after t1 and after t2
+    gradients_of: Name | None = None  # gradient study: the run whose trained parameters and steps the gradients are of
     hardware: Hardware = Hardware()
 
 
@@ -309,7 +324,7 @@ class Config(Section):
 
     tier: Name
     results: PathText
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    seeds: Seeds
     models: dict[Name, Model]
     scorers: dict[Name, Scorer]
     prompt_sets: dict[Name, PromptSet]
@@ -326,6 +341,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _references(self):
+        for names in (self.models, self.scorers, self.prompt_sets, self.runs, self.analyses):
+            same = Counter(name.casefold() for name in names)
+            if twice := [name for name in names if same[name.casefold()] > 1]:
+                raise ValueError(f"{' and '.join(twice)} differ in case only; some file systems take them for one")
         for name, run in self.runs.items():
             if name.startswith("base_"):
                 raise ValueError(f"runs.{name}: base_... names the models that runs start from; choose another name")
@@ -345,6 +364,8 @@ class Config(Section):
             _known(self.models, analysis.model, f"analyses.{name}.model")
             _known(self.scorers, analysis.scorer, f"analyses.{name}.scorer")
             _known(self.prompt_sets, analysis.prompts, f"analyses.{name}.prompts")
+            if analysis.gradients_of is not None:
+                _known(self.runs, analysis.gradients_of, f"analyses.{name}.gradients_of")
         return self
 
     def run_seeds(self, name: str) -> tuple[int, ...]:
@@ -364,6 +385,11 @@ def _known(names: dict, name: str, where: str) -> None:
         raise ValueError(f"{where}: {name!r} is not defined; known: {', '.join(names)}")
 
 
+def tier_files(folder: Path = Path("config")) -> list[Path]:
+    """The files of the tiers, one each; the claims that are judged in them stand in the same folder."""
+    return sorted(path for path in folder.glob("*.yaml") if path.stem != "claims")
+
+
 def load_config(path: Path | str) -> Config:
     """Read and validate a tier's YAML; UserError names the first offending key and what is wrong with it."""
     if not Path(path).exists():
@@ -372,4 +398,6 @@ def load_config(path: Path | str) -> Config:
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping of keys, found {type(data).__name__}")
     data.pop("templates", None)  # YAML anchors that runs share
-    return check(Config, data, path)
+    config = check(Config, data, path)
+    require_numbers(data, config.model_dump(), "", path)
+    return config

@@ -105,8 +105,9 @@ def read_text(path: Path | str) -> str:
         raise UserError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UserError(f"{path}: not UTF-8 text but UTF-16; convert it (iconv -f utf-16 -t utf-8)")
+    for name, marks in (("UTF-32", (b"\xff\xfe\0\0", b"\0\0\xfe\xff")), ("UTF-16", (b"\xff\xfe", b"\xfe\xff"))):
+        if data.startswith(marks):
+            raise UserError(f"{path}: not UTF-8 text but {name}; convert it (iconv -f {name.lower()} -t utf-8)")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -124,16 +125,24 @@ def read_text(path: Path | str) -> str:
 def parse_json(text: str) -> Any:
     """JSON as the standard has it; ValueError, in one line, for anything else.
 
-    NaN and infinity (also a number beyond a double), lone surrogates (they cannot be written again) and nesting beyond
-    Python's recursion are refused.
+    NaN and infinity (also a number beyond a double), lone surrogates (they cannot be written again), a key that stands
+    twice (one of the two would be dropped) and nesting beyond Python's recursion are refused.
     """
     try:
-        value = json.loads(text, parse_constant=_not_finite, parse_float=_finite)
+        value = json.loads(text, parse_constant=_not_finite, parse_float=_finite, object_pairs_hook=_unique)
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError("a string holds a lone surrogate, half of a character") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)[:60]!r} stands twice")
     return value
 
 
@@ -165,6 +174,7 @@ def read_jsonl(path: Path | str) -> Iterator[tuple[int, dict]]:
     Lines end at a newline only: U+2028, U+0085 and their like may stand in a JSON string.
     """
     for number, line in enumerate(read_text(path).split("\n"), 1):
+        line = line.removeprefix("\ufeff")  # of a file that another was appended to
         if not line.strip():
             continue
         try:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -23,6 +24,7 @@ from progrpo.files import CANNOT_WRITE, read_json, sha256, write_json, write_tex
 
 CACHED_FROM = 64 * 2**20  # bytes; a smaller file is hashed sooner than the doubt about a cache is worth
 SETTLED_NS = 2 * 10**9  # a file that changed this recently can change again within its time stamp's grain
+MOST_FILES = 10_000  # of a folder of weights or prompts; more are a home or a whole disk
 NOT_DECISIVE = {".md", ".png", ".jpg", ".lock"}  # beside weights: descriptions and pictures
 RECORD = "fetched.json"
 ABSENT = "none"
@@ -39,9 +41,12 @@ def hash_files(path: Path | str, what: str) -> dict[str, str] | str:
     path = Path(path)
     if path.is_file():
         return cached_sha256(path)
+    present = list(islice((file for file in path.rglob("*") if file.is_file()), MOST_FILES + 1))
+    if len(present) > MOST_FILES:
+        raise UserError(f"{path}: more than {MOST_FILES} files, no {what}; name the folder itself")
     files = {
         str(name): path / name
-        for name in sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file())
+        for name in sorted(file.relative_to(path) for file in present)
         if not any(part.startswith(".") for part in name.parts)
         if name.suffix not in NOT_DECISIVE and name.name != RECORD
     }

@@ -54,6 +54,21 @@ def explain(error: ValidationError) -> str:
     return f"{key + ': ' if key else ''}{message}"
 
 
+def require_numbers(given: Any, read: Any, key: str, path: Path | str) -> None:
+    """UserError where a number was read from a truth value, or a whole number from text, as pydantic does without a word.
+
+    A fraction may be text: YAML takes 1e-3 for that.
+    """
+    if isinstance(given, dict):
+        for name in given:
+            require_numbers(given[name], read.get(name), f"{key}.{name}", path)
+    elif isinstance(given, list):
+        for one, other in zip(given, read, strict=True):
+            require_numbers(one, other, key, path)
+    elif type(read) in ((int, float) if isinstance(given, bool) else (int,)) and isinstance(given, bool | str):
+        raise UserError(f"{path}: {key.removeprefix('.')}: {str(given)[:60]!r} is no number")
+
+
 class _Loader(yaml.SafeLoader):
     """Plain data only; a key that stands twice is an error, since one of the two would be dropped without a word."""
 

@@ -26,6 +26,7 @@ def test_the_higher_arm_is_found_and_the_equal_one_is_not():
     assert comparisons["ovf - full: reward_std"]["difference"] == pytest.approx(0.1)
     assert comparisons["ovf - full: reward"]["p_holm"] < 0.01
     assert comparisons["uniform - full: reward"]["p_holm"] == 1.0
+    assert comparisons["ovf - uniform: reward"]["p_holm"] < 0.01
     assert len(result["curves"]["ovf"]["reward"]["mean"]) == result["iterations"] == 50
 
 

@@ -34,6 +34,11 @@ def rename(folder, ending):
         path.rename(path.with_suffix(ending))
 
 
+def second_of_all(folder, ending):
+    for path in sorted(folder.glob("*/samples/0001.png")):
+        path.rename(path.with_suffix(ending))
+
+
 def remove(folder, name):
     path = folder / name
     if path.is_dir():
@@ -52,6 +57,17 @@ def remove(folder, name):
         (lambda f: remove(f, "00002/samples"), "1 of 4 prompts have no samples/NNNN.png, the first is 00002", 6),
         (lambda f: remove(f, "00002"), "1 prompt folders are left out of 0 to 3", 6),
         (lambda f: remove(f, "00003/samples/0001.png"), "1 of 4 prompts have fewer images than the 2", 7),
+        (
+            lambda f: second_of_all(f, ".jpg"),
+            r"4 names are not NNNN.png or 00000, the first is 00000/samples/0001.jpg",
+            4,
+        ),
+        (
+            lambda f: second_of_all(f, ".PNG"),
+            r"4 names are not NNNN.png or 00000, the first is 00000/samples/0001.PNG",
+            4,
+        ),
+        (lambda f: (f / "00003").rename(f / "third"), "1 names are not NNNN.png or 00000, the first is third", 6),
     ],
 )
 def test_a_partial_geneval_folder_is_refused_or_reported(geneval, damage, message, left):
@@ -85,7 +101,15 @@ def test_a_partial_folder_of_this_project_is_refused_or_reported(own):
     assert len(list_images(own, allow_partial=True)) == 2
 
 
-@pytest.mark.parametrize("name", ["../x.png", "/x.png", "a/../../x.png", "0.png"])
+def test_images_beside_the_samples_of_a_compbench_folder_are_counted(tmp_path):
+    put(tmp_path / "samples" / "a bench_000000.png")
+    assert len(list_images(tmp_path)) == 1
+    put(tmp_path / "a cup_000001.png")
+    with pytest.raises(UserError, match="1 images lie beside samples/, the first is a cup_000001.png"):
+        list_images(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../x.png", "/x.png", "a/../../x.png", "0.png", "./0.png", "//0.png"])
 def test_an_index_names_images_inside_its_folder_once(own, name):
     with open(own / "prompts.jsonl", "a") as file:
         file.write(json.dumps({"image": name, "prompt": "a bench"}))
@@ -113,8 +137,9 @@ def test_the_verdict_reports_what_the_detection_left_out(tmp_path, capsys):
     assert "PARTIAL: 1 of 4" in capsys.readouterr().out
 
 
-def test_a_record_that_only_excludes_has_its_verdict(tmp_path):
-    record = {"tag": "none", "include": [], "exclude": [{"class": "bench", "count": 1}], "prompt": "no bench"}
+@pytest.mark.parametrize("include", [{"include": []}, {}])
+def test_a_record_that_only_excludes_has_its_verdict(tmp_path, include):
+    record = {"tag": "none", **include, "exclude": [{"class": "bench", "count": 1}], "prompt": "no bench"}
     bench = {"class": "bench", "box": [0, 0, 1, 1], "score": 0.9}
     lines = [{"image": f"{k}.png", "metadata": record, "detections": [bench] * k} for k in range(2)]
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -144,3 +169,11 @@ def test_options_that_cannot_be_meant_are_refused(tmp_path, monkeypatch, capsys,
     assert message in capsys.readouterr().err
     assert (tmp_path / "d.jsonl").read_text() == text
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_image_is_judged_once_under_whatever_name(tmp_path, capsys):
+    lines = [{"image": name, "metadata": RECORD, "detections": []} for name in ("a/0.png", "a/./0.png")]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = ["geneval", "verdict", "--detections", str(tmp_path / "d.jsonl"), "--out", str(tmp_path / "v.jsonl")]
+    assert main(command) == 2
+    assert "d.jsonl:2: image a/0.png was judged already" in capsys.readouterr().err

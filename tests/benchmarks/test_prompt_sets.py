@@ -141,12 +141,19 @@ def test_a_bad_record_is_named_with_its_line(tmp_path, change, message):
         ("p.json", ["a dog", 3], "item 2 is not a prompt"),
         ("p.txt", "\n\n", "holds no prompt"),
         ("p.csv", "a dog", 'p.csv:1: the table needs one column "prompt"; it has a dog'),
+        ("p.csv", 'prompt,note\na dog,1\n"a cat,2\n', "p.csv:3: not a table"),
         ("p.doc", "a dog", "unknown kind of prompt file '.doc'"),
     ],
 )
 def test_bad_files_are_named(tmp_path, name, content, message):
     with pytest.raises(UserError, match=message):
         load_prompts(write(tmp_path, name, content))
+
+
+@pytest.mark.parametrize(("name", "lines"), [("p.txt", "a dog\n"), ("p.jsonl", '{"prompt": "a dog"}\n')])
+def test_byte_order_marks_of_joined_files_are_dropped(tmp_path, name, lines):
+    path = write(tmp_path, name, f"\ufeff{lines}\ufeff{lines}")
+    assert [record.prompt for record in load_prompts(path)] == ["a dog", "a dog"]
 
 
 def test_missing_and_binary_files_are_named(tmp_path):

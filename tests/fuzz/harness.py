@@ -101,6 +101,8 @@ def run_case(case: Case, folder: Path) -> tuple[list[str], int | None]:
         os.chdir(before)
     wrong = [f"a file outside: {path}" for path in writes.outside]
     lines = [line for line in err.getvalue().splitlines() if line.strip()]
+    if (folder / "X").exists():
+        wrong.append("a command that the input holds was run")
     if status == 2 and (not lines or len(lines) > LINES or max(map(len, lines)) > 2100):
         wrong.append(f"status 2 with {len(lines)} lines: {err.getvalue()[:500]}")
     if status == 2 and "Traceback" in err.getvalue():
@@ -121,7 +123,9 @@ def not_finite(out: Path) -> list[str]:
             values = [json.loads(text, parse_constant=lambda name: math.nan) for text in texts if text]
             if any(isinstance(number, float) and not math.isfinite(number) for number in _leaves(values)):
                 wrong.append(f"{path.name} holds a number that is not finite")
-        if path.suffix in (".tex", ".html") and re.search(r"(?<![A-Za-z])(nan|inf)(?![A-Za-z])", path.read_text()):
+        if path.suffix in (".tex", ".html", ".txt") and re.search(
+            r"(?<![A-Za-z])(nan|inf)(?![A-Za-z])", path.read_text()
+        ):
             wrong.append(f"{path.name} prints a number that is not finite")
         if path.name.startswith(".tmp-"):
             wrong.append(f"a temporary file is left: {path.name}")

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import models
 import numpy as np
 import yaml
 from harness import Case, Target
@@ -177,6 +178,37 @@ def image_folder(folder: Path, rng: random.Random) -> Case:
     return Case(["evaluate", "--config", "c.yaml", "--images", "images", "--out", "out", *allow])
 
 
+def geneval_folder(folder: Path, rng: random.Random) -> Case:
+    """A GenEval folder with misnamed, missing and misplaced pictures and records: all are scored, or what is not is told."""
+    whole(folder / "c.yaml", CONFIG)
+    images = folder / "images/p"
+    for prompt, k in ((prompt, k) for prompt in range(3) for k in range(2)):
+        (images / f"{prompt:05d}/samples").mkdir(parents=True, exist_ok=True)
+        (images / f"{prompt:05d}/samples/{k:04d}.png").write_bytes(PNG)
+        whole(images / f"{prompt:05d}/metadata.jsonl", [RECORD])
+    pattern = rng.choice(
+        ("*/samples/*.png", "*/samples/0001.png", "00001/samples/*", "*/metadata.jsonl", "00001", "00002")
+    )
+    ending = rng.choice((".jpg", ".PNG", ".jpeg", ".webp", "x.png", ".txt"))
+    for path in sorted(images.glob(pattern)):
+        way = rng.randrange(4)
+        if way == 0:
+            path.rename(path.with_name(f"{path.stem}{ending}"))
+        elif way == 1:
+            path.rename(path.parents[1] / f"{path.parents[1].name}-{path.name}" if path.is_file() else images / "p_1")
+        elif way == 2 and path.is_file():
+            path.unlink()
+    allow = ["--allow-partial"] if rng.random() < 0.5 else []
+
+    def verify(folder: Path) -> str | None:
+        pictures = [p for p in images.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")]
+        scored = (folder / "out/p.scores.jsonl").read_text().count("\n")
+        told = "partial" in json.loads((folder / "out/p.json").read_text())
+        return None if scored == len(pictures) or told else f"{scored} of {len(pictures)} pictures scored, not a word"
+
+    return Case(["evaluate", "--config", "c.yaml", "--images", "images", "--out", "out", *allow], verify)
+
+
 def geneval(folder: Path, rng: random.Random) -> Case:
     """Damaged GenEval detections or settings, and odd options."""
     some(folder / "d.jsonl", DETECTIONS, rng, 0.7)
@@ -245,6 +277,15 @@ def summary(folder: Path, rng: random.Random) -> Case:
     whole(folder / "c.yaml", {**CONFIG, "results": "res"})
     kind = rng.choice(("page", "flow_main", "pruning_pilot", "wall_clock", "flops_flow", "numbers"))
     return Case(["tables", "--config", "c.yaml", "--own", "--table", kind, "--out", "out/t.html"])
+
+
+def compare(folder: Path, rng: random.Random) -> Case:
+    """Damaged summaries, one's own and the published, compared."""
+    whole(folder / "c.yaml", {**CONFIG, "results": "out"})
+    value = {**summary_of(), "analysis": {}}
+    some(folder / "out/summary.json", value, rng, 0.5)
+    some(folder / "results/published/fuzz/summary.json", value, rng, 0.7)
+    return Case(["compare", "--config", "c.yaml"])
 
 
 def results(folder: Path, rng: random.Random) -> Case:
@@ -333,6 +374,11 @@ def words(folder: Path, rng: random.Random) -> Case:
     return Case(arguments[:at] + [word] + arguments[at + 1 :], lambda folder: None)
 
 
+def model_folder(folder: Path, rng: random.Random) -> Case:
+    """A damaged model, loaded and run."""
+    return models.model_folder(folder, rng, whole, CONFIG)
+
+
 def some(path: Path, value: Any, rng: random.Random, share: float) -> None:
     """Write a file, damaged in that share of the cases."""
     if rng.random() < share:
@@ -353,12 +399,14 @@ FAST: dict[Target, int] = {  # with its share of the cases
     prompts_of_people: 4,
     prompt_file: 3,
     image_folder: 3,
+    geneval_folder: 2,
     geneval: 5,
     spatial: 2,
     manifest: 3,
     record: 1,
     summary: 4,
     results: 3,
+    compare: 1,
     clustering: 1,
     pilot: 1,
     study: 1,
@@ -366,4 +414,5 @@ FAST: dict[Target, int] = {  # with its share of the cases
     curves: 1,
     grid: 1,
     words: 2,
+    model_folder: 1,
 }

@@ -1,6 +1,7 @@
 """Model folders as people have them: the official file lists, half-precision variants, shards; what is refused, and by which line."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 
 import tiny
 from progrpo.config import Lora, Model
@@ -124,6 +126,83 @@ def test_a_part_that_was_not_fetched_is_named(models, tmp_path):
     shutil.rmtree(folder / "tokenizer_2")
     with pytest.raises(UserError, match="no folder tokenizer_2; fetch it again"):
         load(folder, "flow")
+
+
+PARTS_WITH_WEIGHTS = [
+    ("sd14", "unet/diffusion_pytorch_model"),
+    ("sd14", "vae/diffusion_pytorch_model"),
+    ("sd35m", "text_encoder_3/model"),
+]
+
+
+@pytest.mark.parametrize(("name", "stem"), PARTS_WITH_WEIGHTS)
+def test_a_weight_that_is_missing_or_no_number_is_named(models, tmp_path, name, stem):
+    folder = shutil.copytree(models / name, tmp_path / name)
+    file = folder / f"{stem}.safetensors"
+    weights = load_file(file)
+    key = sorted(weights)[0]
+    save_file({**weights, key: torch.full_like(weights[key], torch.nan)}, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=f"weight '.*{key.split('.')[-1]}' holds NaN or infinity"):
+        load(folder, FAMILY[name])
+    del weights[key]
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=f"weight '.*{key.split('.')[-1]}' is missing"):
+        load(folder, FAMILY[name])
+
+
+class Code:
+    """A pickle that runs a command where it is loaded without care."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize(("name", "stem"), PARTS_WITH_WEIGHTS)
+def test_code_among_the_weights_is_not_run(models, tmp_path, name, stem):
+    folder = shutil.copytree(models / name, tmp_path / name)
+    file = folder / f"{stem}.safetensors"
+    pickled = file.with_name("pytorch_model.bin" if file.stem == "model" else f"{file.stem}.bin")
+    torch.save({**load_file(file), "x": Code(tmp_path / "ran")}, pickled)
+    file.unlink()
+    with pytest.raises(UserError, match=f"{stem.split('/')[0]}: cannot be loaded"):
+        load(folder, FAMILY[name])
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "settings", "line"),
+    [
+        (
+            "sd35m",
+            "text_encoder/config.json",
+            {"num_hidden_layers": 10**9},
+            "num_hidden_layers: 1000000000 is more than",
+        ),
+        ("sd14", "unet/config.json", {"layers_per_block": [10**6] * 3}, "layers_per_block: 1000000 is more than"),
+        ("sd14", "scheduler/scheduler_config.json", {"num_train_timesteps": 10**12}, "num_train_timesteps"),
+        ("sd14", "text_encoder/config.json", {"attn_implementation": "a/b"}, "names code to download"),
+        ("sd14", "vae/config.json", {"scaling_factor": 0}, "not finite"),
+        ("sd14", "tokenizer/tokenizer_config.json", {"model_max_length": 10**6}, "texts of 1000000 tokens"),
+        ("sd14", "model_index.json", {"unet": ["antigravity", "Evil"]}, "antigravity|unet"),
+    ],
+)
+def test_sizes_of_no_model_and_parts_that_do_not_fit_are_refused(models, tmp_path, name, file, settings, line):
+    folder = shutil.copytree(models / name, tmp_path / name)
+    change(folder / file, **settings)
+    with pytest.raises(UserError, match=line) as error:
+        load(folder, FAMILY[name])
+    assert str(folder) in str(error.value)
+
+
+def test_shards_lie_in_their_own_folder(models, tmp_path):
+    folder = shutil.copytree(models / "sd14", tmp_path / "sd14")
+    index = {"weight_map": {"x": "../vae/diffusion_pytorch_model.safetensors"}}
+    (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="index.json: '../vae/.*' is not a name inside the folder"):
+        load(folder, "diffusion")
 
 
 @pytest.mark.parametrize(

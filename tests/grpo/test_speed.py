@@ -9,10 +9,12 @@ from test_gradient import BETA, FAMILIES, accumulated, configuration, moved, tra
 import tiny
 from progrpo.config import Group
 from progrpo.errors import UserError
+from progrpo.grpo.backbone import load_backbone
 from progrpo.grpo.checkpoint import StateStore, copied
 from progrpo.grpo.micro_batch import cheapest_batch, saved_bytes_per_row
 from progrpo.grpo.progress import UpdateStatistics
 from progrpo.grpo.text_cache import TextCache, encoder_hash
+from progrpo.grpo.tuning import Tuning
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +177,39 @@ def test_adapters_take_activations_as_they_are(models, tmp_path, monkeypatch):
     assert torch.equal(*outputs)
 
 
+def test_merged_adapters_are_the_adapters(models, tmp_path):
+    """Survivors, their states and rewards, and the gradient, which the reference enters with its KL; the ratio stays exactly 1."""
+    results = []
+    for merged in (False, True):
+        speed = {"merged_adapters": merged}
+        trainer = trainer_of(configuration(tmp_path, models, "flow", BETA, True, 4, speed=speed), tmp_path / "out")
+        moved(trainer)  # with B = 0 there would be nothing to merge
+        products = []
+        for module in trainer.backbone.denoiser.modules():
+            if isinstance(module, torch.nn.Linear) and module.out_features == trainer.run.lora.rank:
+                module.register_forward_hook(lambda *_, products=products: products.append(1))
+        samples = trainer._sample()
+        gradient, loss = accumulated(trainer, samples)
+        results.append((samples.rollout, gradient, loss))
+        assert bool(products) != merged
+        assert trainer._update(samples).first_ratio_error == 0
+    (beside, gradient, loss), (rollout, its_gradient, its_loss) = results
+    assert torch.equal(rollout.trajectories, beside.trajectories)
+    torch.testing.assert_close(rollout.states, beside.states, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(rollout.rewards, beside.rewards, rtol=1e-4, atol=1e-4)
+    assert relative(its_gradient, gradient) < 1e-4
+    assert its_loss == pytest.approx(loss, rel=1e-4)
+
+
+def test_adapters_are_merged_in_float32_alone_and_where_there_are_some(models, tmp_path):
+    config = configuration(tmp_path, models, "flow", 0.0, True, 4, speed={"merged_adapters": True})
+    half = config.models["sd35m"].model_copy(update={"precision": "bf16"})
+    with pytest.raises(UserError, match="needs precision fp32, not bf16"):
+        Tuning(load_backbone(half, torch.device("cpu")), config.runs["run"].lora, False, merged=True)
+    with pytest.raises(UserError, match="the run has no lora"):
+        configuration(tmp_path, models, "diffusion", 0.0, True, 4, speed={"merged_adapters": True})
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_compiling_changes_no_number_beyond_rounding(models, tmp_path, monkeypatch, family):
     """With the compiler's tracing alone: its code generation takes a minute."""
@@ -186,6 +221,7 @@ def test_compiling_changes_no_number_beyond_rounding(models, tmp_path, monkeypat
         compile_module(module, backend="aot_eager", **options)
 
     monkeypatch.setattr(torch.nn.Module, "compile", trace)
+    monkeypatch.setattr("shutil.which", lambda name: name)
     gradients = []
     for on in (False, True):
         config = configuration(tmp_path, models, family, BETA, False, 8, sampling_batch=None, speed={"compile": on})
@@ -194,6 +230,12 @@ def test_compiling_changes_no_number_beyond_rounding(models, tmp_path, monkeypat
     assert traced[0] is trainer.backbone.denoiser
     assert relative(gradients[1], gradients[0]) < 1e-4
     assert trainer._update(trainer._sample()).first_ratio_error == 0
+
+
+def test_compiling_without_a_compiler_is_one_line(models, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(UserError, match="speed.compile: needs a C"):
+        trainer_of(configuration(tmp_path, models, "flow", 0.0, True, 4, speed={"compile": True}), tmp_path / "out")
 
 
 def test_a_save_behind_the_training_is_what_was_handed_over(tmp_path, monkeypatch):

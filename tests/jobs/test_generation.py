@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ import tiny
 from progrpo.benchmarks.images import list_images
 from progrpo.benchmarks.prompt_sets import PromptRecord
 from progrpo.cli import main
-from progrpo.config import PromptSet
-from progrpo.jobs.images import image_tasks
+from progrpo.config import PromptSet, Sampling
+from progrpo.errors import UserError
+from progrpo.jobs.images import generate_set, image_tasks
+from progrpo.safe_names import file_name
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +120,28 @@ def test_images_are_named_as_each_evaluator_expects(layout, count, names):
     records = [PromptRecord("a cat", style), PromptRecord("a dog", style)]
     tasks = image_tasks(records, PromptSet(path="x.txt", images_per_prompt=count, layout=layout))
     assert [task.name for task in tasks][: len(names)] == names
+
+
+def test_styles_of_any_name_share_no_image_and_no_file_of_ours():
+    styles = ["A", "a", "lock", "prompts.jsonl", "a/b", file_name("a/b"), "..", "e\u0301", "\xe9", "\ud800", "x" * 300]
+    records = [PromptRecord("a cat", {"style": style}) for style in styles]
+    tasks = image_tasks(records, PromptSet(path="x.json", layout="hpsv2"))
+    assert len({normalize("NFC", task.name).casefold() for task in tasks}) == len(styles)
+    for task in tasks:
+        folder, _, name = task.name.partition("/")
+        assert folder not in ("lock", "begun.json", "prompts.jsonl", "..")
+        assert "/" not in name
+        assert len(folder.encode()) <= 255
+
+
+def test_images_are_not_written_through_a_link(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "samples").symlink_to(tmp_path / "elsewhere")
+    tasks = image_tasks([PromptRecord("a cat")], PromptSet(path="x.txt", layout="compbench"))
+    sampling = Sampling(steps=1, guidance_scale=1)
+    with pytest.raises(UserError, match="leads out of"):
+        generate_set(None, tasks, sampling, 0, 1, tmp_path / "out", print)
 
 
 def test_evaluation_writes_means_and_each_image(world, tmp_path, capsys):

@@ -189,7 +189,7 @@ TUNING = [
     *_of(
         "grpo/tuning.py",
         "tests/grpo/test_tuning.py -k full_fine_tune",
-        ("from_pretrained(folder / name, dtype=torch.float32)", "from_pretrained(folder / name, dtype=torch.bfloat16)"),
+        ("folder / name, dtype=torch.float32)", "folder / name, dtype=torch.bfloat16)"),
     ),
     *_of(
         "grpo/tuning.py",
@@ -364,8 +364,10 @@ TABLES = [
         "report/tables/latex.py",
         "tests/report/test_tables.py -k bold",
         ('sign = 1 if column.better == "high" else -1', "sign = 1"),
-        ("round(cell.mean, column.digits)", "cell.mean"),
-        ("if len(values) > 1:", "if values:"),
+        ("sign * round(cell.mean, column.digits)", "sign * cell.mean"),
+        ("if len(values) > 1 and (", "if (True) and ("),
+        ("source != MEASURED or _clear(", "source != MEASURED or not _clear("),
+        ("cells[first].mean - half > sign", "cells[first].mean > sign"),
     ),
 ]
 

@@ -79,3 +79,7 @@ def test_the_command_says_so_in_one_line_where_nothing_is_published(tmp_path, mo
     assert main(["compare", "--config", str(config)]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("Your tier smoke agrees with the published: 1 of 1")
     assert len((tmp_path / "results/smoke/comparison.txt").read_text().splitlines()) == 3
+
+
+def test_an_estimate_of_one_seed_has_no_interval_whatever_its_spread_says():
+    assert repetition_interval({"mean": 1.0, "std": 0.1, "n": 1}, 3) == (None, None)

@@ -29,6 +29,12 @@ def test_flow_wall_clock_fits_no_schedule_against_24(found):
     assert values["denoiser"] < values["progrpo_flash_sd35m_against_24"] < values["progrpo_sd35m_against_24"]
 
 
+def test_twice_the_prompts_are_more_calls_than_the_baselines(found):
+    values = found["prompts_per_batch"]["values"]
+    assert values["prompts_64"] == pytest.approx(1.74, abs=1e-3)
+    assert values["prompts_32"] == pytest.approx(0.87, abs=1e-3)
+
+
 def test_prompts_per_epoch(found):
     values = found["epoch_definition"]["values"]
     assert values["flowgrpo_sd35m"] == pytest.approx(96, abs=0.01)

@@ -137,14 +137,30 @@ def test_bold_is_the_best_of_its_source_and_block():
     values = [
         ("a", "paper", 1.0),
         ("a", "paper", 3.0),
-        ("a", "measured", 2.0),
-        ("a", "measured", 2.04),
+        ("a", "a device", 2.0),
+        ("a", "a device", 2.04),
         ("b", "paper", 9.0),
     ]
     lines = [Line("", {"x": Estimate(value)}, source, block=block) for block, source, value in values]
     assert best_lines(lines, column) == {1, 2, 3}  # equal as printed: both; a lone line has nothing to beat
     assert best_lines(lines, column.model_copy(update={"better": "low"})) == {0, 2, 3}
     assert best_lines(lines, column.model_copy(update={"better": "none"})) == set()
+
+
+@pytest.mark.parametrize(
+    ("cells", "bold"),
+    [
+        ([(0.30, 0.01), (0.27, 0.01)], {0}),
+        ([(0.30, 0.02), (0.27, 0.01)], set()),  # the intervals touch
+        ([(0.30, None), (0.27, 0.01)], set()),  # one seed
+        ([(0.30, 0.01), (0.25, None)], {0}),
+        ([(0.30, 0.01), (0.30, 0.01)], set()),
+    ],
+)
+def test_a_measured_mean_is_bold_only_clear_of_the_others(cells, bold):
+    column = load_layout("flow_main").columns[0].model_copy(update={"better": "high", "digits": 3})
+    lines = [Line("m", {column.key: Estimate(mean, half, 3)}, "measured") for mean, half in cells]
+    assert best_lines(lines, column) == bold
 
 
 def test_numbers_have_a_real_minus_and_no_negative_zero():

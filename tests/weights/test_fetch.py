@@ -16,7 +16,7 @@ from progrpo.errors import UserError
 from progrpo.files import sha256
 from progrpo.weights import fetch as fetching
 from progrpo.weights.fetch import fetch
-from progrpo.weights.manifest import Entry, find_entry, human_size, packaged_manifest
+from progrpo.weights.manifest import Entry, find_entry, human_size, packaged_manifest, read_manifest
 
 CONTENT = bytes(range(256)) * 40
 HASH = hashlib.sha256(CONTENT).hexdigest()
@@ -220,6 +220,23 @@ def test_a_local_folder_serves_without_a_network_and_is_verified_too(tmp_path):
         fetch("weights", hub, to, from_folder=source)
 
 
+def test_planted_links_lead_nowhere(tmp_path):
+    source, to, elsewhere = tmp_path / "source", tmp_path / "to", tmp_path / "elsewhere"
+    for folder in (source / "sub", to, elsewhere):
+        folder.mkdir(parents=True)
+    (source / "a.bin").write_bytes(CONTENT)
+    (source / "sub" / "b.bin").write_bytes(CONTENT)
+    (elsewhere / "kept").write_text("kept")
+    (to / "a.bin.part").symlink_to(elsewhere / "kept")
+    (path,) = fetch("weights", entry(hub="a/b", files={"a.bin": HASH}), to, from_folder=source)
+    assert path.read_bytes() == CONTENT
+    assert (elsewhere / "kept").read_text() == "kept"
+    (to / "sub").symlink_to(elsewhere)
+    with pytest.raises(UserError, match=r"'sub/b.bin.part' leads out of .*; nothing is written"):
+        fetch("weights", entry(hub="a/b", files={"sub/b.bin": HASH}), to, from_folder=source)
+    assert [path.name for path in elsewhere.iterdir()] == ["kept"]
+
+
 def test_a_hub_repository_is_asked_for_at_its_pinned_revision(tmp_path, monkeypatch):
     import huggingface_hub
 
@@ -306,3 +323,19 @@ def test_the_command_fetches_by_a_given_manifest(server, tmp_path, capsys):
 
 def test_sizes_for_people():
     assert [human_size(n) for n in (85, 85209, 3714759, 4300000000)] == ["85 bytes", "85.2 kB", "3.7 MB", "4.3 GB"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"files": {".git/hooks/x": None}}, "'.git/hooks/x' is hidden"),
+        ({"bytes": True}, "bytes"),
+        ({"count": -1}, "count"),
+        ({"count": True}, "count"),
+    ],
+)
+def test_a_manifest_of_other_types_or_hidden_files_is_refused(tmp_path, fields, line):
+    plain = {"url": "http://x/{file}", "revision": "1", "files": {"a": None}, "bytes": 1, "licence": "x", "use": "x"}
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump({"prompts": {"x": {**plain, **fields}}}))
+    with pytest.raises(UserError, match=line):
+        read_manifest(tmp_path / "m.yaml")

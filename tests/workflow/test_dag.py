@@ -15,9 +15,9 @@ import yaml
 from checkout import ROOT, call, make_checkout
 from progrpo.cli import build_parser
 from progrpo.commands.plan import report
-from progrpo.config import load_config
+from progrpo.config import load_config, tier_files
 
-TIERS = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
+TIERS = [path.stem for path in tier_files(ROOT / "config")]
 pytestmark = pytest.mark.xdist_group("workflow")
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from checkout import ROOT, call
-from progrpo.config import load_config
+from progrpo.config import load_config, tier_files
 from progrpo.files import write_json
 from progrpo.report.tables import PUBLISHED, build, load_summary, table_names
 from small_results import analyses
@@ -96,7 +96,7 @@ def planned_outputs(checkout: Path, *options: str) -> list[str]:
     return [name for key, names in lines if key in ("output", "log", "benchmark") for name in names.split(", ")]
 
 
-@pytest.mark.parametrize("tier", sorted(path.stem for path in (ROOT / "config").glob("*.yaml")))
+@pytest.mark.parametrize("tier", [path.stem for path in tier_files(ROOT / "config")])
 def test_git_ignores_everything_that_a_run_writes(checkout, tier):
     written = [*planned_outputs(checkout, f"tier={tier}"), f"results/{tier}/comparison.txt"]
     assert {f"results/{tier}/summary.json", f"results/{tier}/tables/flow_main.tex"} <= set(written)

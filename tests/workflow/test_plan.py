@@ -10,14 +10,14 @@ import pytest
 import yaml
 
 from checkout import ROOT
-from progrpo.config import Config
+from progrpo.config import Config, tier_files
 from progrpo.errors import UserError
 from progrpo.names import evaluated_names, prompt_sets_of, seeds_of
 from progrpo.workflow import options
 from progrpo.workflow.code_inputs import Code
 from progrpo.workflow.plan import CURVES, Plan, resources
 
-TIERS = sorted(path.stem for path in (ROOT / "config").glob("*.yaml"))
+TIERS = [path.stem for path in tier_files(ROOT / "config")]
 SOURCE = Code(ROOT / "code")
 RUN = "progrpo_sd35m"
 

@@ -11,7 +11,11 @@ rule sample_rewards:
     benchmark:
         "<results>/benchmarks/analyse/sample_{analysis}.tsv"
     wildcard_constraints:
-        analysis=regex(name for name in TIER.analyses if name != PILOT),
+        analysis=regex(
+            name
+            for name in TIER.analyses
+            if name not in (PILOT, *PLAN.gradient_studies())
+        ),
     conda:
         "../../environment.yml"
     resources:
@@ -32,6 +36,38 @@ use rule sample_rewards as sample_previews with:
         images="<results>/analysis/samples/{analysis}.npz",
     wildcard_constraints:
         analysis=PILOT,
+
+
+use rule sample_rewards as sample_gradients with:
+    output:
+        rewards="<results>/analysis/samples/{analysis}.npz",
+    wildcard_constraints:
+        analysis=regex(PLAN.gradient_studies()),
+
+
+rule analyse_gradient_signal:
+    input:
+        samples="<results>/analysis/samples/{analysis}.npz",
+    output:
+        "<results>/analysis/{analysis}.json",
+    log:
+        "<results>/logs/analyse/{analysis}.log",
+    benchmark:
+        "<results>/benchmarks/analyse/{analysis}.tsv"
+    wildcard_constraints:
+        analysis=regex(PLAN.gradient_studies()),
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        code=PLAN.code_of("progrpo.commands.analyse:run_gradients"),
+        config=CONFIG_FILE,
+        settings=PLAN.tables_settings(),
+    shell:
+        "progrpo analyse gradient-signal --samples {input.samples:q} --config {params.config:q}"
+        " --analysis {wildcards.analysis:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule analyse_reward_clustering:

@@ -5,6 +5,7 @@ from pathlib import Path
 from progrpo.config import load_config
 from progrpo.errors import UserError
 from progrpo.names import evaluated_names
+from progrpo.report.claims_file import load_claims
 from progrpo.workflow import options
 from progrpo.workflow.code_inputs import Code
 from progrpo.workflow.plan import (
@@ -27,8 +28,10 @@ try:
     OPTIONS = options.choose(config)
     CONFIG_FILE = options.config_file(OPTIONS)
     TIER = load_config(CONFIG_FILE)
+    CLAIMS = load_claims("config/claims.yaml")
 except UserError as error:
     sys.exit(f"Snakefile: {error}")
+JUDGED = bool(TIER.learning_curve and CLAIMS.of_tier(TIER.tier))
 PLAN = Plan(TIER, Code(Path("code")), made=OPTIONS["results"] == "made")
 
 

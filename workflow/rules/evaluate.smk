@@ -113,6 +113,31 @@ if TIER.learning_curve:
             " --if-changed begin-anew --wait-for-lock --fingerprint {params.code:q}"
             " > {log:q} 2>&1"
 
+    rule record_costs:
+        input:
+            weights="<results>/runs/{run}-seed{seed}/final/provenance.json",
+        output:
+            "<results>/curves/{run}-seed{seed}.costs.json",
+        log:
+            "<results>/logs/curves/{run}-seed{seed}.costs.log",
+        benchmark:
+            "<results>/benchmarks/curves/{run}-seed{seed}.costs.tsv"
+        wildcard_constraints:
+            run=regex(TIER.runs),
+        conda:
+            "../../environment.yml"
+        resources:
+            mem_mb=4000,
+            runtime=30,
+        params:
+            folder=subpath(input.weights, ancestor=2),
+            config=CONFIG_FILE,
+            code=PLAN.code_of("progrpo.commands.costs"),
+            settings=PLAN.costs_settings,
+        shell:
+            "progrpo costs --config {params.config:q} --run {wildcards.run:q} --folder {params.folder:q} --out {output:q}"
+            " > {log:q} 2>&1"
+
 
 rule collect_grid:
     input:

@@ -1,5 +1,9 @@
 # What a person reads: figures, image grids, and the tables of this run, on one page and in LaTeX.
 
+CLAIM_FIGURES = [
+    *("forest", "predicted", "pairs"),
+    *(f"curves_{name}" for name in CLAIMS.guards_of(TIER.tier)),
+]
 EXPECTED_TABLES = sorted(Path("paper_tables/expected").glob("*.yaml"))
 
 
@@ -113,6 +117,43 @@ rule draw_grid:
         stem=subpath(output[1], strip_suffix=".pdf"),
     shell:
         "progrpo figures --figure qualitative --data {input.data:q} --out {params.stem:q} > {log:q} 2>&1"
+
+
+if JUDGED:
+
+    rule judge_claims:
+        input:
+            PLAN.learning_curve_files(),
+            PLAN.analysis_files(),
+            claims="config/claims.yaml",
+        output:
+            "<results>/claims.json",
+            report(
+                expand(
+                    "<results>/figures/claims_{name}.png",
+                    name=CLAIM_FIGURES,
+                ),
+                category="Claims",
+                caption="../report/claims.rst",
+            ),
+            expand("<results>/figures/claims_{name}.pdf", name=CLAIM_FIGURES),
+        log:
+            "<results>/logs/claims.log",
+        benchmark:
+            "<results>/benchmarks/claims.tsv"
+        conda:
+            "../../environment.yml"
+        resources:
+            mem_mb=4000,
+            runtime=30,
+        params:
+            code=PLAN.code_of("progrpo.commands.claims"),
+            config=CONFIG_FILE,
+            settings=PLAN.tables_settings(),
+            figures=subpath(output[1], parent=True),
+        shell:
+            "progrpo claims --config {params.config:q} --claims {input.claims:q} --own --out {output[0]:q}"
+            " --figures {params.figures:q} > {log:q} 2>&1"
 
 
 rule show_tables:

@@ -2,7 +2,8 @@
 # Training curves need the runs themselves, which are not published.
 
 PUBLISHED = Path("results/published", TIER.tier)
-POINTERS = [f"{PUBLISHED}/evaluations.dvc", f"{PUBLISHED}/analysis.dvc"]
+PARTS = ["evaluations", "analysis", *(["curves"] if TIER.learning_curve else [])]
+POINTERS = [f"{PUBLISHED}/{part}.dvc" for part in PARTS]
 
 if not all(Path(pointer).is_file() for pointer in POINTERS):
     sys.exit(
@@ -24,6 +25,7 @@ rule adopt_published:
         summary=f"{PUBLISHED}/summary.json",
     output:
         PLAN.evaluation_files(),
+        PLAN.learning_curve_files(),
         PLAN.analysis_files(),
         PLAN.stored_samples(),
         summary="<results>/summary.json",

@@ -15,7 +15,7 @@ fi
 
 if [ -d results/hardware ]; then cp -r results/hardware/. results/published/hardware/; fi
 progrpo summary --config "config/$tier.yaml" --hardware results/published/hardware --out "$published/summary.json"
-for part in evaluations analysis; do
+for part in evaluations analysis curves; do
   rm -rf "${published:?}/$part" "$published/$part.dvc"
   if [ -d "$own/$part" ]; then
     cp -r "$own/$part" "$published/$part"
@@ -26,5 +26,6 @@ done
 # The remote travels in git, so each commit holds what its own pointers name and nothing else.
 dvc gc --quiet --force --workspace --cloud --remote embedded
 dvc repro --quiet --glob "table@$tier-*"
+progrpo claims --tier "$tier" --pages
 echo "Published tier $tier: $(find "$own/evaluations" -mindepth 1 -maxdepth 1 -type d 2> /dev/null | wc -l) models and seeds evaluated."
 echo "  git add results/published paper_tables dvc.lock dvc-remote && git commit"

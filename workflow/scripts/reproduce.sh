@@ -5,7 +5,7 @@
 set -euo pipefail
 tier=$1 cores=$2
 if [ ! -f "config/$tier.yaml" ]; then
-  echo "make reproduce: no tier '$tier'; known: $(cd config && ls ./*.yaml | sed 's|./||; s|.yaml||' | xargs)" >&2
+  echo "make reproduce: no tier '$tier'; known: $(cd config && ls ./*.yaml | grep -v claims | sed 's|./||; s|.yaml||' | xargs)" >&2
   exit 2
 fi
 

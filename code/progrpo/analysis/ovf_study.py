@@ -29,8 +29,8 @@ def analyse(arms: dict[str, dict[str, list]], window: int = 10, tail: float = 0.
 
     arms: {"full" | "uniform" | "ovf": {quantity: S x n}} with quantities such as `reward` (mean over the unpruned
     group, so that arms are comparable) and `reward_std` (of the trajectories trained on); the same seeds in the same
-    order. The end is the mean of the last `tail` of iterations. Comparisons with the full group are paired over seeds,
-    Holm-adjusted.
+    order. The end is the mean of the last `tail` of iterations. Comparisons with the full group, and of
+    OVF with the uniform half, are paired over seeds and Holm-adjusted.
     Raises ValueError for a missing arm or quantity and for runs of unequal length.
     """
     if missing := [arm for arm in ARMS if arm not in arms]:
@@ -43,7 +43,12 @@ def analyse(arms: dict[str, dict[str, list]], window: int = 10, tail: float = 0.
     seeds, iterations = shapes.pop()
     last = max(1, round(tail * iterations))
     ends = {arm: {q: values[:, -last:].mean(axis=1) for q, values in data[arm].items()} for arm in ARMS}
-    comparisons = {f"{arm} - full: {q}": (ends[arm][q], ends["full"][q]) for arm in ARMS[1:] for q in quantities}
+    pairs = (
+        ("uniform", "full"),
+        ("ovf", "full"),
+        ("ovf", "uniform"),
+    )  # the last is the control: chance keeps half, too
+    comparisons = {f"{a} - {b}: {q}": (ends[a][q], ends[b][q]) for a, b in pairs for q in quantities}
     return {
         "seeds": seeds,
         "iterations": iterations,

@@ -44,11 +44,24 @@ def goodness_of_fit(standardised: np.ndarray, simulations: int = 499, seed: int 
     return {
         name: {
             "statistic": observed[name],
+            **_basic_interval(standardised, test, generator),
             "gaussian_median": float(np.median(null[name])),
             "p_value": (1 + sum(value >= observed[name] for value in null[name])) / (simulations + 1),
         }
-        for name in tests
+        for name, test in tests.items()
     }
+
+
+def _basic_interval(standardised: np.ndarray, test, generator, resamples: int = 300) -> dict[str, float]:
+    """95 % interval of a distance from (P, n), bootstrapped over prompts.
+
+    Mirrored at the observed value, because a distance grows with the roughness of a resample.
+    """
+    draws = generator.integers(len(standardised), size=(resamples, len(standardised)))
+    replicas = [test(standardised[rows].ravel()) for rows in draws]
+    low, high = np.quantile(replicas, [0.025, 0.975])
+    value = float(test(standardised.ravel()))
+    return {"low": max(0.0, 2 * value - float(high)), "high": max(0.0, 2 * value - float(low))}
 
 
 def moments(standardised: np.ndarray) -> dict[str, float]:
@@ -106,8 +119,24 @@ def subsampling_effects(rewards: np.ndarray, keep: int, deltas=DELTAS, seed: int
     for rule, indices in chosen.items():
         measured = gaussian.subset_summary(np.take_along_axis(rewards, indices, 1), deltas)
         measured["variance_ratio"] = measured["variance"] / full
-        rows.append({"rule": rule, "keep": keep, "observed": measured, "gaussian": predictions[rule]})
+        intervals = _subset_intervals(rewards, indices, predictions[rule]["variance_ratio"])
+        rows.append(
+            {"rule": rule, "keep": keep, "observed": measured, "gaussian": predictions[rule], "intervals": intervals}
+        )
     return rows
+
+
+def _subset_intervals(rewards: np.ndarray, indices: np.ndarray, expected: float, delta: float = 0.5) -> dict[str, dict]:
+    """Bootstrapped over prompts: the variance ratio over its Gaussian expectation, and the share |A| <= delta in the subset."""
+    subset = np.take_along_axis(rewards, indices, 1)
+    variances = np.stack([subset.var(axis=1), rewards.var(axis=1)], axis=1)
+    near = (np.abs(gaussian.standardise(subset)) <= delta).mean(axis=1)
+    return {
+        "variance_over_expected": bootstrap_interval(
+            variances, lambda s: s[..., 0].mean(axis=1) / s[..., 1].mean(axis=1) / expected
+        ),
+        "share": bootstrap_interval(near),
+    }
 
 
 def standardisation_bias(group_sizes=(8, 12, 16, 24, 48), delta: float = 0.5) -> list[dict]:

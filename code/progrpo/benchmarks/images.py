@@ -76,18 +76,19 @@ def _layout(folder: Path) -> Callable[[Path], list[BenchmarkImage]]:
 def _own_lines(folder: Path) -> Iterator[tuple[str, Path, dict]]:
     """("file:line", image, line) of `prompts.jsonl`."""
     index = folder / "prompts.jsonl"
-    seen: dict[str, int] = {}
+    seen: dict[Path, int] = {}
     for number, line in read_jsonl(index):
         where = f"{index}:{number}"
         name, prompt = line.get("image"), line.get("prompt")
         if not isinstance(name, str) or not isinstance(prompt, str):
             raise UserError(f'{where}: the line needs the strings "image" and "prompt"')
-        if seen.setdefault(name, number) != number:
-            raise UserError(f"{where}: image {name} stands in line {seen[name]} too")
         try:
-            yield where, path_inside(folder, name), line
+            path = path_inside(folder, name)
         except ValueError as error:
             raise UserError(f"{where}: {error}") from None
+        if seen.setdefault(path, number) != number:
+            raise UserError(f"{where}: image {name} stands in line {seen[path]} too")
+        yield where, path, line
 
 
 def _own_layout(folder: Path) -> list[BenchmarkImage]:
@@ -115,8 +116,18 @@ def _geneval_folders(folder: Path) -> list[Path]:
 
 
 def _geneval_samples(prompt_folder: Path) -> list[Path]:
-    # the original's pattern; grids and previews do not count
+    # the original's pattern; grids do not count
     return sorted(path for path in (prompt_folder / "samples").glob("*.png") if re.fullmatch(r"\d+\.png", path.name))
+
+
+def _other_pictures(folder: Path, taken: list[Path]) -> list[Path]:
+    """Pictures of a folder that are neither taken nor grids."""
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [
+        p
+        for p in found
+        if p.suffix.lower() in PICTURES and p not in taken and not p.name.startswith("grid") and p.is_file()
+    ]
 
 
 def _geneval_layout(folder: Path) -> list[BenchmarkImage]:
@@ -147,7 +158,17 @@ def _geneval_gaps(folder: Path) -> str | None:
         return f"{len(empty)} of {len(counts)} prompts have no samples/NNNN.png, the first is {empty[0]}{found}"
     if fewer:
         return f"{len(fewer)} of {len(counts)} prompts have fewer images than the {most} of others, the first is {fewer[0]}"
-    return f"{left_out} prompt folders are left out of 0 to {max(map(int, counts))}" if left_out else None
+    if left_out:
+        return f"{left_out} prompt folders are left out of 0 to {max(map(int, counts))}"
+    others = [
+        p for f in folders for p in (*_other_pictures(f, []), *_other_pictures(f / "samples", _geneval_samples(f)))
+    ]
+    others += sorted(f.parent for f in folder.glob("*/metadata.jsonl") if f.parent not in folders)
+    return (
+        f"{len(others)} names are not NNNN.png or 00000, the first is {others[0].relative_to(folder)}"
+        if others
+        else None
+    )
 
 
 def _compbench_folder(folder: Path) -> Path:
@@ -169,9 +190,10 @@ def _compbench_layout(folder: Path) -> list[BenchmarkImage]:
 def _compbench_gaps(folder: Path) -> str | None:
     pictures = [p for p in sorted(_compbench_folder(folder).iterdir()) if p.suffix.lower() in PICTURES and p.is_file()]
     odd = [p.name for p in pictures if not re.fullmatch(r".+_\d+\.png", p.name, re.DOTALL)]
-    if not odd:
-        return None
-    return f"{len(odd)} of {len(pictures)} images are not named '<prompt>_000000.png', the first is {odd[0]}"
+    if odd:
+        return f"{len(odd)} of {len(pictures)} images are not named '<prompt>_000000.png', the first is {odd[0]}"
+    beside = _other_pictures(folder, pictures)
+    return f"{len(beside)} images lie beside samples/, the first is {beside[0].name}" if beside else None
 
 
 def require_records(images: list[BenchmarkImage], vocabulary: Vocabulary) -> None:

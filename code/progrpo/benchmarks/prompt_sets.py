@@ -1,7 +1,7 @@
 """Prompt files: one reader for text, JSON and JSON-lines prompt sets, and the check of GenEval-format
 records.
 
-A GenEval record is `{"tag", "include": [clause, ...], "exclude"?: [clause, ...], "prompt"}`; a clause is
+A GenEval record is `{"tag", "include"?: [clause, ...], "exclude"?: [clause, ...], "prompt"}`, at least one of both; a clause is
 `{"class", "count", "color"?, "position"?: [relation, index of an earlier clause]}` (djghosh13/geneval,
 prompts/create_prompts.py). Other keys of a clause (the miniature world's "texture") pass through: the GenEval
 verdict does not look at them.
@@ -96,10 +96,10 @@ def _read_file(path: Path, vocabulary: Vocabulary | None) -> list[PromptRecord]:
     delimiter = "," if suffix == ".csv" else "\t"
     if suffix in (".tsv", ".csv") or (delimiter in first and "prompt" in first.lower().split(delimiter)):
         return _read_table(path, text, delimiter)
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if lines and all("\t" in line.strip() for _, line in lines):
+    lines = [line for line in (line.strip().removeprefix("\ufeff").strip() for line in text.split("\n")) if line]
+    if lines and all("\t" in line for line in lines):
         raise UserError(f'{path}: a table (every line holds a tab) without a column "prompt" in its first line')
-    return [PromptRecord(line.strip()) for _, line in lines]
+    return [PromptRecord(line) for line in lines]
 
 
 def _is_json(text: str) -> bool:
@@ -114,7 +114,11 @@ def _is_json(text: str) -> bool:
 def _read_table(path: Path, text: str, delimiter: str) -> list[PromptRecord]:
     # PartiPrompts' cells hold quotes that quote nothing, so a tab-separated table is read as it stands
     lines = io.StringIO(text, newline="")
-    rows = csv.reader(lines) if delimiter == "," else csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    rows = (
+        csv.reader(lines, strict=True)
+        if delimiter == ","
+        else csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    )
     prompts = []
     try:
         head = [cell.strip().lower() for cell in next(rows, [])]
@@ -160,7 +164,7 @@ def _record(entry: Any, where: str, vocabulary: Vocabulary | None) -> PromptReco
         raise UserError(f"{where}: the prompt holds a NUL character")
     if isinstance(entry, str):
         return PromptRecord(prompt)
-    metadata = entry if "include" in entry else entry.get("metadata")
+    metadata = entry if {"include", "exclude"} & set(entry) else entry.get("metadata")
     if metadata is not None:
         validate_record(metadata, where, vocabulary)
     return PromptRecord(prompt, metadata)
@@ -177,7 +181,9 @@ def validate_record(record: Any, where: str, vocabulary: Vocabulary | None = Non
         or not isinstance(record.get("prompt"), str)
     ):
         raise UserError(f'{where}: not a GenEval record: it needs the strings "tag" and "prompt"')
-    include, exclude = record.get("include"), record.get("exclude", [])
+    if not record["tag"].isprintable():
+        raise UserError(f"{where}: the tag {record['tag'][:60]!r} holds control characters")
+    include, exclude = record.get("include", []), record.get("exclude", [])
     if not isinstance(include, list) or not isinstance(exclude, list) or not include + exclude:
         raise UserError(
             f'{where}: not a GenEval record: "include" and "exclude" must be lists with at least one clause'
@@ -219,5 +225,5 @@ def _validate_position(position: object, index: int, where: str) -> None:
             f'{where}: "position" must be [relation, clause index], relation one of {", ".join(RELATIONS)}; '
             f"it is {position!r}"
         )
-    if not isinstance(position[1], int) or not 0 <= position[1] < index:
+    if not isinstance(position[1], int) or isinstance(position[1], bool) or not 0 <= position[1] < index:
         raise UserError(f'{where}: "position" refers to clause {position[1]!r}, which is not an earlier clause')

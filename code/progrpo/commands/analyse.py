@@ -16,13 +16,17 @@ def add_parser(commands) -> None:
     """Add the command's parser to `commands`."""
     parser = commands.add_parser(
         "analyse",
-        help="reward clustering, pruning pilot, static OVF study, discrepancies",
+        help="reward clustering, pruning pilot, static OVF study, gradient signal, discrepancies",
         description="Analyse stored rewards and logs; nothing is sampled or trained here.",
     )
     studies = parser.add_subparsers(dest="study", required=True, metavar="STUDY")
     _add_clustering(studies)
     _add_pilot(studies)
     _add_ovf_study(studies)
+    study = _add_study(studies, "gradient-signal", "signal and noise of gradients by selection rule", run_gradients)
+    study.add_argument("--samples", required=True, help=".npz of `progrpo sample-rewards`")
+    study.add_argument("--config", required=True, help="config/<tier>.yaml, whose runs get a predicted gain")
+    study.add_argument("--analysis", default="gradient_signal", help="name of the analysis in that configuration")
     study = _add_study(studies, "discrepancies", "the page of the paper's internal discrepancies", run_discrepancies)
     study.add_argument("--json", default=None, help="also write the claims as JSON to this file")
 
@@ -159,6 +163,33 @@ def run_ovf_study(arguments: argparse.Namespace) -> int:
     write_json(arguments.out, result)
     for arm, end in result["end"].items():
         print(f"{arm}: " + ", ".join(f"{quantity} {interval['mean']:.4g}" for quantity, interval in end.items()))
+    return 0
+
+
+def run_gradients(arguments: argparse.Namespace) -> int:
+    """Compare the rules on stored pools, and predict the tier's arms."""
+    from progrpo.analysis.gradient_signal import Arm, Pools, analyse
+    from progrpo.config import load_config
+    from progrpo.files import read_arrays, write_json
+
+    config = load_config(arguments.config)
+    analysis = config.analyses[arguments.analysis]
+    names = ("rewards", "previews", "projections", "grams")
+    stored = read_arrays(arguments.samples, names)
+    if len(stored) < len(names) or len(analysis.candidates) != 1 or analysis.keep is None:
+        raise UserError(f"{arguments.samples}: not pools of an analysis with one pair of pruning steps and `keep`")
+    stages = tuple(zip(analysis.candidates[0], analysis.keep, strict=True))
+    arms = {
+        name: Arm(run.group.size, tuple((stage.step, stage.keep) for stage in run.group.pruning), run.group.rule)
+        for name, run in config.runs.items()
+        if run.model == analysis.model
+    }
+    study = _analysed(arguments.samples, lambda: analyse(Pools(**stored), stages, arms, analysis.gradients_of))
+    write_json(arguments.out, study)
+    for row in study["rules"]:
+        print(
+            f"{row['rule']}: K {row['keep']}, variance {row['variance']:.4g}, predicted {row['predicted']:.2f} of uniform"
+        )
     return 0
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import re
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,9 @@ OFFICIAL = {  # architecture -> its methods of Tables 7 and 8
     for run in PUBLISHED.values()
 }
 TABLES_7_AND_8 = Path("config/paper.yaml")
+MARKS = ("<!-- speed -->", "<!-- /speed -->")  # of a document's table
+COMPARED_PROMPTS = 4  # of every run alike
+GPU_TFLOPS, GPU_UTILISATION = 495, 0.35  # as `progrpo plan` assumes: a fast GPU makes saving the larger share
 PROMPTS = [f"random prompt {number}" for number in range(64)]
 
 
@@ -35,25 +37,31 @@ def add_parser(commands) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--config", default=None, help="config file of a tier whose models exist on disk")
     what.add_argument("--official", default=None, choices=OFFICIAL, help="official architecture, random weights")
+    what.add_argument("--table", default=None, help="JSON file of --compare, printed as Markdown")
+    parser.add_argument(
+        "--into", default=None, help=f"with --table: this file gets the wanted ratios, between {' and '.join(MARKS)}"
+    )
     parser.add_argument(
         "--runs", nargs="+", default=None, help="runs to time; default: all of Tables 7 and 8 that exist"
     )
     add_device(parser)
     parser.add_argument("--precision", default="bf16", choices=("bf16", "fp16", "fp32"), help="official only")
-    parser.add_argument("--prompts", type=int, default=None, help="prompts per iteration; default: config, official 2")
+    parser.add_argument(
+        "--prompts", type=int, default=None, help="prompts per iteration; default: config, official 2, --compare 4"
+    )
     parser.add_argument("--micro-batch", type=int, default=8, help="official only: samples per pass of the update")
     parser.add_argument("--sampling-batch", type=int, default=None, help="official only; default: the micro-batch")
     parser.add_argument("--warmup", type=int, default=1, help="iterations that are not counted")
     parser.add_argument("--repeats", type=int, default=3, help="iterations whose median is reported")
-    parser.add_argument(
-        "--out", default=None, help="JSON file; default: results/hardware/<device>/wall_clock_<what>.json"
-    )
+    parser.add_argument("--out", default=None, help="JSON file; default: results/hardware/<device>/<kind>_<what>.json")
     parser.add_argument(
         "--compare",
         default=None,
         choices=("plain",),
-        help="with --config: against the loop of public trainers, iteration by iteration in turn, on a CPU in CPU time",
+        help="with --config: against the loop of public trainers, and with each switch of `speed` turned, iteration by"
+        " iteration in turn, on a CPU in CPU time; with --runs, those runs alone, each against that loop",
     )
+    parser.add_argument("--compile", action="store_true", help="with --compare: also compiled; takes minutes once")
     parser.add_argument("--json", action="store_true", help="with --compare: print the result as JSON")
     parser.set_defaults(run=run)
 
@@ -62,6 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Time every run, one after the other; the file is written again after each."""
     from progrpo.devices import choose_device
 
+    if arguments.table:
+        return _table(Path(arguments.table), arguments.into)
     for name in ("repeats", "prompts", "micro_batch", "sampling_batch"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: must be at least 1")
@@ -75,7 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
         path = _write(arguments, device, results)
         print(
             f"{name}: sampling {result['sampling']:.3f} s, decoder {result['decoder']:.3f} s, reward"
-            f" {result['reward']:.3f} s, update {result['update']:.3f} s, total {result['total']:.3f} s",
+            f" {result['reward']:.3f} s, update {result['update']:.3f} s, total {result['total']:.3f} s; of the matmul peak"
+            f" sampling {result['utilisation']['sampling']:.1%}, update {result['utilisation']['update']:.1%}",
             flush=True,
         )
     print(path)
@@ -148,31 +159,61 @@ def _parts(config, settings, device) -> "tuple[Backbone, Scorer, list[str]]":
 
 
 def _compare(arguments: argparse.Namespace, device) -> int:
-    """Print each run's seconds per iteration beside those of the plain loop, and their ratio."""
+    """Runs of a tier and their plain loops in turn; prints tables or JSON, and writes the JSON."""
     from progrpo.config import load_config
-    from progrpo.cost.comparison import compare
-    from progrpo.files import to_json, write_json
+    from progrpo.cost.comparison import arms_of, compare
+    from progrpo.cost.comparison_table import markdown, ratios
+    from progrpo.cost.saving import measure_saving, official_saving
+    from progrpo.files import to_json
 
     if not arguments.config:
         raise UserError("--compare: needs --config; random weights of official shapes have no plain loop")
-    config, results = load_config(arguments.config), {}
-    for name, settings in _runs(arguments, config):
-        load = partial(_parts, config, settings, device)
-        results[name] = result = compare(settings, load, _repeats(arguments), on_gpu=device.type == "cuda")
-        if not arguments.json:
-            ratio = result["ratio"]
-            print(f"{name}: {ratio['median']:.3f} of the plain loop ({ratio['least']:.3f} to {ratio['greatest']:.3f})")
-            for part in result["fast"]:
-                plain, fast = (result[way][part]["median"] for way in ("plain", "fast"))
-                print(f"  {part:8} {plain:8.3f} s -> {fast:8.3f} s", flush=True)
-    if arguments.json:
-        print(to_json(results, "the comparison", indent=1))
-    if arguments.out:
-        write_json(arguments.out, results)
+    arguments.prompts = arguments.prompts or COMPARED_PROMPTS
+    config = load_config(arguments.config)
+    runs = dict(_runs(arguments, config))
+
+    def load(settings):
+        return _parts(config, settings, device)
+
+    arms = arms_of(runs, plain=bool(arguments.runs), compiled=arguments.compile)
+    record = compare(arms, load, _repeats(arguments), device) | {"prompts": arguments.prompts}
+    record["ratios"] = ratios(record)
+    full = [(name, settings) for name, settings in runs.items() if not settings.lora and not settings.group.pruning]
+    official = load_config(TABLES_7_AND_8)
+    record["saving"] = {name: measure_saving(settings, load) for name, settings in full} | {
+        f"{name} at official size, computed": official_saving(official.get_run(name), GPU_TFLOPS, GPU_UTILISATION)
+        for name, _ in full
+        if name in official.runs
+    }
+    path = _write(arguments, device, record)
+    print(
+        to_json(record, "the comparison", indent=1) if arguments.json else "\n".join([*markdown(record), "", str(path)])
+    )
     return 0
 
 
-def _write(arguments: argparse.Namespace, device, results: dict[str, dict]) -> Path:
+def _table(path: Path, into: str | None) -> int:
+    """Print a stored comparison, or put its ratios into a document; UserError for a file that is none, a document without marks."""
+    from progrpo.cost.comparison_table import markdown, wanted
+    from progrpo.files import read_json, read_text, write_text
+
+    record = read_json(path)
+    if not isinstance(record, dict) or not {"arms", "ratios", "matmul_peak", "saving"} <= record.keys():
+        raise UserError(f"{path}: not a file of progrpo bench --compare")
+    if into is None:
+        print("\n".join(markdown(record)))
+        return 0
+    text = read_text(into)
+    before, found, rest = text.partition(MARKS[0])
+    _, also, after = rest.partition(MARKS[1])
+    if not (found and also):
+        raise UserError(f"{into}: has no lines {' and '.join(MARKS)} to put the table between")
+    write_text(into, "\n".join([before + MARKS[0], *wanted(record), MARKS[1] + after]))
+    return 0
+
+
+def _write(arguments: argparse.Namespace, device, results: dict) -> Path:
+    """The JSON file with the measured runs, or with a comparison."""
     from progrpo.config import load_config
     from progrpo.files import write_json
     from progrpo.provenance import LIBRARIES, device_name
@@ -182,14 +223,15 @@ def _write(arguments: argparse.Namespace, device, results: dict[str, dict]) -> P
     what = arguments.official or load_config(arguments.config).tier
     if arguments.config:
         folder = f"{folder}-{what}"  # never beside the official shapes: the same names mean other sizes
-    path = Path(arguments.out or f"results/hardware/{folder}/wall_clock_{what}.json")
+    kind = "comparison" if arguments.compare else "wall_clock"
+    path = Path(arguments.out or f"results/hardware/{folder}/{kind}_{what}.json")
     record = {
         "what": what,
         "device": name,
         "precision": arguments.precision if arguments.official else None,
         "warmup": arguments.warmup,
         "versions": {name: version(name) for name in ("progrpo", *LIBRARIES)},
-        "runs": results,
+        **(results if arguments.compare else {"runs": results}),
     }
     write_json(path, record)
     return path

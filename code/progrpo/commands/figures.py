@@ -27,7 +27,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--figure", required=True, choices=FIGURES, help="which figure")
     parser.add_argument("--data", required=True, nargs="+", metavar="FILE", help="stored results, see above")
     parser.add_argument("--out", required=True, metavar="STEM", help="files to write, without .pdf and .png")
-    parser.add_argument("--keys", nargs="+", default=["reward_mean"], help="fig5: quantities of metrics.jsonl")
+    parser.add_argument("--keys", nargs="+", default=["candidates_mean"], help="fig5: quantities of metrics.jsonl")
     parser.add_argument(
         "--over", default="iteration", choices=("iteration", "denoiser_calls"), help="fig5: the horizontal axis"
     )

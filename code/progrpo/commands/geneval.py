@@ -128,10 +128,10 @@ def _load_models(arguments: argparse.Namespace):
 
 def _configured_models() -> list[tuple[Path, Path]]:
     """(detector, colour classifier) of the tiers' configurations, those that are here, each once."""
-    from progrpo.config import load_config
+    from progrpo.config import load_config, tier_files
 
     found = []
-    for path in sorted(Path("config").glob("*.yaml")):
+    for path in tier_files():
         options = load_config(path).benchmarks.get("geneval", {})
         pair = (Path(options.get("detector", "")), Path(options.get("color_classifier", "")))
         if options and pair not in found and all(part.exists() for part in pair):

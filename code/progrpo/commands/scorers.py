@@ -66,9 +66,10 @@ def run_throughput(arguments: argparse.Namespace) -> int:
 
     from progrpo.cost.throughput import FULL_SIZE, Load, measure
     from progrpo.devices import choose_device
-    from progrpo.files import read_json, write_json
+    from progrpo.files import read_object, write_json
     from progrpo.provenance import device_name
     from progrpo.rewards import load_scorer
+    from progrpo.typed import check
 
     if arguments.full_size == (arguments.path is not None):
         raise UserError("give either --full-size (random weights) or --path (a folder of weights)")
@@ -84,7 +85,8 @@ def run_throughput(arguments: argparse.Namespace) -> int:
         raise UserError(f"--scorer {arguments.scorer}: unknown; use one of {', '.join(FULL_SIZE)}")
     result = measure(scorer, Load(arguments.batch, arguments.repeats, arguments.resolution), device)
     result |= {"precision": arguments.precision, "weights": "random, full size" if arguments.full_size else "folder"}
-    stored = read_json(arguments.out) if Path(arguments.out).is_file() else {"scorers": {}}
+    stored = read_object(arguments.out) if Path(arguments.out).is_file() else {"scorers": {}}
+    check(dict[str, dict], stored.get("scorers"), f"{arguments.out}: scorers")
     stored |= {"device": device_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     stored["scorers"][arguments.scorer] = result
     write_json(arguments.out, stored)

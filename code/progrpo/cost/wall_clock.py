@@ -10,7 +10,6 @@ times (1880 against 800 calls), while the column falls by 14 %.
 
 import gc
 import json
-import resource
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 
 from progrpo.config import Run
+from progrpo.cost.utilisation import PeakMemory, matmul_peak, model_flops
 from progrpo.grpo.backbone import Backbone
 from progrpo.grpo.trainer import Trainer
 from progrpo.rewards.base import Scorer
@@ -67,29 +67,36 @@ def timed_run(run: Run, prompts: int, micro_batch: int, sampling_batch: int | No
 def time_run(run: Run, backbone: Backbone, reward: Scorer, prompts: list[str], repeats: Repeats) -> dict:
     """Train `run` for warm-up and measured iterations in a temporary folder and summarise its seconds and calls.
 
-    `peak_memory_bytes` is the allocator's peak on a GPU, the process's peak so far on a CPU.
+    `utilisation` is the share of the machine's matmul peak that the denoiser's calls reach; `peak_memory_bytes` the allocator's peak
+    on a GPU, the process's on a CPU.
     """
     run = run.model_copy(update={"iterations": repeats.warmup + repeats.measured})
     on_gpu = backbone.device.type == "cuda"
     gc.collect()  # what the run before left in reference cycles
     if on_gpu:
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(backbone.device)
+    memory = PeakMemory(backbone.device)
+    memory.reset()
     with tempfile.TemporaryDirectory() as folder:
         trainer = TimedTrainer(run, 0, backbone, reward, prompts, Path(folder))
         trainer.train()
     timings, metrics = ([json.loads(line) for line in lines] for lines in (trainer.timings, trainer.metrics))
-    peak = (
-        torch.cuda.max_memory_allocated(backbone.device)
-        if on_gpu
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
+    seconds = summarise(timings[repeats.warmup :], run.prompts_per_iteration)
+    calls = {key: metrics[-1][f"{key}_calls"] for key in ("denoiser", "decoder", "reward")}
+    pairs = run.prompts_per_iteration * run.group.survivors * run.trained_steps
+    peak_memory = memory.read()
+    peak, flop = matmul_peak(backbone.device, backbone.dtype), model_flops(trainer)
     return {
-        **summarise(timings[repeats.warmup :], run.prompts_per_iteration),
-        "calls": {key: metrics[-1][f"{key}_calls"] for key in ("denoiser", "decoder", "reward")},
-        "trained_passes": run.prompts_per_iteration * run.group.survivors * run.trained_steps,
+        **seconds,
+        "calls": calls,
+        "trained_passes": pairs,
+        "matmul_peak": peak,
+        "utilisation": {
+            "sampling": calls["denoiser"] * flop["denoise"] / seconds["sampling"] / peak,
+            "update": pairs * flop["update"] / seconds["update"] / peak,
+        },
         "first_ratio_error": max(line["first_ratio_error"] for line in metrics),
-        "peak_memory_bytes": peak,
+        "peak_memory_bytes": peak_memory,
         "prompts": run.prompts_per_iteration,
         "micro_batch": run.micro_batch,
     }

@@ -13,8 +13,16 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers import DiffusionPipeline, StableDiffusion3Pipeline, StableDiffusionPipeline
+from diffusers import (
+    AutoencoderKL,
+    DiffusionPipeline,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
 
 from progrpo.config import Model, Sampling
 from progrpo.devices import DTYPES
@@ -22,6 +30,7 @@ from progrpo.errors import UserError
 from progrpo.grpo.pipeline_folder import UNUSED, require_parts, weights_variant
 from progrpo.grpo.samplers import StepTable
 from progrpo.grpo.schedules import diffusion_table, flow_table, require_schedule
+from progrpo.model_files import open_network, reading_model, require_tokens
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
@@ -152,9 +161,16 @@ class Backbone(ABC):
     @abstractmethod
     def _call(self, denoiser: nn.Module, x: Tensor, timestep: Tensor, text: Text) -> Tensor: ...
 
-    @abstractmethod
     def table(self, sampling: Sampling) -> StepTable:
-        """Coefficients of every denoising step on the device, float32, from the pipeline's own schedule."""
+        """Coefficients of every denoising step on the device, float32, from the pipeline's own schedule.
+
+        UserError for a schedule that does not give so many steps.
+        """
+        with reading_model(f"{self.model.path}: the schedule for {sampling.steps} steps"):
+            return self._table(sampling).to(device=self.device, dtype=torch.float32)
+
+    @abstractmethod
+    def _table(self, sampling: Sampling) -> StepTable: ...
 
 
 class FlowBackbone(Backbone):
@@ -182,9 +198,8 @@ class FlowBackbone(Backbone):
             return_dict=False,
         )[0]
 
-    def table(self, sampling: Sampling) -> StepTable:
-        table = flow_table(self.pipeline.scheduler, sampling.steps, sampling.noise)
-        return table.to(device=self.device, dtype=torch.float32)
+    def _table(self, sampling: Sampling) -> StepTable:
+        return flow_table(self.pipeline.scheduler, sampling.steps, sampling.noise)
 
 
 class DiffusionBackbone(Backbone):
@@ -199,19 +214,29 @@ class DiffusionBackbone(Backbone):
     def _call(self, denoiser: nn.Module, x: Tensor, timestep: Tensor, text: Text) -> Tensor:
         return denoiser(x.to(self.dtype), timestep, text.embeddings, return_dict=False)[0]
 
-    def table(self, sampling: Sampling) -> StepTable:
-        table = diffusion_table(self.pipeline.scheduler, sampling.steps, sampling.noise)
-        return table.to(device=self.device, dtype=torch.float32)
+    def _table(self, sampling: Sampling) -> StepTable:
+        return diffusion_table(self.pipeline.scheduler, sampling.steps, sampling.noise)
 
 
 FAMILIES: dict[str, tuple[type[Backbone], type[DiffusionPipeline]]] = {
     "flow": (FlowBackbone, StableDiffusion3Pipeline),
     "diffusion": (DiffusionBackbone, StableDiffusionPipeline),
 }
+NETWORKS: dict[str, dict[str, Any]] = {  # classes of the parts with weights
+    "flow": {
+        "transformer": SD3Transformer2DModel,
+        "vae": AutoencoderKL,
+        "text_encoder": CLIPTextModelWithProjection,
+        "text_encoder_2": CLIPTextModelWithProjection,
+        "text_encoder_3": T5EncoderModel,
+    },
+    "diffusion": {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel},
+}
 
 
 def load_backbone(model: Model, device: torch.device, train_all_weights: bool = False) -> Backbone:
-    """Load a pipeline folder of the official layout; UserError when it is missing, its weights are corrupt, or its schedule unknown.
+    """Load a pipeline folder of the official layout; UserError when it is missing, its weights are corrupt or incomplete, its parts do
+    not fit together, or its schedule is unknown.
 
     Frozen weights are held in the model's precision; a denoiser that is trained in full stays in float32 under autocast, and the
     decoder is float32 always.
@@ -221,19 +246,38 @@ def load_backbone(model: Model, device: torch.device, train_all_weights: bool = 
     variant = weights_variant(folder, model.family)
     backbone_class, pipeline_class = FAMILIES[model.family]
     silence_libraries()
-    dtype = {"default": DTYPES[model.precision], "vae": torch.float32}
-    if train_all_weights:
-        dtype[backbone_class.denoiser_name] = torch.float32
-    try:
-        pipeline = pipeline_class.from_pretrained(
-            model.path, dtype=dtype, local_files_only=True, variant=variant, **UNUSED[model.family]
-        )
-    except Exception as error:  # safetensors, json, diffusers and transformers each raise their own kinds
-        raise UserError(
-            f"{model.path}: cannot load the {model.family} model: {' '.join(str(error).split())}"
-        ) from error
+    full = {"vae", backbone_class.denoiser_name} if train_all_weights else {"vae"}
+    with reading_model(f"{folder}: the {model.family} model"):
+        networks = {
+            part: open_network(
+                kind, folder / part, variant=variant, dtype=torch.float32 if part in full else DTYPES[model.precision]
+            )
+            for part, kind in NETWORKS[model.family].items()
+        }
+        pipeline = pipeline_class.from_pretrained(model.path, local_files_only=True, **networks, **UNUSED[model.family])
     require_schedule(pipeline.scheduler, model.family, folder)
-    return backbone_class(pipeline, model, device)
+    backbone = backbone_class(pipeline, model, device)
+    with reading_model(f"{folder}: the parts of the {model.family} model"):
+        _require_fit(backbone)
+    return backbone
+
+
+@torch.no_grad()
+def _require_fit(backbone: Backbone) -> None:
+    """ValueError unless the text encoders know all tokens, and an image of the empty prompt can be computed and is finite."""
+    pipeline = backbone.pipeline
+    for name in TEXT_ENCODERS:
+        if (encoder := getattr(pipeline, name, None)) is None:
+            continue
+        tokenizer = getattr(pipeline, name.replace("text_encoder", "tokenizer"))
+        require_tokens(tokenizer, encoder.config)
+        places = getattr(encoder.config, "max_position_embeddings", None)
+        if places and tokenizer.model_max_length > places:
+            raise ValueError(f"texts of {tokenizer.model_max_length} tokens, but {name} reads {places}")
+    x = torch.zeros(1, *backbone.latent_shape, device=backbone.device)
+    time = torch.tensor(500.0, device=backbone.device)
+    if not backbone.decode(backbone.predict(x, time, backbone.unconditional(), 1.0)).isfinite().all():
+        raise ValueError("the image of an empty prompt is not finite; use precision fp32 or other weights")
 
 
 def silence_libraries() -> None:

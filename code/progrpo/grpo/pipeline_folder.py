@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from progrpo.errors import UserError
-from progrpo.files import read_json
+from progrpo.files import read_object
+from progrpo.model_files import require_sane
 
 PARTS = {
     "flow": (
@@ -32,15 +33,14 @@ WEIGHTS = re.compile(
 
 
 def require_parts(folder: Path, family: str) -> None:
-    """UserError when there is no such folder, or its index or itself lacks a part of the family's pipeline."""
+    """UserError when there is no such folder, its index or itself lacks a part of the family's pipeline, or a part's
+    configuration is none."""
     index = folder / "model_index.json"
     if not index.is_file():
         raise UserError(
             f"{folder}: no model folder (model_index.json is missing); fetch it or make it with `make reproduce`"
         )
-    named = read_json(index)
-    if not isinstance(named, dict):
-        raise UserError(f"{index}: cannot load the {family} model: not a JSON object")
+    named = read_object(index)
     absent = [part for part in PARTS[family] if not isinstance(named.get(part), list) or None in named[part]]
     if absent:
         raise UserError(
@@ -49,6 +49,8 @@ def require_parts(folder: Path, family: str) -> None:
     missing = [part for part in PARTS[family] if not (folder / part).is_dir()]
     if missing:
         raise UserError(f"{folder}: cannot load the {family} model: no folder {', '.join(missing)}; fetch it again")
+    for part in PARTS[family]:
+        require_sane(folder / part)
 
 
 def weights_variant(folder: Path, family: str) -> str | None:

@@ -63,7 +63,7 @@ class Trainer:
         check_batches(run, self.accelerator.num_processes)
         # Every rank draws the same adapter initialisation, whatever its number.
         torch.manual_seed(seed)
-        self.tuning = Tuning(backbone, run.lora, keep_reference=run.objective.kl_beta > 0)
+        self.tuning = Tuning(backbone, run.lora, run.objective.kl_beta > 0, run.speed.merged_adapters)
         if run.gradient_checkpointing:
             backbone.denoiser.enable_gradient_checkpointing()
         settings = run.optimizer

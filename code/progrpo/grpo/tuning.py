@@ -1,15 +1,19 @@
 """What is trained of a denoiser: low-rank adapters or all weights; the reference policy; the moving average; weights on disk."""
 
 import json
+import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
+from types import MethodType
 
 import torch
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.training_utils import _collate_lora_metadata, cast_training_params
 from peft import LoraConfig
+from peft.tuners.lora import Linear as AdaptedLinear
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import safe_open
@@ -19,6 +23,7 @@ from torch import Tensor, nn
 from progrpo.config import Ema, Lora
 from progrpo.errors import UserError
 from progrpo.grpo.backbone import Backbone
+from progrpo.model_files import open_network, reading_model
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 TRAINED_ADAPTER = "trained"
@@ -34,7 +39,7 @@ def adapter_config(lora: Lora) -> LoraConfig:
 class Tuning:
     """The trained parameters of a backbone's denoiser, float32, and its reference: the same model before training."""
 
-    def __init__(self, backbone: Backbone, lora: Lora | None, keep_reference: bool):
+    def __init__(self, backbone: Backbone, lora: Lora | None, keep_reference: bool, merged: bool = False):
         self.backbone, self.lora = backbone, lora
         denoiser = backbone.denoiser
         self._frozen_copy: nn.Module | None = None
@@ -49,10 +54,17 @@ class Tuning:
                 if isinstance(module, BaseTunerLayer):
                     # Autocast takes activations as they are; peft would copy them to float32, and autocast back.
                     module.cast_input_dtype_enabled = False
+            if merged:
+                _merge_adapters(backbone)
         self.parameters = [p for p in denoiser.parameters() if p.requires_grad]
 
     def compile(self) -> None:
-        """torch.compile of the denoiser, and of the reference where it is another module; in place, for calls of fixed shapes."""
+        """torch.compile of the denoiser, and of the reference where it is another module; in place, for calls of fixed shapes.
+
+        What was compiled is found again by the next process. UserError where there is nothing to compile with.
+        """
+        if self.backbone.device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
+            raise UserError("speed.compile: needs a C++ compiler on a CPU; install g++, or name yours in CXX")
         for module in (self.backbone.denoiser, self._frozen_copy):
             if module is not None:
                 module.compile(dynamic=False)
@@ -101,6 +113,29 @@ def _require_targets(backbone: Backbone, lora: Lora) -> None:
         )
 
 
+def _merge_adapters(backbone: Backbone) -> None:
+    """Adapted linear layers multiply by W + s B A, one product of all rows instead of three; UserError in half precision."""
+    if backbone.dtype != torch.float32:
+        raise UserError(
+            f"speed.merged_adapters: needs precision fp32, not {backbone.model.precision}: a sum of weights and adapters"
+            " that is rounded to it loses a part of the adapters"
+        )
+    for module in backbone.denoiser.modules():
+        if isinstance(module, AdaptedLinear):
+            module.forward = MethodType(_merged_forward, module)
+
+
+def _merged_forward(layer: AdaptedLinear, x: Tensor) -> Tensor:
+    """The adapted layer of x (..., in); without adapters, as the reference has them, the layer itself."""
+    base = layer.base_layer
+    if layer.disable_adapters:
+        return base(x)
+    weight = base.weight
+    for name in layer.active_adapters:
+        weight = weight + layer.scaling[name] * (layer.lora_B[name].weight @ layer.lora_A[name].weight)
+    return nn.functional.linear(x, weight, base.bias)
+
+
 def _adapter_metadata(denoiser: nn.Module, name: str) -> dict[str, str]:
     """The adapter's configuration, rank and alpha among it, where diffusers looks for it.
 
@@ -125,17 +160,15 @@ def load_trained(backbone: Backbone, folder: Path) -> None:
     beside the weights they adapt, because a sum rounded to bf16 loses 5 to 41 % of an adapter.
     """
     name, device = backbone.denoiser_name, backbone.device
-    try:
+    with reading_model(f"{folder}: the trained weights"):
         if (folder / LORA_FILE).is_file():
             _require_alpha(folder / LORA_FILE)
             _load_adapter(backbone, folder)
         elif (folder / name).is_dir():
-            trained = type(backbone.denoiser).from_pretrained(folder / name, dtype=torch.float32)
+            trained = open_network(type(backbone.denoiser), folder / name, dtype=torch.float32)
             setattr(backbone.pipeline, name, trained.to(device).requires_grad_(False).eval())
         else:
             raise UserError(f"{folder}: holds neither {LORA_FILE} nor {name}/; train the run first")
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise UserError(f"{folder}: cannot load the trained weights: {' '.join(str(error).split())}") from error
 
 
 def _load_adapter(backbone: Backbone, folder: Path) -> None:
@@ -148,6 +181,10 @@ def _load_adapter(backbone: Backbone, folder: Path) -> None:
             parameter.data = parameter.data.float()
     layers = load_file(folder / LORA_FILE, device=str(backbone.device))
     layers = {key.removeprefix(f"{backbone.denoiser_name}."): value for key, value in layers.items()}
+    expected = get_peft_model_state_dict(backbone.denoiser, adapter_name=TRAINED_ADAPTER)
+    for key in sorted({*expected, *layers}):
+        if key not in layers or key not in expected or not layers[key].isfinite().all():
+            raise UserError(f"{folder / LORA_FILE}: {key} is missing, unknown or not finite; train the run again")
     set_peft_model_state_dict(backbone.denoiser, layers, adapter_name=TRAINED_ADAPTER)
     backbone.denoiser.requires_grad_(False).eval()
 

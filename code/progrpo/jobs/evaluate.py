@@ -46,6 +46,7 @@ def evaluate_images(
     tools = Tools(config, choose_device(device_name), allow_partial)
     for name in chosen:
         require_generated(images / name)
+        list_images(images / name, allow_partial)
         folder = Folder(out, (f"{name}.*",), prefix=f"{name}.")  # the sets of a model lie side by side
         with folder.held(start.wait_for_lock):
             folder.claim(of_evaluation(config, name, images / name), start)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from progrpo.grpo.samplers import StepTable, step_mean, step_sample
 from progrpo.safe_names import file_name, path_inside
 
 INDEX = "prompts.jsonl"
+TAKEN = (INDEX, "begun.json", "lock")  # by files beside the styles' folders
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,11 @@ def image_tasks(records: list[PromptRecord], prompts: PromptSet) -> list[ImageTa
             elif prompts.layout == "compbench":
                 name = "samples/" + file_name(record.prompt, f"_{p * prompts.images_per_prompt + k:06d}.png")
             elif prompts.layout == "hpsv2":
-                style = str((record.metadata or {}).get("style", "all"))
-                in_style[style] = in_style.get(style, -1) + 1
-                name = f"{file_name(style)}/{in_style[style]:05d}.jpg"
+                style = file_name(str((record.metadata or {}).get("style", "all")))
+                style = file_name(style, "~") if style in TAKEN else style
+                same = normalize("NFC", style).casefold()  # to a file system that does not know a from A
+                in_style[same] = in_style.get(same, -1) + 1
+                name = f"{style}/{in_style[same]:05d}.jpg"
             else:
                 name = f"{p:05d}.png" if prompts.images_per_prompt == 1 else f"{p:05d}_{k:02d}.png"
             tasks.append(ImageTask(name, record, p, k))
@@ -73,6 +77,11 @@ def generate_set(
     """
     for name in spoilt_images(folder):
         (folder / name).unlink()
+    for task in tasks:
+        try:
+            path_inside(folder, task.name)
+        except ValueError as error:  # a sub-folder is a link to another place
+            raise UserError(f"{folder}: {error}; choose another --out") from None
     missing = {task.name for task in tasks if not (folder / task.name).is_file()}
     if missing:
         (folder / INDEX).unlink(missing_ok=True)  # not complete until it is written again

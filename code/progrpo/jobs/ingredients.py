@@ -82,7 +82,7 @@ def trained_weights(final: Path) -> dict[str, str]:
 def _digest_of_images(folder: Path) -> str:
     """One SHA-256 over names, prompts, records and bytes of the images of a folder."""
     digest = hashlib.sha256()
-    for item in list_images(folder):
+    for item in list_images(folder, allow_partial=True):  # whether part of them will do is asked before
         digest.update(json.dumps([item.name, item.prompt, item.metadata, sha256(item.path)]).encode())
     return digest.hexdigest()
 

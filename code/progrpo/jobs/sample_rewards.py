@@ -49,7 +49,7 @@ def sample_analysis(config: Config, name: str, out: Path, device_name: str) -> N
     if name not in config.analyses:
         raise UserError(f"--analysis {name}: not in tier {config.tier}; known: {', '.join(config.analyses) or 'none'}")
     analysis = config.analyses[name]
-    prompts = _prompts(config, analysis)
+    prompts = first_prompts(config, analysis, analysis.prompt_count)
     device = choose_device(device_name)
     backbone = load_backbone(config.models[analysis.model], device)
     scorer = scorer_of(config.scorers[analysis.scorer], device)
@@ -72,13 +72,12 @@ def sample_analysis(config: Config, name: str, out: Path, device_name: str) -> N
     write_json(out, result)
 
 
-def _prompts(config: Config, analysis: Analysis) -> list[str]:
+def first_prompts(config: Config, analysis: Analysis, count: int) -> list[str]:
+    """The first so many prompts of an analysis; UserError when its prompt set has fewer."""
     records = prompts_of(config.prompt_sets[analysis.prompts])
-    if len(records) < analysis.prompt_count:
-        raise UserError(
-            f"prompt set {analysis.prompts}: {len(records)} prompts, but the analysis asks for {analysis.prompt_count}"
-        )
-    return [record.prompt for record in records[: analysis.prompt_count]]
+    if len(records) < count:
+        raise UserError(f"prompt set {analysis.prompts}: {len(records)} prompts, but the analysis asks for {count}")
+    return [record.prompt for record in records[:count]]
 
 
 def sample_pool(

@@ -39,9 +39,9 @@ def repetition_interval(estimate: dict[str, Any], seeds: int) -> tuple[float, fl
     Student's prediction interval: mean +- t(n - 1) std sqrt(1/n + 1/seeds). It is wider than the published interval, in which
     the true mean is sought, because the new mean has an error of its own.
     """
-    if estimate["std"] is None:
-        return None, None
     n = estimate["n"]
+    if estimate["std"] is None or n < 2:
+        return None, None
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * estimate["std"] * sqrt(1 / n + 1 / seeds)
     return estimate["mean"] - half, estimate["mean"] + half
 

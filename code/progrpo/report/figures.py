@@ -49,7 +49,7 @@ AXES = {
     "denoiser_calls": "denoiser calls of sampling (thousands)",
     "reward_mean": "mean reward of trained trajectories",
     "reward_std": "reward std within groups",
-    "candidates_mean": "mean reward of all candidates",
+    "candidates_mean": "mean reward of all candidates (previews where pruned)",
     "candidates_std": "reward std of all candidates",
     "kl": "KL to the reference",
     "clip_fraction": "clipped share of samples",
@@ -71,7 +71,8 @@ def save(figure: Figure, stem: Path | str) -> list[Path]:
     return paths
 
 
-def _canvas(columns: int, height: float, **options) -> tuple[Figure, np.ndarray]:
+def canvas(columns: int, height: float, **options) -> tuple[Figure, np.ndarray]:
+    """A figure of so many inches with a row of axes, in the common style."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         return figure, figure.subplots(1, columns, squeeze=False, **options)[0]
@@ -82,7 +83,7 @@ def _letters(axes) -> None:
         axis.set_title(f"({letter})", loc="left", fontweight="bold")
 
 
-def _styled(draw):
+def styled(draw):
     """Draw under the common style: labels and ticks take it when they are made, not when they are saved."""
 
     def wrapped(*arguments, **options):
@@ -93,13 +94,13 @@ def _styled(draw):
     return wrapped
 
 
-@_styled
+@styled
 def draw_reward_distribution(clustering: dict) -> Figure:
     """Fig. 6: histogram of standardised rewards with the fitted Gaussian, QQ plot, share near the mean.
 
     `clustering`: result of `analysis.reward_clustering.analyse`.
     """
-    figure, (left, middle, right) = _canvas(3, 2.35)
+    figure, (left, middle, right) = canvas(3, 2.35)
     _histogram(left, clustering)
     theoretical, observed = (np.array(clustering["qq"][key]) for key in ("theoretical", "observed"))
     limit = 1.05 * max(np.abs(theoretical).max(), np.abs(observed).max())
@@ -156,13 +157,13 @@ def _clustered_share(axis, clustering: dict) -> None:
     axis.legend(loc="upper left", handlelength=1.2)
 
 
-@_styled
+@styled
 def draw_ovf_study(study: dict) -> Figure:
     """Fig. 2: reward spread and reward over training of the full group, a uniform subset and OVF.
 
     `study`: result of `analysis.ovf_study.analyse`; bands are 95 % intervals over seeds.
     """
-    figure, axes = _canvas(2, 2.4)
+    figure, axes = canvas(2, 2.4)
     labels = {"reward_std": "reward std of trained trajectories", "reward": "mean reward of the whole group"}
     for axis, (quantity, label) in zip(axes, labels.items(), strict=True):
         for (arm, name), dash in zip(ARM_LABELS.items(), DASHES, strict=False):
@@ -181,7 +182,7 @@ def _band(axis, band: dict, label: str, colour: str, dash, at=None) -> None:
         axis.fill_between(at, band["low"], band["high"], color=colour, alpha=0.18, linewidth=0)
 
 
-@_styled
+@styled
 def draw_training_curves(
     runs: dict[str, list[list[dict]]], keys: tuple[str, ...], window: int = 10, over: str = "iteration"
 ) -> Figure:
@@ -190,7 +191,7 @@ def draw_training_curves(
     `runs`: {label: one list of metric records per seed}, cut to the shortest seed. `over`: "iteration", or
     "denoiser_calls" for the accumulated calls of sampling. ValueError for a quantity that a record lacks.
     """
-    figure, axes = _canvas(len(keys), 2.5)
+    figure, axes = canvas(len(keys), 2.5)
     for axis, key in zip(axes, keys, strict=True):
         for index, (label, seeds) in enumerate(runs.items()):
             suffix = f" ({len(seeds)} seeds)" if len(seeds) > 1 else ""
@@ -214,13 +215,13 @@ def _series(label: str, seeds: list[list[dict]], key: str) -> np.ndarray:
     return np.array(values, dtype=float)
 
 
-@_styled
+@styled
 def draw_pilot(pilot: dict) -> Figure:
     """Table 9 as a figure: Spearman over steps with intervals; survivors' variance against CostRatio.
 
     `pilot`: result of `analysis.pruning_pilot.analyse`. The paper's Spearman values stand at the same t / T.
     """
-    figure, (left, right) = _canvas(2, 2.6)
+    figure, (left, right) = canvas(2, 2.6)
     rows, steps = pilot["reliability"], pilot["steps"]
     at, value = [row["fraction"] for row in rows], np.array([row["spearman"] for row in rows])
     low, high = np.array([row["low"] for row in rows]), np.array([row["high"] for row in rows])
@@ -272,7 +273,7 @@ def _variance_against_cost(axis, pilot: dict) -> None:
     axis.legend(loc="upper left", ncols=2, columnspacing=1)
 
 
-@_styled
+@styled
 def draw_grid(images: np.ndarray, prompts: list[str], labels: list[str]) -> Figure:
     """Rows of images under common column labels, each with its prompt at the left.
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from progrpo.typed import Count, Number
 
 Pair = tuple[Number, Number]
+Label = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=1000)]  # also written to terminals
 Series = Annotated[list[Number], Field(min_length=1)]
 
 
@@ -218,6 +219,31 @@ class OvfStudy(Part):
     curves: Curves
 
 
+class Interval(Part):
+    """A number with its interval."""
+
+    value: Number
+    low: Number
+    high: Number
+
+
+class GradientRule(Part):
+    """A selection rule: the variance and number of what it keeps, and the gain that they predict."""
+
+    rule: str
+    keep: Count
+    predicted: Number
+
+
+class GradientSignal(Part):
+    """`progrpo analyse gradient-signal`."""
+
+    prompts: Count
+    noise: Interval
+    signal: Interval
+    rules: Annotated[list[GradientRule], Field(min_length=1)]
+
+
 class Analyses(Part):
     """What a summary holds of the analyses; what was not run is absent."""
 
@@ -225,6 +251,7 @@ class Analyses(Part):
     pruning_pilot: Pilot | None = None
     reward_clustering: Clustering | None = None
     ovf_study: OvfStudy | None = None
+    gradient_signal: GradientSignal | None = None
 
 
 class Seconds(Part):
@@ -240,11 +267,11 @@ class Summary(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tier: str
-    evaluations: dict[str, dict[str, Estimate]]
-    training: dict[str, dict[str, Estimate]]
+    tier: Label
+    evaluations: dict[Label, dict[Label, Estimate]]
+    training: dict[Label, dict[Label, Estimate]]
     analysis: Analyses
-    hardware: dict[str, dict[str, Seconds]]
+    hardware: dict[Label, dict[Label, Seconds]]
 
 
 class Score(Part):
@@ -257,7 +284,7 @@ class GenEval(Part):
     """GenEval's score, in all and by tag."""
 
     overall: Number
-    tags: dict[str, Number]
+    tags: dict[Label, Number]
 
 
 class CompBench(Part):
@@ -269,7 +296,7 @@ class CompBench(Part):
 class Evaluation(Part):
     """`progrpo evaluate`: one prompt set. `partial` says which images were missing."""
 
-    scores: dict[str, Score]
+    scores: dict[Label, Score]
     geneval: GenEval | None = None
     compbench: CompBench | None = None
     partial: str | None = None
@@ -286,9 +313,9 @@ class Timing(Part):
 class WallClock(Part):
     """`progrpo bench`: the seconds of an iteration."""
 
-    what: str
-    device: str
-    runs: dict[str, Timing]
+    what: Label
+    device: Label
+    runs: dict[Label, Timing]
 
 
 class Rewards(Part):

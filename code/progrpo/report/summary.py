@@ -14,7 +14,7 @@ from progrpo.report.schema import Analyses, Evaluation, Metrics, WallClock
 from progrpo.typed import check, read_checked
 
 DIGITS = 10  # significant digits that are kept: more than any table prints (453474.18 has eight)
-ANALYSES = ("flops", "pruning_pilot", "reward_clustering", "ovf_study")
+ANALYSES = ("flops", "pruning_pilot", "reward_clustering", "ovf_study", "gradient_signal")
 TAIL = 0.2  # share of the last iterations that "end of training" averages
 
 

@@ -134,6 +134,9 @@ def load_state(scorer: str, path: Path, module: torch.nn.Module, state: dict[str
                 f"{scorer}: {path}: {key} has shape {tuple(state[key].shape)}, the architecture needs"
                 f" {tuple(expected[key].shape)}"
             )
+    for key, value in state.items():
+        if value.isnan().any():  # masks hold -inf
+            raise UserError(f"{scorer}: {path}: {key} holds NaN; fetch the file again")
     module.load_state_dict(state)
 
 

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from progrpo.errors import UserError
+from progrpo.model_files import open_network, open_tokenizer
 from progrpo.rewards.base import freeze, require_file, unique_prompts
 
 
@@ -42,15 +41,8 @@ def load_hf_clip(
 
     UserError: a file is missing or does not fit.
     """
-    from transformers import AutoTokenizer, CLIPModel
+    from transformers import CLIPModel
 
     require_file(scorer, folder / "config.json")
-    try:
-        model, info = CLIPModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-        read = AutoTokenizer.from_pretrained(tokenizer or folder, local_files_only=True) if with_text else None
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{scorer}: {folder}: not a CLIP folder ({reason}); fetch the weights again") from None
-    for key in (*info["missing_keys"], *info["mismatched_keys"]):
-        raise UserError(f"{scorer}: {folder}: {key} is missing or has another shape; fetch the weights again")
-    return HFClipModel(model, read, device)
+    model = open_network(CLIPModel, folder)
+    return HFClipModel(model, open_tokenizer(tokenizer or folder, model) if with_text else None, device)

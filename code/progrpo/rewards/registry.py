@@ -9,6 +9,7 @@ from torch import Tensor
 
 from progrpo import plugins
 from progrpo.errors import UserError
+from progrpo.model_files import reading_model, require_sane
 from progrpo.rewards.base import Scorer
 
 
@@ -31,8 +32,12 @@ def load_scorer(
     unfit file.
     """
     scorer = plugins.load(kind, plugins.SCORERS)
-    if not hasattr(scorer, "load"):
-        raise UserError(f"{kind}: has no `load`; make it a sub-class of progrpo.rewards.base:BatchedScorer")
+    is_class = isinstance(scorer, type)
+    if not is_class or not all(hasattr(scorer, name) for name in ("load", "score")):
+        # torch.hub, for one, has a `load` too, and it runs what it finds in a folder
+        raise UserError(
+            f"{kind}: no class, or has no `load` and `score`; make it a sub-class of progrpo.rewards.base:BatchedScorer"
+        )
     known = [p.name for p in inspect.signature(scorer.load).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for option in options:
         if option not in known:
@@ -42,7 +47,14 @@ def load_scorer(
     if path is None and declared_files(kind):
         raise UserError(f"{kind}: needs a folder of weights; set the scorer's `path` in the config")
     folder = None if path is None else Path(path)
-    return scorer.load(folder, device, precision=precision, batch_size=batch_size, **options)
+    common = {"precision": precision, "batch_size": batch_size, **options}
+    if kind not in plugins.SCORERS or folder is None:  # a mistake in code of one's own shows where it is
+        return scorer.load(folder, device, **common)
+    require_sane(folder)
+    with reading_model(f"{kind}: {folder}"):
+        loaded = scorer.load(folder, device, **common)
+        loaded.score(torch.zeros(1, 3, 8, 8), ["a"])  # its parts fit together
+    return loaded
 
 
 class WeightedSum:

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 from progrpo.errors import UserError
 from progrpo.files import CANNOT_WRITE, sha256, write_json
+from progrpo.safe_names import path_inside
 from progrpo.typed import read_checked
 from progrpo.weights.manifest import CONFIRM_ABOVE, RECORD, Entry, Hash, human_size
 
@@ -59,6 +60,7 @@ def fetch(
     )
     if from_folder is None and not entry.generated:
         _confirm(name, entry, to, confirmed, ask)
+    _require_inside(entry, to)
     try:
         paths = _bring(name, _with_first(entry, first), to, from_folder)
     except OSError as error:
@@ -67,6 +69,17 @@ def fetch(
     if first is not None and from_folder is None:
         _record_first(entry, to, first)
     return paths
+
+
+def _require_inside(entry: Entry, to: Path) -> None:
+    """UserError for a folder in `to` that is a link to another place; a part that is one is no part of ours and goes."""
+    for file in entry.files:
+        try:
+            part = path_inside(to, f"{file}.part")
+        except ValueError as error:
+            raise UserError(f"{to}: {error}; nothing is written") from None
+        if part.is_symlink():
+            part.unlink()
 
 
 def _with_first(entry: Entry, first: Path | None) -> Entry:

@@ -3,7 +3,7 @@
 import difflib
 from functools import cache
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -24,6 +24,8 @@ def _file(name: str) -> str:
         raise ValueError(f"{name!r} is a pattern; files are listed one by one")
     if name == RECORD or name.endswith(".part"):
         raise ValueError(f"{name!r} is the name of what a download writes itself")
+    if any(part.startswith(".") for part in PurePosixPath(name).parts):
+        raise ValueError(f"{name!r} is hidden, as a repository's hooks are; such files are not fetched")
     return relative_name(name)
 
 
@@ -45,8 +47,8 @@ class Entry(BaseModel):
     generated: Literal["geneval"] | None = None
     revision: Text
     files: dict[File, Hash | None] = Field(min_length=1)
-    bytes: Annotated[int, Field(ge=0, le=10**15)] | Annotated[str, Field(pattern=r"^about \d{1,15}$")]
-    count: int | None = None
+    bytes: Annotated[int, Field(strict=True, ge=0, le=10**15)] | Annotated[str, Field(pattern=r"^about \d{1,15}$")]
+    count: Annotated[int, Field(strict=True, ge=0, le=10**12)] | None = None
     licence: Text
     use: Text
 

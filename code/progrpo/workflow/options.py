@@ -1,8 +1,8 @@
 """What the Snakefile is given with `--config`: which tier, and where its miniature models and its results come from."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
+from progrpo.config import tier_files
 from progrpo.errors import UserError
 
 DEFAULTS = {
@@ -15,7 +15,7 @@ DEFAULTS = {
 def choose(given: Mapping[str, str]) -> dict[str, str]:
     """Every option with its value; UserError for an unknown option or value. Tiers are the files of `config/`."""
     choices = {
-        "tier": sorted(path.stem for path in Path("config").glob("*.yaml")),
+        "tier": [path.stem for path in tier_files()],
         "miniature": ["stored", "trained"],
         "results": ["made", "stored"],
     }

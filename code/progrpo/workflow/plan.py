@@ -76,7 +76,7 @@ class Plan:
         if self.config.evaluation_jobs == "per_prompt_set":
             drawn = self.config.learning_curve
             return {prompts: [prompts] for prompts in self.config.evaluations if prompts != drawn}
-        together = {tuple(prompt_sets_of(self.config, name)) for name in evaluated_names(self.config)}
+        together = {tuple(prompt_sets_of(self.config, name)) for name in evaluated_names(self.config)} - {()}
         return {"_and_".join([sets[0], f"{len(sets) - 1}_more"][: len(sets)]): list(sets) for sets in sorted(together)}
 
     def models_of(self, sets: list[str]) -> list[str]:
@@ -120,7 +120,7 @@ class Plan:
         ]
 
     def learning_curve_files(self) -> list[str]:
-        """Every learning curve of the tier: runs x their seeds, and base models x the seeds of the runs that start from them."""
+        """Every learning curve of the tier, and costs: runs x their seeds, and curves of base models x the seeds of their runs."""
         config = self.config
         if config.learning_curve is None:
             return []
@@ -130,7 +130,8 @@ class Plan:
             for seed in seeds_of(config, run)
             for name in (base_of(config.runs[run].model), run)
         }
-        return [f"{config.results}/curves/{seed_folder(name, seed)}.npz" for name, seed in sorted(pairs)]
+        curves = [f"{config.results}/curves/{seed_folder(name, seed)}.npz" for name, seed in sorted(pairs)]
+        return curves + [file.removesuffix(".npz") + ".costs.json" for file in curves if not is_base(Path(file).name)]
 
     def grid_listings(self) -> list[str]:
         """The listings of the images that are shown side by side, of each model's first seed."""
@@ -271,6 +272,10 @@ class Plan:
         """Fingerprint of the code that decides a learning curve of given weights."""
         return self.code_of("progrpo.jobs.learning_curve", scorers=self._scorers_of([str(self.config.learning_curve)]))
 
+    def costs_settings(self, wildcards) -> str:
+        """Digest of the configuration that a training's costs are counted by."""
+        return digest(decisive(self.config.runs[wildcards.run]))
+
     # The miniature world, analyses and tables
 
     def miniature_code(self, module: str) -> str:
@@ -283,17 +288,23 @@ class Plan:
         files = [model_file(self.config, analysis.model), prompt_file(self.config, analysis.prompts)]
         return files + scorer_files(self.config, [analysis.scorer])
 
+    def gradient_studies(self) -> list[str]:
+        """Names of the analyses that sample gradients: one at most."""
+        return [name for name, analysis in self.config.analyses.items() if analysis.gradients_of is not None]
+
     def analysis_settings(self, wildcards) -> str:
         """Digest of the configuration that decides the samples of an analysis."""
         analysis = self.config.analyses[wildcards.analysis]
         prompts = decisive(self.config.prompt_sets[analysis.prompts], {"images_per_prompt", "layout"})
         scorer = decisive(self.config.scorers[analysis.scorer])
-        return digest(decisive(analysis), decisive(self.config.models[analysis.model]), prompts, scorer)
+        trained = decisive(self.config.runs[analysis.gradients_of]) if analysis.gradients_of else None
+        return digest(decisive(analysis), decisive(self.config.models[analysis.model]), prompts, scorer, trained)
 
     def analysis_code(self, wildcards) -> str:
         """Fingerprint of the code that decides the samples of an analysis."""
-        scorer = self.config.analyses[wildcards.analysis].scorer
-        return self.code_of("progrpo.jobs.sample_rewards", scorers=[scorer])
+        analysis = self.config.analyses[wildcards.analysis]
+        job = "progrpo.jobs.sample_gradients" if analysis.gradients_of else "progrpo.jobs.sample_rewards"
+        return self.code_of(job, scorers=[analysis.scorer])
 
     def analysis_resource(self, name: str) -> OfJob:
         """A resource of the sampling of an analysis."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from progrpo.config import Config, Hardware, load_config
+from progrpo.config import Config, Hardware, load_config, tier_files
 from progrpo.errors import UserError
 from progrpo.weights.manifest import human_size
 from progrpo.workflow import machine
@@ -29,7 +29,7 @@ def examine(hashes: bool = False) -> dict[str, Any]:
         "disk_free": machine.free_disk(),
         "tools": machine.tools(),
     }
-    tiers = sorted(Path("config").glob("*.yaml"), key=lambda path: (path.stem != "smoke", path.stem))
+    tiers = sorted(tier_files(), key=lambda path: (path.stem != "smoke", path.stem))
     return {**found, "tiers": {path.stem: judge(path, found) for path in tiers}}
 
 

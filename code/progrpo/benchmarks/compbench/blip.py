@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, BlipConfig, BlipForQuestionAnswering
+from transformers import BlipConfig, BlipForQuestionAnswering
 
 from progrpo.benchmarks.geneval.detector import check_model_folder
 from progrpo.errors import UserError
+from progrpo.model_files import open_network, open_tokenizer, reading_model
 from progrpo.rewards.base import freeze, load_state
 
 BOS, ENC = "[DEC]", "[ENC]"  # the two tokens BLIP adds behind BERT's vocabulary: 30522 and 30523
@@ -138,14 +139,16 @@ def from_original(checkpoint: Path) -> BlipForQuestionAnswering:
     """
     if not checkpoint.is_file():
         raise UserError(f"BLIP-VQA: {checkpoint}: no such file; `progrpo fetch blip-vqa` gets it")
-    stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    state = convert_blip_vqa(stored.get("model", stored))
-    try:
-        model = BlipForQuestionAnswering(config_of(state))
-    except KeyError as error:
-        raise UserError(
-            f"BLIP-VQA: {checkpoint}: key {error} is missing; the file is for another architecture"
-        ) from None
+    with reading_model(f"BLIP-VQA: {checkpoint}"):
+        stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state = convert_blip_vqa(stored.get("model", stored))
+        try:
+            config = config_of(state)
+        except KeyError as error:
+            raise UserError(
+                f"BLIP-VQA: {checkpoint}: key {error} is missing; the file is for another architecture"
+            ) from None
+    model = BlipForQuestionAnswering(config)
     tied = {key: state[other] for key, other in TIED.items() if other in state}
     load_state("BLIP-VQA", checkpoint, model, {**tied, **state})
     return model
@@ -165,10 +168,8 @@ def load_vqa(path: Path | str, device: torch.device | str = "cpu", tokenizer: Pa
         model = from_original(path)
     else:
         check_model_folder(path, "blip")
-        model, report = BlipForQuestionAnswering.from_pretrained(path, output_loading_info=True)
-        if report["missing_keys"]:
-            raise UserError(f"{path}: weight {sorted(report['missing_keys'])[0]!r} is missing; fetch the model again")
-    return BlipVqa(freeze(model, torch.device(device)), AutoTokenizer.from_pretrained(tokenizer or path))
+        model = open_network(BlipForQuestionAnswering, path)
+    return BlipVqa(freeze(model, torch.device(device)), open_tokenizer(tokenizer or path, model))
 
 
 def save_vqa(folder: Path | str, vqa: BlipVqa) -> None:

@@ -7,6 +7,7 @@ be run elsewhere and stored in this format.
 """
 
 from collections.abc import Iterable
+from os.path import normpath
 from statistics import fmean
 from typing import Annotated
 
@@ -23,7 +24,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    metric: Annotated[str, Field(min_length=1, max_length=200)]
+    metric: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=200)]
     chunker: str | None = None
     threshold: Number | None = None
     partial: str | None = None
@@ -130,6 +131,8 @@ def validate_line(line: dict, where: str) -> None:
     for key in ("prompt", "obj1", "obj2"):
         if not isinstance(line.get(key), str):
             raise UserError(f'{where}: the line needs the string "{key}"')
+    if not isinstance(line.get("image", ""), str | None):
+        raise UserError(f'{where}: "image" must be a string')
     if line.get("locality") is not None and line["locality"] not in LOCALITIES:
         raise UserError(f"{where}: unknown locality {line['locality']!r}; known: {', '.join(LOCALITIES)}, or null")
     if not isinstance(line.get("objects"), list):
@@ -151,9 +154,9 @@ def verdicts(lines: Iterable[tuple[str, dict]]) -> list[dict]:
     seen: dict[str, str] = {}
     for where, line in lines:
         validate_line(line, where)
-        image = line.get("image")
-        if image is not None and seen.setdefault(str(image), where) != where:
-            raise UserError(f"{where}: image {image} was judged already, see {seen[str(image)]}")
+        image = normpath(line["image"]) if line.get("image") is not None else where
+        if seen.setdefault(image, where) != where:
+            raise UserError(f"{where}: image {image} was judged already, see {seen[image]}")
         score = spatial_score(line["obj1"], line["obj2"], line.get("locality"), line["objects"])
         results.append({"prompt": line["prompt"], "score": score})
     return results

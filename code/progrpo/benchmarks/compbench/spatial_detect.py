@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 from PIL import Image
-from transformers import AutoTokenizer, Owlv2ForObjectDetection, Owlv2ImageProcessorPil, Owlv2Processor
+from transformers import Owlv2ForObjectDetection, Owlv2ImageProcessorPil, Owlv2Processor
 
 from progrpo.benchmarks.compbench.chunks import Chunker
 from progrpo.benchmarks.compbench.spatial import find_locality, find_objects, frame_scale
@@ -18,6 +18,7 @@ from progrpo.benchmarks.geneval.detector import Detector, check_model_folder, lo
 from progrpo.benchmarks.images import list_images, open_image
 from progrpo.errors import UserError
 from progrpo.files import read_object
+from progrpo.model_files import open_network, open_tokenizer, reading_model
 from progrpo.rewards.base import freeze
 
 
@@ -83,10 +84,10 @@ def load_spatial_detector(folder: Path | str, device: torch.device | str = "cpu"
     if kind not in (None, "owlv2"):
         raise UserError(f"{folder}: holds a model of type {kind!r}; the spatial score takes owlv2 or mask2former")
     check_model_folder(folder, "owlv2")
-    model, report = Owlv2ForObjectDetection.from_pretrained(folder, output_loading_info=True)
-    if report["missing_keys"]:
-        raise UserError(f"{folder}: weight {sorted(report['missing_keys'])[0]!r} is missing; fetch the model again")
-    processor = Owlv2Processor(Owlv2ImageProcessorPil.from_pretrained(folder), AutoTokenizer.from_pretrained(folder))
+    model = open_network(Owlv2ForObjectDetection, folder)
+    tokenizer = open_tokenizer(folder, model)
+    with reading_model(folder):
+        processor = Owlv2Processor(Owlv2ImageProcessorPil.from_pretrained(folder, local_files_only=True), tokenizer)
     return Owlv2Detector(freeze(model, torch.device(device)), processor)
 
 

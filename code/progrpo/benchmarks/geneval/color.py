@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPModel
+from transformers import CLIPModel
 
 from progrpo.benchmarks.geneval.detector import check_model_folder
 from progrpo.benchmarks.geneval.vocabulary import classifier_colors
 from progrpo.errors import UserError
+from progrpo.model_files import open_network, open_tokenizer
 from progrpo.rewards.base import freeze
 from progrpo.rewards.preprocess import clip_pixels
 
@@ -77,8 +78,6 @@ def load_color_classifier(folder: Path | str, device: torch.device | str = "cpu"
     when it is none."""
     folder = Path(folder)
     check_model_folder(folder, "clip")
-    model, report = CLIPModel.from_pretrained(folder, output_loading_info=True)
-    if report["missing_keys"]:
-        raise UserError(f"{folder}: weight {sorted(report['missing_keys'])[0]!r} is missing; fetch the model again")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = open_network(CLIPModel, folder)
+    tokenizer = open_tokenizer(folder, model)
     return ColorClassifier(freeze(model, torch.device(device)), tokenizer, classifier_colors(folder))

@@ -47,7 +47,7 @@ def batches(images: list[BenchmarkImage], size: int) -> Iterator[list[tuple[Benc
 
 def asked_colors(record: dict | None) -> set[str]:
     """Classes whose colour a record may ask for."""
-    return {clause["class"] for clause in record["include"] if "color" in clause} if record else set()
+    return {clause["class"] for clause in record.get("include", []) if "color" in clause} if record else set()
 
 
 def describe(

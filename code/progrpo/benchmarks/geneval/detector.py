@@ -22,6 +22,7 @@ from progrpo.benchmarks.geneval.mmdet_checkpoint import NOT_IN_MMDET, SWIN, conv
 from progrpo.benchmarks.geneval.vocabulary import OBJECT_NAMES_FILE, detector_classes, geneval_vocabulary
 from progrpo.errors import UserError
 from progrpo.files import read_object, write_json, write_text
+from progrpo.model_files import open_network, reading_model, require_sane
 from progrpo.rewards.base import freeze, load_state, load_weights
 from progrpo.typed import Number, check
 
@@ -258,16 +259,19 @@ def load_detector(path: Path | str, device: torch.device | str = "cpu", config_f
     """
     path = Path(path)
     if path.suffix == ".pth":
-        config = Mask2FormerConfig.from_pretrained(config_from) if config_from else None
+        config = _config_of(Path(config_from)) if config_from else None
         classes = detector_classes(Path(config_from)) if config_from else geneval_vocabulary().classes
         pipeline = read_pipeline(Path(config_from)) if config_from else TestPipeline()
         return Detector(freeze(from_mmdet(path, config), torch.device(device)), pipeline, classes)
     check_model_folder(path, "mask2former")
-    model, report = Mask2FormerForUniversalSegmentation.from_pretrained(path, output_loading_info=True)
-    missing = set(report["missing_keys"]) - set(NOT_IN_MMDET)
-    if missing:
-        raise UserError(f"{path}: weight {sorted(missing)[0]!r} is missing; fetch or convert the detector again")
+    model = open_network(Mask2FormerForUniversalSegmentation, path, absent=NOT_IN_MMDET)
     return Detector(freeze(model, torch.device(device)), read_pipeline(path), detector_classes(path))
+
+
+def _config_of(folder: Path) -> Mask2FormerConfig:
+    require_sane(folder)
+    with reading_model(folder):
+        return Mask2FormerConfig.from_pretrained(folder, local_files_only=True)
 
 
 def check_model_folder(folder: Path, model_type: str) -> None:

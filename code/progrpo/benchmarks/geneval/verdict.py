@@ -9,6 +9,7 @@ where the original's is.
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from os.path import normpath
 from statistics import fmean
 
 import numpy as np
@@ -133,7 +134,7 @@ def evaluate(objects: dict[str, list[Detection]], record: dict, protocol: Protoc
     """
     groups: list[list[Detection] | None] = []
     reasons = []
-    for clause in record["include"]:
+    for clause in record.get("include", []):
         found = objects.get(clause["class"], [])[: clause["count"]]
         failure = _clause_failure(clause, found, groups, protocol.position_threshold)
         groups.append(found if failure is None else None)
@@ -181,8 +182,9 @@ def verdicts(lines: Iterable[tuple[str, dict]], vocabulary: Vocabulary, protocol
     seen: dict[str, str] = {}
     for where, line in lines:
         validate_line(line, where, vocabulary)
-        if seen.setdefault(line["image"], where) != where:
-            raise UserError(f"{where}: image {line['image']} was judged already, see {seen[line['image']]}")
+        image = normpath(line["image"])
+        if seen.setdefault(image, where) != where:
+            raise UserError(f"{where}: image {image} was judged already, see {seen[image]}")
         record = line["metadata"]
         try:
             correct, reason = evaluate(select(line["detections"], record["tag"], protocol), record, protocol)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from progrpo.config import Config
 from progrpo.errors import UserError
 from progrpo.paper_runs import SD14, SD35M
-from progrpo.report.tables.latex import ABSENT, NOT_RUN, UNKNOWN, Body, Cell, Estimate, Line
+from progrpo.report.tables.latex import ABSENT, MEASURED, NOT_RUN, UNKNOWN, Body, Cell, Estimate, Line
 from progrpo.report.tables.layout import Column, Layout, Macro, Row
 from progrpo.report.tables.settings import settings_body
 
@@ -66,7 +66,7 @@ def evaluations_body(layout: Layout, summary: dict) -> Body:
                 cells[key] = ABSENT
         counts = {cell.n for key, cell in cells.items() if isinstance(cell, Estimate) and not key.startswith("flops.")}
         seeds = "--".join(str(count) for count in sorted({min(counts), max(counts)})) if counts else "0"
-        lines.append(Line(row.label, cells, "measured", seeds, row.block))
+        lines.append(Line(row.label, cells, MEASURED, seeds, row.block))
     return Body(layout.columns, lines)
 
 

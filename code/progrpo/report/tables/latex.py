@@ -6,6 +6,7 @@ from itertools import groupby
 
 from progrpo.report.tables.layout import Column
 
+MEASURED = "measured"  # the source of a line whose numbers are means over seeds
 NOT_RUN = "--"  # no such measurement in this tier
 UNKNOWN = "?"  # the paper has a number here that could not be recovered
 ABSENT = "\\textperiodcentered"  # the paper leaves this cell empty
@@ -90,21 +91,34 @@ def _cell(cell: Cell, column: Column, bold: bool) -> str:
 
 
 def best_lines(lines: Sequence[Line], column: Column) -> set[int]:
-    """Indices of a column's bold lines: per block and source the best printed number, where two or more compete."""
+    """Indices of a column's bold lines: per block and source the best printed number, where two or more compete.
+
+    Of measured lines only one whose interval lies clear of every other's: a mean within another's error is no best.
+    """
     if column.better == "none":
         return set()
     sign = 1 if column.better == "high" else -1
-    rivals: dict[tuple[str, str], dict[int, float]] = {}
+    rivals: dict[tuple[str, str], dict[int, Estimate]] = {}
     for index, line in enumerate(lines):
         cell = line.cells.get(column.key)
         if line.ranked and isinstance(cell, Estimate):
-            rivals.setdefault((line.block, line.source), {})[index] = round(cell.mean, column.digits)
+            rivals.setdefault((line.block, line.source), {})[index] = cell
     best = set()
-    for values in rivals.values():
-        if len(values) > 1:
-            top = max(sign * value for value in values.values())
-            best |= {index for index, value in values.items() if sign * value == top}
+    for (_, source), cells in rivals.items():
+        values = {index: sign * round(cell.mean, column.digits) for index, cell in cells.items()}
+        first = {index for index, value in values.items() if value == max(values.values())}
+        if len(values) > 1 and (source != MEASURED or _clear(cells, first.copy().pop(), sign)):
+            best |= first
     return best
+
+
+def _clear(cells: dict[int, Estimate], first: int, sign: int) -> bool:
+    """Whether the interval of the first of some lines lies beyond every other's; of one seed, without interval, never."""
+    half = cells[first].half_width
+    if half is None:
+        return False
+    others = [cell for index, cell in cells.items() if index != first]
+    return all(sign * cells[first].mean - half > sign * cell.mean + (cell.half_width or 0.0) for cell in others)
 
 
 def _group_heads(body: Body) -> list[str]:

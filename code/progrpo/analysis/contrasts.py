@@ -1,0 +1,120 @@
+"""Contrasts of arms over paired seeds and common prompts: estimates, intervals and one-sided p-values. Pure functions of arrays.
+
+The seed is the unit. With few seeds Student's t is used, on the residuals of the seed x arm table where it has several arms; with
+enough of them a bootstrap crossed over prompts and seeds gives the interval, and the exact sign-flip test the p-value.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from progrpo.analysis.statistics import finite_array
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A contrast: its mean, its interval (None for one seed), interquartile mean over seeds, number of seeds and method."""
+
+    effect: float
+    low: float | None
+    high: float | None
+    iqm: float
+    n: int
+    method: str
+
+
+def pooled_error(table: np.ndarray) -> tuple[float, int]:
+    """Residual standard deviation and degrees of freedom of a (seeds, arms) table, seeds and arms as additive effects.
+
+    It takes all arms to be equally noisy, and is less uncertain than the spread of a few paired differences.
+    """
+    table = finite_array(table, 2, "table")
+    residual = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
+    freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
+    return float(np.sqrt((residual**2).sum() / freedom)), freedom
+
+
+def sign_flip(values) -> float:
+    """Exact one-sided p of (n,) values for a mean above 0: the share of all 2^n sign patterns whose sum is as large.
+
+    Valid for values that are symmetric around 0 under the hypothesis, whatever their law; the least p is 2^-n.
+    ValueError above n = 22.
+    """
+    values = finite_array(values, 1, "values")
+    if len(values) > 22:
+        raise ValueError(f"{len(values)} values have too many sign patterns")
+    sums = np.zeros(1)
+    for value in values:
+        sums = np.concatenate([sums + value, sums - value])
+    rounding = 1e-12 * np.abs(values).sum()
+    return float((sums >= values.sum() - rounding).mean())
+
+
+def crossed_replicas(units: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """Means (resamples, ...) of units (seeds, prompts, ...) with seeds and prompts drawn anew, independently of each other.
+
+    A prompt is drawn for all seeds at once, as all seeds were evaluated on it (Owen's pigeonhole bootstrap).
+    """
+    generator = np.random.default_rng(seed)
+    seeds, prompts = units.shape[:2]
+    by_seed = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
+    by_prompt = generator.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples) / prompts
+    return np.einsum("bs,bp,sp...->b...", by_seed, by_prompt, units, optimize=True)
+
+
+def expanded_quantiles(replicas: np.ndarray, n: int, confidence: float) -> tuple[float, float]:
+    """Percentile interval with the tails of Student's t and the n / (n - 1) that resampling n units leaves out (Hesterberg 2015)."""
+    tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf(0.5 - confidence / 2, n - 1))
+    low, high = np.quantile(replicas, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def estimate(units, exact_from: int, confidence: float = 0.95, error: tuple[float, int] | None = None) -> Estimate:
+    """Mean of a contrast's units (seeds, prompts) with its interval.
+
+    error: standard deviation of a seed's contrast and its degrees of freedom, where it is known better than from these seeds
+    (`pooled_error` times the norm of the contrast's weights); used below `exact_from` seeds.
+    """
+    units = finite_array(units, 2, "units")
+    by_seed = units.mean(axis=1)
+    n, effect, iqm = len(by_seed), float(by_seed.mean()), float(stats.trim_mean(by_seed, 0.25))
+    if n >= exact_from:
+        low, high = expanded_quantiles(crossed_replicas(units), n, confidence)
+        return Estimate(effect, low, high, iqm, n, "crossed bootstrap")
+    if n == 1:
+        return Estimate(effect, None, None, iqm, n, "one seed")
+    sd, freedom = error or (float(by_seed.std(ddof=1)), n - 1)
+    half = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * sd / np.sqrt(n)
+    return Estimate(effect, effect - half, effect + half, iqm, n, "pooled t" if error else "paired t")
+
+
+def p_above(units, threshold: float, exact_from: int, error: tuple[float, int] | None = None) -> float | None:
+    """One-sided p for a contrast above a threshold, from units (seeds, prompts); None for one seed. `error` as in `estimate`."""
+    by_seed = finite_array(units, 2, "units").mean(axis=1) - threshold
+    n, mean = len(by_seed), float(by_seed.mean())
+    if n >= exact_from:
+        return sign_flip(by_seed)
+    if n == 1:
+        return None
+    sd, freedom = error or (float(by_seed.std(ddof=1)), n - 1)
+    if sd == 0:
+        return float(mean <= 0)
+    return float(stats.t.sf(mean * np.sqrt(n) / sd, freedom))
+
+
+def share(part, whole, confidence: float = 0.95) -> tuple[float, float | None, float | None]:
+    """part / whole, two contrasts of units (seeds, prompts), with its crossed bootstrap interval (None for one seed).
+
+    Seeds and prompts are drawn for both at once. A whole whose replicas reach 0 leaves the ratio without a bound: None.
+    """
+    part, whole = finite_array(part, 2, "part"), finite_array(whole, 2, "whole")
+    value = float(part.mean() / whole.mean())
+    if len(part) == 1:
+        return value, None, None
+    replicas = crossed_replicas(np.stack([part, whole], axis=-1))
+    if (replicas[:, 1] * np.sign(whole.mean()) <= 0).any():
+        return value, None, None
+    return value, *expanded_quantiles(replicas[:, 0] / replicas[:, 1], len(part), confidence)

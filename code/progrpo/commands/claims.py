@@ -1,0 +1,83 @@
+"""`progrpo claims`: the paper's claims judged from stored results."""
+
+import argparse
+from pathlib import Path
+
+from progrpo.commands.options import HelpFormatter, require_between
+
+
+def add_parser(commands) -> None:
+    """Add the command's parser to `commands`."""
+    parser = commands.add_parser(
+        "claims",
+        help="the paper's claims judged by the rules of config/claims.yaml",
+        description="Judge the claims of a tier from its published curves, costs and analyses, or with --own from those of a run of"
+        " your own: supported, not supported, inconclusive, not run, or void where the baseline itself does not learn.",
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("--tier", default="mini", help="tier, i.e. the name of a file config/<tier>.yaml")
+    parser.add_argument("--config", help="config file; default: config/<tier>.yaml")
+    parser.add_argument("--claims", default="config/claims.yaml", help="the claims and their rules")
+    parser.add_argument("--own", action="store_true", help="from results/<tier>/, not from results/published/<tier>/")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
+    parser.add_argument("--out", type=Path, help="also write the JSON to this file")
+    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="also draw the figures of the claims there")
+    parser.add_argument(
+        "--pages", action="store_true", help="also write the published tier's README.md, and the outcomes in README.md"
+    )
+    parser.add_argument(
+        "--targets",
+        type=int,
+        metavar="SEEDS",
+        help="only print the files that so many seeds of each run need, for snakemake",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Judge, print, write."""
+    from progrpo.config import load_config
+    from progrpo.files import to_json, write_json, write_text
+    from progrpo.report.claims_file import load_claims
+    from progrpo.report.claims_page import as_json, lines, page, with_outcomes
+    from progrpo.report.verdicts import judge, targets
+
+    config = load_config(arguments.config or f"config/{arguments.tier}.yaml")
+    claims = load_claims(arguments.claims)
+    if arguments.targets is not None:
+        require_between("--targets", arguments.targets, 1, 100)
+        print("\n".join(targets(claims, config, arguments.targets)))
+        return 0
+    evidence = _evidence(config, arguments.own)
+    verdicts = judge(claims, evidence)
+    result = as_json(claims, verdicts, config.tier)
+    if arguments.out:
+        write_json(arguments.out, result)
+    if arguments.figures:
+        from progrpo.report.claims_figures import draw_all
+
+        draw_all(claims, verdicts, evidence, arguments.figures)
+    if arguments.pages:
+        readme = Path("README.md")
+        outcomes = with_outcomes(readme.read_text(), verdicts, config.tier)
+        write_text(f"results/published/{config.tier}/README.md", page(claims, verdicts, config.tier))
+        write_text(readme, outcomes)
+    print(to_json(result, "the verdicts", indent=1) if arguments.json else "\n".join(lines(verdicts)))
+    return 0
+
+
+def _evidence(config, own: bool):
+    """The stored results of a tier; UserError says what to pull where only pointers are here."""
+    from progrpo.errors import UserError
+    from progrpo.report.evidence import Evidence, own_analyses
+    from progrpo.report.tables import PUBLISHED, load_summary
+
+    source = Path(config.results) if own else PUBLISHED / config.tier
+    if own:
+        return Evidence(config, source, own_analyses(source))
+    if not source.is_dir():
+        raise UserError(f"tier {config.tier} is not published ({source}); --own judges results of your own")
+    pointer = source / "curves.dvc"
+    if pointer.is_file() and not (source / "curves").is_dir():
+        raise UserError(f"{source}/curves is not here; `dvc pull {pointer}` brings it")
+    return Evidence(config, source, load_summary(source / "summary.json", config.tier)["analysis"])

@@ -1,0 +1,181 @@
+"""Verdicts as pictures: gains as a forest plot, held-out curves over three abscissae, prediction against observation, paired seeds."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from progrpo.analysis.statistics import mean_interval
+from progrpo.report.claims_file import Claims, Contrast, Guard, Margin
+from progrpo.report.evidence import Evidence
+from progrpo.report.figures import BLACK, BLUE, CYCLE, DASHES, GREEN, GREY, ORANGE, VERMILION, canvas, save, styled
+from progrpo.report.verdicts import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VOID, Verdict, gains_in_units
+
+COLOURS = {SUPPORTED: GREEN, INCONCLUSIVE: ORANGE, NOT_SUPPORTED: VERMILION, VOID: GREY}
+AXES = {"iterations": "iteration", "calls": "denoiser calls (thousands)", "seconds": "seconds"}
+MARKERS = "os^D"
+SHOWN = 6  # arms of one figure of curves, those first that contrasts of the primary family are about
+
+
+def draw_all(claims: Claims, verdicts: list[Verdict], evidence: Evidence, folder: Path) -> list[Path]:
+    """Write claims_forest, claims_predicted, claims_pairs and claims_curves_<guard> of a tier as PDF and PNG; the paths."""
+    figures = {
+        "claims_forest": draw_forest(claims, verdicts),
+        "claims_predicted": draw_predicted(claims, evidence),
+        "claims_pairs": draw_pairs(claims, verdicts, evidence),
+    }
+    for name in claims.guards_of(evidence.config.tier):
+        figures[f"claims_curves_{name}"] = draw_held_out(claims, name, evidence)
+    return [path for name, figure in figures.items() for path in save(figure, folder / name)]
+
+
+def _empty(axis, text: str = "not run") -> None:
+    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color=GREY)
+
+
+@styled
+def draw_forest(claims: Claims, verdicts: list[Verdict]) -> Figure:
+    """Each contrast of one metric with its interval, in units of the baseline's gain; its margin, what was predicted, what the paper
+    has. Grey: void."""
+    stated = {claim.id: claim for claim in claims.claims}
+    shown = [(v, stated[v.id]) for v in verdicts if v.estimate and v.id in stated and len(stated[v.id].metrics) == 1]
+    figure, (axis,) = canvas(1, 1.1 + 0.24 * max(len(shown), 2))
+    for row, (verdict, claim) in enumerate(reversed(shown)):
+        found, colour = verdict.estimate, COLOURS[verdict.verdict]
+        assert found is not None
+        if isinstance(claim.rule, Margin):
+            axis.fill_betweenx(
+                [row - 0.4, row + 0.4], -claim.rule.margin, claim.rule.margin, color=GREY, alpha=0.15, lw=0
+            )
+        if found.low is not None and found.high is not None:
+            axis.plot([found.low, found.high], [row, row], color=colour, solid_capstyle="butt")
+        axis.plot(found.effect, row, "o", color=colour, markersize=4)
+        for value, marker in ((claim.predicted, "D"), (claim.paper, "^")):
+            if value is not None:
+                axis.plot(value, row, marker, markersize=4, markerfacecolor="none", markeredgecolor=BLACK)
+    if not shown:
+        _empty(axis)
+    names = [f"{v.id} (n = {v.estimate.n if v.estimate else 0})" for v, _ in reversed(shown)]
+    axis.set_yticks(range(len(shown)), names)
+    axis.axvline(0, color=BLACK, linewidth=0.6)
+    axis.set(xlabel="difference of gains, in units of the baseline's gain")
+    marks = [*COLOURS.items()]
+    for word, colour in marks:
+        axis.plot([], [], "o-", color=colour, markersize=4, label=word)
+    for word, marker in (("predicted", "D"), ("paper", "^")):
+        axis.plot([], [], marker, markerfacecolor="none", markeredgecolor=BLACK, linestyle="", markersize=4, label=word)
+    axis.fill_between([], [], [], color=GREY, alpha=0.15, label="margin")
+    figure.legend(loc="outside lower center", ncols=7, columnspacing=1)
+    return figure
+
+
+def _arms(claims: Claims, guard: str, evidence: Evidence) -> list[str]:
+    """Arms of a guard's contrasts that there are curves of; baseline first, then as the file has them."""
+    arms = [claims.guards[guard].baseline]
+    for claim in claims.claims:
+        if claim.guard == guard and isinstance(claim.comparison, Contrast):
+            arms += [*claim.comparison.contrast, *(claim.comparison.share_of or {})]
+    return [arm for arm in dict.fromkeys(arms) if evidence.seeds(arm)]
+
+
+def _band(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Mean and 95 % interval over seeds of (seeds, points); no interval of one seed."""
+    found = [mean_interval(column) for column in rows.T]
+    mean = np.array([one["mean"] for one in found], dtype=float)
+    if len(rows) == 1:
+        return mean, None, None
+    low, high = (np.array([one[key] for one in found], dtype=float) for key in ("low", "high"))
+    return mean, low, high
+
+
+@styled
+def draw_held_out(claims: Claims, name: str, evidence: Evidence) -> Figure:
+    """Fig. 5 on held-out prompts: gain in the training reward against iterations, calls and seconds; 95 % bands over seeds."""
+    guard = claims.guards[name]
+    figure, axes = canvas(3, 2.6, sharey=True)
+    arms = _arms(claims, name, evidence)[:SHOWN]
+    for axis, (at, label) in zip(axes, AXES.items(), strict=True):
+        for index, arm in enumerate(arms):
+            rate = evidence.rate(arm, at)
+            if rate is None:
+                continue
+            seeds = evidence.seeds(arm)
+            curves = [evidence.gain(arm, guard.every_seed[0], seed) for seed in seeds]
+            mean, low, high = _band(np.stack([gains.mean(axis=1) for _, gains in curves]))
+            at_points = curves[0][0] * rate / (1000 if at == "calls" else 1)
+            style = {"color": CYCLE[index % len(CYCLE)], "linestyle": DASHES[index % len(DASHES)]}
+            axis.plot(at_points, mean, label=f"{evidence.config.runs[arm].method}, {arm} ({len(seeds)})", **style)
+            if low is not None and high is not None:
+                axis.fill_between(at_points, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        if not arms:
+            _empty(axis)
+        axis.set(xlabel=label)
+    axes[0].set(ylabel=f"held-out gain, {guard.every_seed[0]}")
+    if arms:
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+@styled
+def draw_predicted(claims: Claims, evidence: Evidence) -> Figure:
+    """Observed final gains of the arms, with 95 % intervals over seeds, against sqrt(K Var_kept); both in units of the baseline's."""
+    figure, (axis,) = canvas(1, 3.2)
+    predicted = (evidence.analyses.get("gradient_signal") or {}).get("arms", {})
+    guard = next((g for g in claims.guards.values() if g.baseline in predicted), None)
+    arms = [arm for arm in predicted if evidence.seeds(arm)] if guard and evidence.seeds(guard.baseline) else []
+    for index, arm in enumerate(arms):
+        assert guard is not None
+        found = mean_interval(observed(arm, guard, evidence))
+        colour, marker = CYCLE[index % len(CYCLE)], MARKERS[index // len(CYCLE) % len(MARKERS)]
+        axis.plot(predicted[arm], found["mean"], marker, color=colour, markersize=4, label=arm)
+        if found["low"] is not None:
+            axis.plot([predicted[arm]] * 2, [found["low"], found["high"]], color=colour)
+    if arms:
+        ends = [min(predicted[arm] for arm in arms) - 0.05, max(predicted[arm] for arm in arms) + 0.05]
+        axis.plot(ends, ends, color=GREY, linewidth=0.8, linestyle="--", label="as predicted")
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside right center")
+    else:
+        _empty(axis)
+    axis.set(xlabel="predicted gain, √(K Var)", ylabel="observed gain")
+    return figure
+
+
+def observed(arm: str, guard: Guard, evidence: Evidence) -> np.ndarray:
+    """Final gains (seeds,) of an arm in the training reward, in units of the baseline's mean gain."""
+    return gains_in_units(arm, guard.every_seed[0], evidence.seeds(arm), guard, evidence).mean(axis=1)
+
+
+@styled
+def draw_pairs(claims: Claims, verdicts: Iterable[Verdict], evidence: Evidence) -> Figure:
+    """The two arms of each primary contrast at equal budget, a dot per seed, pairs joined."""
+    judged = {verdict.id: verdict for verdict in verdicts}
+    tier = evidence.config.tier
+    family = [c for c in claims.of_tier(tier) if c.family == "primary" and isinstance(c.comparison, Contrast)]
+    figure, axes = canvas(max(len(family), 1), 2.4, sharey=True)
+    for axis, claim in zip(axes, family, strict=False):
+        axis.set_title(claim.id.replace("_", "\n", 1), fontsize=7)
+        contrast, verdict = claim.comparison, judged[claim.id]
+        assert isinstance(contrast, Contrast)
+        assert claim.guard is not None
+        if verdict.estimate is None:
+            _empty(axis)
+            axis.set(xticks=[])
+            continue
+        second, first = contrast.contrast
+        budget, guard = evidence.budget(contrast.contrast, contrast.at), claims.guards[claim.guard]
+        seeds = evidence.seeds(first, second)
+        pairs = np.stack(
+            [
+                gains_in_units(arm, claim.metrics[0], seeds, guard, evidence, contrast.at, budget).mean(axis=1)
+                for arm in (first, second)
+            ]
+        )
+        axis.plot([0, 1], pairs, color=GREY, linewidth=0.6)
+        for place in (0, 1):
+            axis.plot([place] * len(seeds), pairs[place], "o", color=(BLUE, VERMILION)[place], markersize=3)
+            axis.plot(place, pairs[place].mean(), "_", color=BLACK, markersize=12)
+        axis.set_xticks([0, 1], [arm.rsplit("_", 1)[0].replace("_", "\n") for arm in (first, second)], fontsize=6)
+        axis.set_xlim(-0.4, 1.4)
+    axes[0].set(ylabel="gain, in units of the baseline's")
+    return figure

@@ -1,0 +1,168 @@
+"""Verdicts as words: a table for the screen, JSON, the page of a tier's published results, and the outcomes in README."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from progrpo.errors import UserError
+from progrpo.report.claims_file import Claim, Claims, Contrast, Margin, Superiority, Threshold
+from progrpo.report.summary import rounded
+from progrpo.report.verdicts import NOT_RUN, VOID, Verdict
+
+BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
+HEAD = f"{'claim':28} {'verdict':14} {'effect':>7} {'interval':>16} {'p':>7} {'n':>4} {'seconds':>8}"
+
+
+def number(value: float | None, signed: bool = False) -> str:
+    """Three decimals at most, two where the number is larger than 1; -- for none."""
+    if value is None:
+        return "--"
+    return f"{value:{'+' if signed else ''}.{2 if abs(value) >= 0.095 else 3}f}"
+
+
+def interval(verdict: Verdict) -> str:
+    """[low, high], or -- without."""
+    found = verdict.estimate
+    if found is None or found.low is None or found.high is None:
+        return "--"
+    return f"[{number(found.low)}, {number(found.high)}]"
+
+
+def lines(verdicts: Iterable[Verdict]) -> list[str]:
+    """The table for the screen, and below it why something was not judged."""
+    rows = [HEAD]
+    notes = []
+    for verdict in verdicts:
+        found, p = verdict.estimate, verdict.p_holm if verdict.p_holm is not None else verdict.p
+        seeds = max((len(run["seeds"]) for run in verdict.runs.values()), default=0)
+        n = found.n if found else seeds
+        rows.append(
+            f"{verdict.id:28} {verdict.verdict:14} {number(found.effect if found else None, bool(verdict.runs)):>7}"
+            f" {interval(verdict):>16} {'--' if p is None else f'{p:.4f}':>7} {n:>4} {verdict.seconds:>8.0f}"
+        )
+        if verdict.why:
+            notes.append(f"{verdict.id}: {verdict.why}")
+    return rows + ([""] + notes if notes else [])
+
+
+def rule_text(claim: Claim) -> str:
+    """A claim's rule in words."""
+    rule = claim.rule
+    if isinstance(rule, Superiority):
+        return f"above 0; not supported below {rule.relevant:g}"
+    if isinstance(rule, Margin):
+        return f"above -{rule.margin:g}" if rule.kind == "non_inferiority" else f"within ±{rule.margin:g}"
+    if isinstance(rule, Threshold):
+        return f"{rule.kind.replace('_', ' ')} {rule.threshold:g}"
+    return f"within {rule.low:g} to {rule.high:g}"
+
+
+def as_json(claims: Claims, verdicts: Iterable[Verdict], tier: str) -> dict[str, Any]:
+    """Everything about the verdicts of a tier: with each claim's statement and rule, runs, seeds and hashes of configurations."""
+    stated = {claim.id: claim for claim in claims.claims}
+    judged = []
+    for verdict in verdicts:
+        record = asdict(verdict)
+        found = record.pop("estimate")
+        record |= found or {}
+        if claim := stated.get(verdict.id):
+            record["excludes_paper"] = excludes_paper(verdict, claim)
+            record["claim"] = claim.model_dump(mode="json", exclude={"id", "tiers"})
+        judged.append(record)
+    return rounded({"tier": tier, "alpha": claims.alpha, "unit": claims.unit, "verdicts": judged})
+
+
+def excludes_paper(verdict: Verdict, claim: Claim) -> bool | None:
+    """Whether the interval leaves out what the paper reports; None where one of the two is missing."""
+    found = verdict.estimate
+    if claim.paper is None or found is None or found.low is None or found.high is None:
+        return None
+    return not found.low <= claim.paper <= found.high
+
+
+def outcome(verdict: Verdict) -> str:
+    """A verdict with its numbers in a few words."""
+    found = verdict.estimate
+    if found is None or verdict.verdict == NOT_RUN:
+        return verdict.verdict
+    return f"{verdict.verdict} ({number(found.effect, bool(verdict.runs))} {interval(verdict)}, n = {found.n})"
+
+
+def page(claims: Claims, verdicts: list[Verdict], tier: str) -> str:
+    """The page of a tier's verdicts, Markdown: guards, families, and what each verdict was made from."""
+    stated = {claim.id: claim for claim in claims.claims}
+    text = [
+        f"# Tier {tier}: what the paper's claims come to",
+        "",
+        "Made by `progrpo claims --pages` from the stored curves, costs and analyses by the rules of `config/claims.yaml`; do",
+        f"not edit. Contrasts are in units of the baseline's mean gain ({claims.unit}); intervals are 95 %, of equivalence 90 %.",
+        "",
+        "## Do the baselines learn?",
+        "",
+        *(f"- `{v.id}`: **{v.verdict}**: {v.why}" for v in verdicts if v.id not in stated),
+    ]
+    titles = {"primary": "Primary contrasts (Holm)", "descriptive": "Described", "control": "Controls"}
+    for family, title in titles.items():
+        rows = [v for v in verdicts if v.id in stated and stated[v.id].family == family]
+        if rows:
+            head = "| claim | place | rule | verdict | effect | p | n of planned | predicted | paper |"
+            text += ["", f"## {title}", "", head, "|---|---|---|---|---|---|---|---|---|"]
+            text += [_row(v, stated[v.id]) for v in rows]
+    text += [
+        "",
+        "## From which runs",
+        "",
+        "| verdict | run | seeds | hashes of the configuration |",
+        "|---|---|---|---|",
+    ]
+    for verdict in verdicts:
+        for run, source in verdict.runs.items():
+            seeds, configs = ", ".join(map(str, source["seeds"])), ", ".join(f"`{c}`" for c in source["configs"])
+            text.append(f"| `{verdict.id}` | `{run}` | {seeds} | {configs} |")
+    return "\n".join(text) + "\n"
+
+
+def _row(verdict: Verdict, claim: Claim) -> str:
+    found, p = verdict.estimate, verdict.p if verdict.p_holm is None else verdict.p_holm
+    said = f"{claim.statement} (`{claim.id}`)".replace("|", "\\|")
+    if isinstance(claim.comparison, Contrast):
+        said += f", at equal {claim.comparison.at}"
+    if verdict.share:
+        low, high = (number(bound) for bound in verdict.share[1:])
+        said += f"; share {number(verdict.share[0])} [{low}, {high}]"
+    word = f"**{verdict.verdict}**" + (f": {verdict.why}" if verdict.verdict in (NOT_RUN, VOID) else "")
+    effect = "--" if found is None else f"{number(found.effect, bool(verdict.runs))} {interval(verdict)}"
+    n = f"{found.n if found else 0} of {claim.n}"
+    cells = [said, claim.place, rule_text(claim), word, effect, "--" if p is None else f"{p:.4f}", n]
+    paper = number(claim.paper) + (" (excluded)" if excludes_paper(verdict, claim) else "")
+    return "| " + " | ".join([*cells, number(claim.predicted), paper]) + " |"
+
+
+def with_outcomes(text: str, verdicts: Iterable[Verdict], tier: str) -> str:
+    """A text whose table between the markers has its last column set anew: the outcomes of the claims that a row names as `id`.
+
+    A table whose head does not say that its outcomes are those of the tier is left as it is.
+    UserError when the markers are not there, once each and in order, or a row names a claim that was not judged.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise UserError(f"README.md: {BEGIN} and {END} must stand once each around the table of claims")
+    before, rest = text.split(BEGIN)
+    table, after = rest.split(END)
+    if f"outcome in tier `{tier}`" not in table:
+        return text
+    judged = {verdict.id: verdict for verdict in verdicts}
+    return before + BEGIN + "\n".join(_with_outcome(line, judged) for line in table.split("\n")) + END + after
+
+
+def _with_outcome(line: str, judged: dict[str, Verdict]) -> str:
+    cells = line.split("|")
+    if len(cells) < 4 or set(line) <= set("|-: ") or cells[-2].strip().startswith("outcome"):
+        return line
+    names = re.findall(r"`(\w+)`", cells[-3])
+    if unknown := [name for name in names if name not in judged]:
+        raise UserError(f"README.md: the claim {unknown[0]} is not judged; correct the table or config/claims.yaml")
+    words = [outcome(judged[name]) for name in names]
+    alike = len(set(words)) == 1
+    named = words[:1] if alike else [f"{name}: {word}" for name, word in zip(names, words, strict=True)]
+    return "|".join([*cells[:-2], f" {'; '.join(named) or '--'} ", cells[-1]])

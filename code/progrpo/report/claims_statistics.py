@@ -1,0 +1,94 @@
+"""Numbers of analyses and costs that claims are made of, each as (value, low, high, n), or why it is not there."""
+
+from collections.abc import Callable
+
+from progrpo.analysis.statistics import mean_interval
+from progrpo.paper_runs import FLOWGRPO, PROGRPO
+from progrpo.report.evidence import Evidence
+
+Found = tuple[float, float | None, float | None, int] | str
+DELTA = 0.5  # of Fig. 6's share |A| <= delta
+LACKS = "the stored {} has no {}; it is older than the claim"
+
+
+def _analysis(evidence: Evidence, name: str) -> dict:
+    return evidence.analyses.get(name) or {}
+
+
+def _clustering(evidence: Evidence) -> Found:
+    rows = [row for row in _analysis(evidence, "reward_clustering").get("shares", []) if row["delta"] == DELTA]
+    if not rows:
+        return "no analysis reward_clustering"
+    return rows[0]["observed"], rows[0]["low"], rows[0]["high"], _analysis(evidence, "reward_clustering")["prompts"]
+
+
+def _distance(evidence: Evidence) -> Found:
+    result = _analysis(evidence, "reward_clustering")
+    fit = result.get("goodness_of_fit", {}).get("kolmogorov_smirnov", {})
+    if "low" not in fit:
+        return (
+            LACKS.format("reward_clustering", "interval of the distance") if result else "no analysis reward_clustering"
+        )
+    return fit["statistic"], fit["low"], fit["high"], result["prompts"]
+
+
+def _subset(rule: str, quantity: str) -> Callable[[Evidence], Found]:
+    def find(evidence: Evidence) -> Found:
+        result = _analysis(evidence, "reward_clustering")
+        rows = [row for row in result.get("subsampling", []) if row["rule"] == rule]
+        if not rows or "intervals" not in rows[0]:
+            return (
+                LACKS.format("reward_clustering", "intervals of subsets") if result else "no analysis reward_clustering"
+            )
+        found = rows[0]["intervals"][quantity]
+        return found["value"], found["low"], found["high"], result["prompts"]
+
+    return find
+
+
+def _gradient(quantity: str) -> Callable[[Evidence], Found]:
+    def find(evidence: Evidence) -> Found:
+        result = _analysis(evidence, "gradient_signal")
+        if not result:
+            return "no analysis gradient_signal"
+        found = result[quantity]
+        return found["value"], found["low"], found["high"], result["prompts"]
+
+    return find
+
+
+def _preview(evidence: Evidence) -> Found:
+    result = _analysis(evidence, "pruning_pilot")
+    rows = [row for row in result.get("reliability", []) if row["fraction"] == 0.5]
+    if not rows:
+        return "no analysis pruning_pilot with a preview at half of the steps"
+    return rows[0]["spearman"], rows[0]["low"], rows[0]["high"], result["prompts"]
+
+
+def _cost(evidence: Evidence) -> Found:
+    first, second = (evidence.costs.get(run, {}) for run in (PROGRPO, FLOWGRPO))
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds:
+        return f"no costs of {PROGRPO} and {FLOWGRPO} with a common seed"
+    if len(evidence.devices(PROGRPO, FLOWGRPO)) > 1:
+        return "the arms ran on several kinds of devices"
+
+    def ratio(seed: int, one: str, other: str) -> float:
+        return (first[seed][one] + first[seed][other]) / (second[seed][one] + second[seed][other])
+
+    seconds = [ratio(seed, "rollout_seconds", "update_seconds") for seed in seeds]
+    calls = [ratio(seed, "sampling_calls", "update_calls") for seed in seeds]
+    found = mean_interval([a / b for a, b in zip(seconds, calls, strict=True)])
+    return float(found["mean"] or 0.0), found["low"], found["high"], len(seeds)
+
+
+STATISTICS: dict[str, Callable[[Evidence], Found]] = {
+    "clustering_share": _clustering,
+    "gaussian_distance": _distance,
+    "uniform_variance": _subset("uniform", "variance_over_expected"),
+    "ovf_share": _subset("ovf", "share"),
+    "gradient_noise": _gradient("noise"),
+    "gradient_signal": _gradient("signal"),
+    "preview_at_half": _preview,
+    "cost_model": _cost,
+}

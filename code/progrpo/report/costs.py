@@ -1,0 +1,39 @@
+"""What a training cost, in a file of a few hundred bytes beside its learning curve: the abscissae of equal calls and equal seconds."""
+
+from pathlib import Path
+from statistics import fmean, median
+
+from progrpo.config import Run
+from progrpo.errors import UserError
+from progrpo.files import read_jsonl, read_object
+from progrpo.report.summary import read_metrics
+
+# Denoiser-call equivalents per trained (sample, step) pair: forward pass, and a backward pass of two; with a KL the reference's pass.
+UPDATE_CALLS, REFERENCE_CALLS = 3, 1
+
+
+def run_costs(folder: Path, run: Run) -> dict:
+    """Costs of an iteration of the finished run in `folder`: denoiser calls, and median seconds of rollout and update.
+
+    The median, because other processes on the machine lengthen some iterations. UserError for a run that has not ended.
+    """
+    metrics, timings = (
+        read_metrics(folder / "metrics.jsonl"),
+        [line for _, line in read_jsonl(folder / "timings.jsonl")],
+    )
+    if not len(metrics) == len(timings) == run.iterations:
+        raise UserError(f"{folder}: {len(metrics)} of {run.iterations} iterations; the run has not ended")
+    pairs = run.prompts_per_iteration * run.group.survivors * run.trained_steps
+    per_pair = UPDATE_CALLS + (REFERENCE_CALLS if run.objective.kl_beta > 0 else 0)
+    seconds = {part: median(line[part] for line in timings) for part in ("rollout", "update")}
+    provenance = read_object(folder / "final" / "provenance.json")
+    return {
+        "iterations": run.iterations,
+        "sampling_calls": fmean(line["denoiser_calls"] or 0 for line in metrics),
+        "update_calls": pairs * per_pair,
+        "rollout_seconds": seconds["rollout"],
+        "update_seconds": seconds["update"],
+        "device": provenance["device"],
+        "config": provenance["config"],
+        "seed": provenance["seed"],
+    }

@@ -1,0 +1,173 @@
+"""The stored results that claims are judged from: held-out curves of runs and base models, costs of the runs, analyses."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from progrpo.config import Config
+from progrpo.errors import UserError
+from progrpo.files import read_arrays
+from progrpo.names import base_of, is_base, parse_seed_folder
+from progrpo.report.schema import Analyses, Part
+from progrpo.report.summary import ANALYSES
+from progrpo.typed import Count, Number, check, read_checked
+
+ARRAYS = {"iterations": ("i", 1), "scorers": ("U", 1), "prompts": ("U", 1), "scores": ("f", 4), "provenance": ("U", 0)}
+
+
+class Costs(Part):
+    """Costs of an iteration: the file that `progrpo costs` writes."""
+
+    iterations: Annotated[Count, Field(ge=1)]
+    sampling_calls: Number
+    update_calls: Number
+    rollout_seconds: Number
+    update_seconds: Number
+    device: str
+    config: str
+    seed: Count
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Held-out scores of one run or base model and seed: iterations (I,), scores {scorer: (I, P)}, means over a prompt's images."""
+
+    iterations: np.ndarray
+    scores: dict[str, np.ndarray]
+    prompts: tuple[str, ...]
+    config: str
+
+    @classmethod
+    def read(cls, path: Path) -> "Curve":
+        """The curve in a file of `progrpo learning-curve`; UserError names an array that is missing or of another kind."""
+        stored = read_arrays(path, tuple(ARRAYS))
+        for name, (kind, dimensions) in ARRAYS.items():
+            array = stored.get(name)
+            if array is None or array.dtype.kind != kind or array.ndim != dimensions:
+                raise UserError(f"{path}: {name}: missing or of another kind; `progrpo learning-curve` writes it")
+        scores = stored["scores"].astype(float).mean(axis=3)
+        if scores.shape != tuple(len(stored[name]) for name in ("iterations", "scorers", "prompts")):
+            raise UserError(f"{path}: scores of shape {stored['scores'].shape} do not fit iterations, scorers, prompts")
+        by_scorer = dict(zip(stored["scorers"].tolist(), scores.transpose(1, 0, 2), strict=True))
+        config = str(json.loads(str(stored["provenance"])).get("config", ""))
+        return cls(stored["iterations"], by_scorer, tuple(stored["prompts"].tolist()), config)
+
+
+class Evidence:
+    """What is stored in a tier's folder `source`; gains of runs over their base models at equal noise."""
+
+    def __init__(self, config: Config, source: Path, analyses: dict[str, Any]):
+        self.config, self.source, self.analyses = config, source, analyses
+
+    def _files(self, suffix: str) -> Iterator[tuple[str, int, Path]]:
+        known = {*self.config.runs, *map(base_of, self.config.models)}
+        for path in sorted((self.source / "curves").glob(f"*{suffix}")):
+            name, seed = parse_seed_folder(path.name.removesuffix(suffix)) or ("", 0)
+            if name in known:
+                yield name, seed, path
+
+    @cached_property
+    def curves(self) -> dict[str, dict[int, Curve]]:
+        """{run or base model: {seed: curve}} of the tier's configuration."""
+        found: dict[str, dict[int, Curve]] = {}
+        for name, seed, path in self._files(".npz"):
+            found.setdefault(name, {})[seed] = Curve.read(path)
+        return found
+
+    @cached_property
+    def costs(self) -> dict[str, dict[int, dict[str, Any]]]:
+        """{run: {seed: costs of an iteration}}."""
+        found: dict[str, dict[int, dict]] = {}
+        for name, seed, path in self._files(".costs.json"):
+            found.setdefault(name, {})[seed] = read_checked(Costs, path)
+        return found
+
+    def seeds(self, *runs: str) -> list[int]:
+        """Seeds that all of some runs have, and their base models with them."""
+        wanted = {*runs, *(base_of(self.config.runs[run].model) for run in runs if run in self.config.runs)}
+        found = [set(self.curves.get(name, {})) for name in wanted]
+        return sorted(set.intersection(*found)) if found else []
+
+    def configs(self, run: str, seeds: Iterable[int]) -> list[str]:
+        """Hashes of the configurations that a run's curves come from."""
+        return sorted({self.curves[run][seed].config for seed in seeds})
+
+    def base(self, run: str, metric: str, seeds: Iterable[int]) -> np.ndarray:
+        """Scores (seeds, prompts) of a run's base model."""
+        curves = self.curves[base_of(self.config.runs[run].model)]
+        return np.stack([curves[seed].scores[metric][0] for seed in seeds])
+
+    def gain(self, run: str, metric: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Iterations (I + 1,) from 0 on, and gains (I + 1, prompts) over the base model with the same noise, 0 at first.
+
+        UserError when run and base model were not evaluated on the same prompts, or not by that scorer.
+        """
+        curve, base = self.curves[run][seed], self.curves[base_of(self.config.runs[run].model)][seed]
+        if curve.prompts != base.prompts:
+            raise UserError(f"{run}, seed {seed}: not the prompts of its base model's curve; make both anew")
+        if metric not in curve.scores or metric not in base.scores:
+            raise UserError(f"{run}, seed {seed}: no scores of {metric}; the learning curve's evaluation lacks it")
+        gains = curve.scores[metric] - base.scores[metric][0]
+        return np.concatenate([[0], curve.iterations]), np.concatenate([np.zeros((1, gains.shape[1])), gains])
+
+    def rate(self, run: str, at: str) -> float | None:
+        """Iterations, denoiser calls or seconds of an iteration, the median over seeds; None where they are not stored."""
+        if at == "iterations":
+            return 1.0
+        stored = self.costs.get(run, {}).values()
+        pairs = {"calls": ("sampling_calls", "update_calls"), "seconds": ("rollout_seconds", "update_seconds")}[at]
+        return median(sum(costs[key] for key in pairs) for costs in stored) if stored else None
+
+    def devices(self, *runs: str) -> set[str]:
+        """Devices that some runs were trained on."""
+        return {costs["device"] for run in runs for costs in self.costs.get(run, {}).values()}
+
+    def seconds(self, runs: Iterable[str], seeds: Iterable[int]) -> float:
+        """Seconds of the trainings of some runs and seeds, as far as they are stored."""
+        stored = [self.costs.get(run, {}).get(seed) for run in runs for seed in seeds]
+        return sum(c["iterations"] * (c["rollout_seconds"] + c["update_seconds"]) for c in stored if c)
+
+    def budget(self, runs: Iterable[str], at: str) -> float | None:
+        """The largest abscissa that all of some runs reach; None where a cost is not stored."""
+        ends = []
+        for run in runs:
+            rate = self.rate(run, at)
+            if rate is None:
+                return None
+            ends.append(rate * min(curve.iterations[-1] for curve in self.curves[run].values()))
+        return min(ends)
+
+    def gains_at(self, run: str, metric: str, seeds: Iterable[int], at: str, budget: float) -> np.ndarray:
+        """Gains (seeds, prompts) at a budget, linear between the snapshots."""
+        rows = []
+        for seed in seeds:
+            iterations, gains = self.gain(run, metric, seed)
+            position = np.interp(budget / (self.rate(run, at) or 1.0), iterations, np.arange(len(iterations)))
+            before = min(int(position), len(iterations) - 2)
+            share = position - before
+            rows.append((1 - share) * gains[before] + share * gains[before + 1])
+        return np.stack(rows)
+
+    def final_gains(self, run: str, metric: str, seeds: Iterable[int]) -> np.ndarray:
+        """Gains (seeds, prompts) of the final weights."""
+        return np.stack([self.gain(run, metric, seed)[1][-1] for seed in seeds])
+
+    def runs(self) -> list[str]:
+        """The runs that there are curves of, in the configuration's order."""
+        return [run for run in self.config.runs if run in self.curves and not is_base(run)]
+
+
+def own_analyses(source: Path) -> dict[str, Any]:
+    """{name: JSON} of the analyses in a results folder that claims read."""
+    files = {name: source / "analysis" / f"{name}.json" for name in ANALYSES}
+    found = {name: read_checked(dict[str, Any], path) for name, path in files.items() if path.is_file()}
+    for name, result in found.items():
+        check(Analyses, {name: result}, files[name])
+    return found

@@ -1,0 +1,249 @@
+"""The claims judged from stored results: guards first, then contrasts and statistics, then Holm over the primary family."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from progrpo.analysis.contrasts import Estimate, estimate, p_above, pooled_error, share
+from progrpo.analysis.statistics import holm
+from progrpo.config import Config
+from progrpo.names import base_of, seed_folder, seeds_of
+from progrpo.report.claims_file import (
+    Claim,
+    Claims,
+    Contrast,
+    Guard,
+    Margin,
+    OfAnalysis,
+    Superiority,
+    Threshold,
+    Within,
+)
+from progrpo.report.claims_statistics import STATISTICS
+from progrpo.report.evidence import Evidence
+
+SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
+NOT_RUN, VOID = "not run", "void"
+ARMS_POOLED = 3  # arms that share the seeds, from which the pooled error is used
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judged claim; numbers of a contrast are in units of the guard's baseline's mean gain, those of a statistic its own."""
+
+    id: str
+    verdict: str
+    why: str = ""
+    estimate: Estimate | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    share: tuple[float, float | None, float | None] | None = None
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)  # {run: seeds, configs}
+    seconds: float = 0.0  # of the trainings behind it
+
+
+def judge(claims: Claims, evidence: Evidence) -> list[Verdict]:
+    """A verdict for each guard, named validity_<guard>, and for each claim of the tier, in the order of the file.
+
+    UserError for curves that do not fit each other.
+    """
+    tier = evidence.config.tier
+    listed = claims.of_tier(tier)
+    guards = {name: judge_guard(name, guard, evidence) for name, guard in claims.guards_of(tier).items()}
+    primary = [claim.id for claim in listed if claim.family == "primary"]
+    first = {claim.id: _judge(claim, claims, evidence) for claim in listed}
+    known = {name: verdict.p for name, verdict in first.items()}
+    adjusted = dict(zip(primary, holm([1.0 if known[name] is None else known[name] for name in primary]), strict=True))
+    return [*guards.values(), *(_decided(first[c.id], c, claims, guards, adjusted.get(c.id)) for c in listed)]
+
+
+def targets(claims: Claims, config: Config, seeds: int) -> list[str]:
+    """The curves and costs of the first so many seeds of each run that a claim of the tier is about, and of its base models."""
+    arms = {claims.guards[c.guard].baseline for c in claims.of_tier(config.tier) if c.guard}
+    for claim in claims.of_tier(config.tier):
+        if isinstance(claim.comparison, Contrast):
+            arms |= {*claim.comparison.contrast, *(claim.comparison.share_of or {})}
+    files = set()
+    for run in arms & set(config.runs):
+        for seed in seeds_of(config, run)[:seeds]:
+            stem = f"{config.results}/curves/{seed_folder(run, seed)}"
+            base = seed_folder(base_of(config.runs[run].model), seed)
+            files |= {f"{stem}.npz", f"{stem}.costs.json", f"{config.results}/curves/{base}.npz"}
+    return sorted(files)
+
+
+def judge_guard(name: str, guard: Guard, evidence: Evidence) -> Verdict:
+    """Whether the baseline gains, in every seed, by all metrics of the guard and by one of the unused scorers."""
+    seeds = evidence.seeds(guard.baseline)
+    verdict = Verdict(f"validity_{name}", NOT_RUN, f"no curves of {guard.baseline}")
+    if not seeds:
+        return verdict
+    means = {m: evidence.final_gains(guard.baseline, m, seeds).mean(1) for m in (*guard.every_seed, *guard.one_of)}
+    fallen = [metric for metric in guard.every_seed if not (means[metric] > 0).all()]
+    risen = [metric for metric in guard.one_of if (means[metric] > 0).all()]
+    why = f"no gain in every seed by {', '.join(fallen)}" if fallen else f"gains by all, and by {', '.join(risen)}"
+    if not fallen and not risen:
+        why = f"no unused scorer gains in every seed: {', '.join(guard.one_of)}"
+    found = SUPPORTED if risen and not fallen else NOT_SUPPORTED
+    runs = _runs([guard.baseline], seeds, evidence)
+    return replace(verdict, verdict=found, why=why, runs=runs, seconds=evidence.seconds([guard.baseline], seeds))
+
+
+def _runs(names: Iterable[str], seeds: list[int], evidence: Evidence) -> dict[str, dict[str, Any]]:
+    return {name: {"seeds": seeds, "configs": evidence.configs(name, seeds)} for name in names}
+
+
+# ---------------------------------------------------------------- estimates
+
+
+def _judge(claim: Claim, claims: Claims, evidence: Evidence) -> Verdict:
+    """The estimate and its p, without a decision."""
+    if isinstance(claim.comparison, OfAnalysis):
+        found = STATISTICS[claim.comparison.statistic](evidence)
+        if isinstance(found, str):
+            return Verdict(claim.id, NOT_RUN, found)
+        value, low, high, n = found
+        return Verdict(claim.id, "", estimate=Estimate(value, low, high, value, n, claim.comparison.statistic))
+    assert claim.guard is not None  # what the file's types promise
+    return _contrast(claim, claim.comparison, claims, claims.guards[claim.guard], evidence)
+
+
+def missing(contrast: Contrast, guard: Guard, evidence: Evidence) -> str:
+    """Why a contrast cannot be estimated; empty when it can."""
+    arms = [*contrast.contrast]
+    if absent := [arm for arm in (*arms, guard.baseline) if not evidence.seeds(arm)]:
+        return f"no curves of {', '.join(dict.fromkeys(absent))}"
+    if not evidence.seeds(*arms):
+        return "the arms have no seed in common"
+    if contrast.at != "iterations" and evidence.budget(arms, contrast.at) is None:
+        return f"{contrast.at} are not stored of all arms"
+    if contrast.at == "seconds" and len(devices := evidence.devices(*arms)) > 1:
+        return f"the arms ran on {len(devices)} kinds of devices"
+    return ""
+
+
+def units_of(
+    weights: dict[str, float], at: str, seeds: list[int], metrics: Iterable[str], guard: Guard, evidence: Evidence
+):
+    """A contrast's units (seeds, prompts) at equal budgets: in units of the baseline's gain; of several metrics, the mean of
+    each in standard deviations of the base model's prompts."""
+    metrics, parts, budget = tuple(metrics), [], evidence.budget(weights, at)
+    for metric in metrics:
+        gains = [w * evidence.gains_at(run, metric, seeds, at, budget or 0.0) for run, w in weights.items()]
+        parts.append(np.sum(gains, axis=0) / scale(guard, metric, len(metrics) == 1, evidence))
+    return np.mean(parts, axis=0)
+
+
+def scale(guard: Guard, metric: str, by_gain: bool, evidence: Evidence) -> float:
+    """The baseline's mean final gain over all its seeds, or the standard deviation of its base model's prompts."""
+    seeds = evidence.seeds(guard.baseline)
+    if by_gain:
+        return abs(float(evidence.final_gains(guard.baseline, metric, seeds).mean()))
+    return float(evidence.base(guard.baseline, metric, seeds).mean(0).std())
+
+
+def gains_in_units(
+    run: str,
+    metric: str,
+    seeds: list[int],
+    guard: Guard,
+    evidence: Evidence,
+    at: str = "iterations",
+    budget: float | None = None,
+) -> np.ndarray:
+    """Gains (seeds, prompts) of a run at a budget, or of its final weights, in units of the baseline's mean gain."""
+    final = budget is None
+    gains = (
+        evidence.final_gains(run, metric, seeds) if final else evidence.gains_at(run, metric, seeds, at, budget or 0.0)
+    )
+    return gains / scale(guard, metric, True, evidence)
+
+
+def _contrast(claim: Claim, contrast: Contrast, claims: Claims, guard: Guard, evidence: Evidence) -> Verdict:
+    if why := missing(contrast, guard, evidence):
+        return Verdict(claim.id, NOT_RUN, why)
+    seeds = evidence.seeds(*contrast.contrast)
+    units = units_of(contrast.contrast, contrast.at, seeds, claim.metrics, guard, evidence)
+    error = _pooled(claim, contrast, claims, guard, seeds, evidence)
+    equivalent = claim.rule.kind == "equivalence"
+    found = estimate(units, claims.exact_from, 1 - (4 if equivalent else 2) * claims.alpha, error)
+    threshold = -claim.rule.margin if isinstance(claim.rule, Margin) else 0.0
+    return Verdict(
+        claim.id,
+        "",
+        estimate=found,
+        p=None if equivalent else p_above(units, threshold, claims.exact_from, error),
+        share=_share(contrast, claim, guard, evidence),
+        runs=_runs(contrast.contrast, seeds, evidence),
+        seconds=evidence.seconds(contrast.contrast, seeds),
+    )
+
+
+def _pooled(claim, contrast: Contrast, claims: Claims, guard: Guard, seeds: list[int], evidence: Evidence):
+    """Error of the contrast from all arms of the guard that have its seeds; None where they are too few."""
+    others = (c.comparison for c in claims.claims if c.guard == claim.guard)
+    arms = {arm for other in others if isinstance(other, Contrast) for arm in other.contrast}
+    shared = sorted(arm for arm in arms if set(seeds) <= set(evidence.seeds(arm)))
+    if len(seeds) < 2 or len(shared) < ARMS_POOLED:
+        return None
+    columns = []
+    for arm in shared:
+        parts = [
+            evidence.final_gains(arm, metric, seeds).mean(1) / scale(guard, metric, len(claim.metrics) == 1, evidence)
+            for metric in claim.metrics
+        ]
+        columns.append(np.mean(parts, axis=0))
+    sd, freedom = pooled_error(np.stack(columns, axis=1))
+    return sd * float(np.linalg.norm(list(contrast.contrast.values()))), freedom
+
+
+def _share(contrast: Contrast, claim: Claim, guard: Guard, evidence: Evidence):
+    if contrast.share_of is None:
+        return None
+    both = [*contrast.contrast, *contrast.share_of]
+    if any(not evidence.seeds(arm) for arm in both) or not (seeds := evidence.seeds(*both)):
+        return None
+    part, whole = (
+        units_of(weights, contrast.at, seeds, claim.metrics, guard, evidence)
+        for weights in (contrast.contrast, contrast.share_of)
+    )
+    return share(part, whole)
+
+
+# ---------------------------------------------------------------- decisions
+
+
+def _decided(
+    verdict: Verdict, claim: Claim, claims: Claims, guards: dict[str, Verdict], p_holm: float | None
+) -> Verdict:
+    found = verdict.estimate
+    if found is None:
+        return verdict
+    verdict = replace(verdict, p_holm=p_holm)
+    guard = guards.get(claim.guard or "")
+    if guard is not None and guard.verdict != SUPPORTED:
+        return replace(verdict, verdict=VOID, why=f"{guard.id}: {guard.why}")
+    p = verdict.p if p_holm is None else p_holm
+    return replace(verdict, verdict=decide(claim, found, p, claims.alpha))
+
+
+def decide(claim: Claim, found: Estimate, p: float | None, alpha: float) -> str:
+    """supported, not supported or inconclusive, by the claim's rule; p is Holm's where the claim is primary."""
+    rule, low, high = claim.rule, found.low, found.high
+    if low is None or high is None:
+        return INCONCLUSIVE
+    if isinstance(rule, Superiority):
+        yes, no = p is not None and p < alpha, high < rule.relevant
+    elif isinstance(rule, Margin) and rule.kind == "non_inferiority":
+        yes, no = p is not None and p < alpha, high < -rule.margin
+    elif isinstance(rule, Margin):
+        yes, no = -rule.margin < low and high < rule.margin, high < -rule.margin or low > rule.margin
+    elif isinstance(rule, Within):
+        yes, no = rule.low <= low and high <= rule.high, high < rule.low or low > rule.high
+    else:
+        assert isinstance(rule, Threshold)
+        below, above = high < rule.threshold, low > rule.threshold
+        yes, no = (above, below) if rule.kind == "at_least" else (below, above)
+    return SUPPORTED if yes else NOT_SUPPORTED if no else INCONCLUSIVE

@@ -1,0 +1,60 @@
+"""The stored inner products are those of the gradients that training would take."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import tiny
+from progrpo.cli import main
+from progrpo.config import load_config
+from progrpo.grpo.backbone import load_backbone
+from progrpo.jobs.loading import scorer_of
+from progrpo.jobs.sample_gradients import _Gradients
+from progrpo.jobs.sample_rewards import sample_pool
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gradients")
+    path = tiny.write_config(folder / "config.yaml", tiny.make_models(folder), flow=tiny.FLOW)
+    edited = yaml.safe_load(path.read_text())
+    edited["analyses"] = {
+        "gradient_signal": {
+            **{"model": "sd35m", "scorer": "pickscore", "prompts": "train", "prompt_count": 2, "group": 6},
+            **{"sampling": {"steps": 4, "guidance_scale": 1.0, "noise": 0.7}, "gradients_of": "flow"},
+            **{"candidates": [[2, 3]], "keep": [4, 3]},
+        }
+    }
+    path.write_text(yaml.safe_dump(edited))
+    return path
+
+
+def test_a_groups_gradient_is_the_weighted_sum_of_its_trajectories(config):
+    settings = load_config(config)
+    analysis, device = settings.analyses["gradient_signal"], torch.device("cpu")
+    backbone, scorer = load_backbone(settings.models["sd35m"], device), scorer_of(settings.scorers["pickscore"], device)
+    gradients = _Gradients(backbone, settings.runs["flow"], analysis)
+    with torch.no_grad():
+        rollout = sample_pool(backbone, scorer, ["a red square"], 0, analysis, None)
+    text = backbone.encode(["a red square"])
+    each, group = gradients.of_trajectories(rollout, text), gradients.of_group(rollout, text)
+    weights = (rollout.rewards[0] - rollout.rewards[0].mean()) / 6
+    assert each.shape == (6, sum(p.numel() for p in gradients.parameters))
+    assert torch.allclose(weights @ each, group, rtol=1e-4, atol=1e-4 * float(group.abs().max()))
+    assert group.norm() > 0
+
+
+def test_pools_become_a_study_that_predicts_the_tiers_arms(config, tmp_path):
+    out = tmp_path / "pools.npz"
+    options = ["--config", str(config), "--analysis", "gradient_signal"]
+    assert main(["sample-rewards", *options, "--out", str(out)]) == 0
+    with np.load(out) as stored:
+        assert stored["previews"].shape == (2, 6, 4)
+        assert (np.linalg.eigvalsh(stored["grams"].astype(float)) > -1e-5 * np.abs(stored["grams"]).max()).all()
+    assert main(["analyse", "gradient-signal", *options, "--samples", str(out), "--out", str(tmp_path / "g.json")]) == 0
+    result = json.loads((tmp_path / "g.json").read_text())
+    assert result["arms"] == {"flow": 1.0}
+    assert result["prompts"] == 2

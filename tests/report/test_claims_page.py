@@ -1,0 +1,103 @@
+"""Verdicts as words and pictures: what stands on the page, in README's outcome column and in the figures."""
+
+import pytest
+from stored_curves import ARMS, write_curves, write_tier
+
+from checkout import ROOT
+from progrpo.analysis.contrasts import Estimate
+from progrpo.errors import UserError
+from progrpo.report.claims_figures import draw_all
+from progrpo.report.claims_file import load_claims
+from progrpo.report.claims_page import BEGIN, END, as_json, page, with_outcomes
+from progrpo.report.evidence import Evidence
+from progrpo.report.verdicts import Verdict, judge
+
+CLAIMS = load_claims(ROOT / "config" / "claims.yaml")
+GAINS = {
+    "prompts": 9,
+    "noise": {"value": 1.1, "low": 1.0, "high": 1.2},
+    "signal": {"value": 3.0, "low": 2.0, "high": 5.0},
+}
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    config = write_tier(folder)
+    write_curves(folder, seeds=3)
+    evidence = Evidence(
+        config, folder, {"gradient_signal": {**GAINS, "arms": {arm: gain for arm, (gain, _) in ARMS.items()}}}
+    )
+    return evidence, judge(CLAIMS, evidence)
+
+
+TABLE = f"""before
+{BEGIN}
+| claim | where | judged as | outcome in tier `mini` |
+|---|---|---|---|
+| one | Table 1 | `pro_equal_calls` | old words |
+| two | Table 2 | `diffusion`, `flash` | -- |
+| none | Table 7 | | old |
+{END}
+after `diffusion` | old |
+"""
+
+
+def test_the_outcome_column_is_made_from_the_verdicts_and_the_rest_stays():
+    verdicts = [
+        Verdict(
+            "pro_equal_calls", "supported", estimate=Estimate(0.31, 0.2, 0.42, 0.3, 8, ""), runs={"a": {"seeds": [0]}}
+        ),
+        Verdict("diffusion", "not run"),
+        Verdict("flash", "inconclusive", estimate=Estimate(-0.1, -0.3, 0.1, -0.1, 8, ""), runs={"a": {"seeds": [0]}}),
+    ]
+    text = with_outcomes(TABLE, verdicts, "mini")
+    assert "| one | Table 1 | `pro_equal_calls` | supported (+0.31 [0.20, 0.42], n = 8) |" in text
+    assert "| `diffusion`, `flash` | diffusion: not run; flash: inconclusive (-0.10 [-0.30, 0.10], n = 8) |" in text
+    assert "| none | Table 7 | | -- |" in text
+    assert text.startswith("before\n")
+    assert text.endswith("after `diffusion` | old |\n")
+    assert with_outcomes(text, verdicts, "mini") == text
+    assert with_outcomes(TABLE, [], "paper") == TABLE
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (TABLE.replace(END, ""), "must stand once each"),
+        (TABLE.replace("flash", "flush"), "the claim flush is not judged"),
+    ],
+)
+def test_a_table_that_cannot_be_filled_is_one_line(text, complaint):
+    with pytest.raises(UserError, match=complaint):
+        with_outcomes(text, [Verdict("pro_equal_calls", "not run"), Verdict("diffusion", "not run")], "mini")
+
+
+def test_the_page_names_every_claim_its_runs_and_their_configurations(judged):
+    evidence, verdicts = judged
+    text = page(CLAIMS, verdicts, "mini")
+    for claim in CLAIMS.of_tier("mini"):
+        assert f"(`{claim.id}`)" in text
+    assert "| `pro_equal_calls` | `progrpo_sd35m` | 0, 1, 2 | `hash-of-progrpo_sd35m` |" in text
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "`clustering_share`" in line]
+    assert rows[0].replace("\\|", "").count("|") == 10  # the bars of |A| are no columns
+
+
+def test_an_interval_that_leaves_out_the_papers_number_says_so(judged):
+    found = {record["id"]: record for record in as_json(CLAIMS, judged[1], "mini")["verdicts"]}
+    assert found["pro_equal_iterations"]["excludes_paper"] is True
+    assert found["pro_equal_calls"]["excludes_paper"] is None
+
+
+def test_every_figure_is_drawn_with_results_and_without(judged, tmp_path):
+    evidence, verdicts = judged
+    paths = draw_all(CLAIMS, verdicts, evidence, tmp_path / "some")
+    names = {"forest", "predicted", "pairs", "curves_flow", "curves_diffusion"}
+    assert {path.name for path in paths} == {f"claims_{name}.{end}" for name in names for end in ("pdf", "png")}
+    nothing = Evidence(evidence.config, tmp_path, {})
+    empty = draw_all(CLAIMS, judge(CLAIMS, nothing), nothing, tmp_path / "none")
+    assert all(path.stat().st_size > 1000 for path in (*paths, *empty))
+    forest = tmp_path / "some" / "claims_forest.pdf"
+    first = forest.read_bytes()
+    draw_all(CLAIMS, verdicts, evidence, tmp_path / "some")
+    assert forest.read_bytes() == first

@@ -1,0 +1,37 @@
+"""Calls and seconds of a training, counted from its logs."""
+
+import pytest
+
+from checkout import ROOT
+from progrpo.config import load_config
+from progrpo.errors import UserError
+from progrpo.files import write_json, write_jsonl
+from progrpo.report.costs import run_costs
+
+CONFIG = load_config(ROOT / "config" / "smoke.yaml")
+
+
+def write_run(folder, run, iterations):
+    write_jsonl(folder / "metrics.jsonl", [{"iteration": k + 1, "denoiser_calls": 720} for k in range(iterations)])
+    times = [{"iteration": k + 1, "rollout": 1.0 + 50 * (k == 0), "update": 2.0} for k in range(iterations)]
+    write_jsonl(folder / "timings.jsonl", times)
+    (folder / "final").mkdir()
+    write_json(folder / "final" / "provenance.json", {"config": "abc", "seed": 3, "device": "cpu"})
+
+
+@pytest.mark.parametrize(("name", "per_pair"), [("flowgrpo_sd35m", 4), ("dancegrpo_sd14", 3)])
+def test_an_update_costs_four_calls_per_pair_with_a_reference_and_three_without(tmp_path, name, per_pair):
+    run = CONFIG.runs[name].model_copy(update={"iterations": 5})
+    write_run(tmp_path, run, 5)
+    costs = run_costs(tmp_path, run)
+    assert costs["sampling_calls"] == 720
+    assert costs["update_calls"] == run.prompts_per_iteration * run.group.survivors * run.trained_steps * per_pair
+    assert (costs["rollout_seconds"], costs["update_seconds"]) == (1.0, 2.0)  # one slow iteration does not count
+    assert (costs["config"], costs["seed"], costs["device"]) == ("abc", 3, "cpu")
+
+
+def test_a_run_that_has_not_ended_has_no_costs(tmp_path):
+    run = CONFIG.runs["flowgrpo_sd35m"].model_copy(update={"iterations": 5})
+    write_run(tmp_path, run, 4)
+    with pytest.raises(UserError, match="4 of 5 iterations"):
+        run_costs(tmp_path, run)

@@ -1,0 +1,179 @@
+"""Verdicts on stored curves whose effects are known, by the rules of config/claims.yaml itself."""
+
+import json
+
+import numpy as np
+import pytest
+from stored_curves import ARMS, SCORERS, costs, write_curves, write_tier
+
+from checkout import ROOT
+from progrpo.analysis.contrasts import Estimate
+from progrpo.cli import main
+from progrpo.errors import UserError
+from progrpo.files import write_json
+from progrpo.report.claims_file import Rule, load_claims
+from progrpo.report.evidence import Evidence
+from progrpo.report.verdicts import Verdict, decide, judge, targets
+from progrpo.typed import check
+
+CLAIMS = load_claims(ROOT / "config" / "claims.yaml")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    config = write_tier(folder)
+    write_curves(folder)
+    return config, Evidence(config, folder, {})
+
+
+@pytest.fixture(scope="module")
+def verdicts(world) -> dict[str, Verdict]:
+    return {verdict.id: verdict for verdict in judge(CLAIMS, world[1])}
+
+
+def test_known_effects_get_their_verdicts_and_absent_runs_say_so(verdicts):
+    found = {name: verdict.verdict for name, verdict in verdicts.items()}
+    for name in ("validity_flow", "ovf_vs_uniform", "ovf_noninferior", "pro_equal_calls", "pro_equal_samples"):
+        assert found[name] == "supported", verdicts[name]
+    assert found["previews_carry_signal"] == found["ovf_equals_best_of_n"] == "supported"
+    assert found["pro_equal_iterations"] in ("not supported", "inconclusive")
+    for name in ("validity_diffusion", "diffusion", "flash", "too_early", "clustering_share"):
+        assert found[name] == "not run", verdicts[name]
+    assert verdicts["flash"].why == "no curves of progrpo_flash_sd35m"
+
+
+def test_effects_are_in_units_of_the_baselines_gain(world, tmp_path, verdicts):
+    """So a scorer with another scale gives the same numbers."""
+    assert verdicts["ovf_vs_uniform"].estimate.effect == pytest.approx(0.38, abs=0.08)
+    write_curves(tmp_path, scale=5.0)
+    scaled = {v.id: v for v in judge(CLAIMS, Evidence(world[0], tmp_path, {}))}
+    assert scaled["ovf_vs_uniform"].estimate.effect == pytest.approx(
+        verdicts["ovf_vs_uniform"].estimate.effect, abs=0.01
+    )
+
+
+def test_at_equal_calls_the_dearer_arm_is_read_off_its_curve(world, verdicts):
+    """Flow-GRPO has done 792 / 1104 of its iterations, and these curves are straight."""
+    config, evidence = world
+    gains = {
+        run: evidence.final_gains(run, "pickscore", range(8)).mean() for run in ("progrpo_sd35m", "flowgrpo_sd35m")
+    }
+    expected = gains["progrpo_sd35m"] / gains["flowgrpo_sd35m"] - 792 / 1104
+    assert verdicts["pro_equal_calls"].estimate.effect == pytest.approx(expected, abs=0.02)
+    assert verdicts["pro_equal_seconds"].estimate.effect == pytest.approx(expected, abs=0.02)
+
+
+def test_what_random_pruning_and_the_oracle_span_gives_the_share(verdicts):
+    value, low, high = verdicts["previews_carry_signal"].share
+    assert low < 0.44 / 0.6 < high
+    assert value == pytest.approx(0.44 / 0.6, abs=0.1)
+
+
+def test_holm_counts_a_primary_claim_that_was_not_run(verdicts):
+    assert verdicts["pro_equal_calls"].p == 2**-8
+    assert verdicts["pro_equal_calls"].p_holm == 6 * 2**-8  # not 5: that of the UNet was not run
+
+
+@pytest.mark.parametrize(
+    ("rising", "complaint"),
+    [
+        ([s for s in SCORERS if s != "scene_strict"], "no gain in every seed by scene_strict"),
+        ([s for s in SCORERS if s not in ("imagereward", "hpsv2")], "no unused scorer gains"),
+    ],
+)
+def test_a_baseline_that_learns_its_reward_alone_voids_the_contrasts(world, tmp_path, rising, complaint):
+    write_curves(tmp_path, rising=rising)
+    found = {v.id: v for v in judge(CLAIMS, Evidence(world[0], tmp_path, {}))}
+    assert found["validity_flow"].verdict == "not supported"
+    assert found["pro_equal_calls"].verdict == found["previews_carry_signal"].verdict == "void"
+    assert complaint in found["pro_equal_calls"].why
+
+
+def test_three_seeds_are_judged_by_the_pooled_error_and_one_is_inconclusive(world, tmp_path):
+    write_curves(tmp_path / "three", seeds=3)
+    write_curves(tmp_path / "one", seeds=1)
+    three, one = (
+        {v.id: v for v in judge(CLAIMS, Evidence(world[0], tmp_path / name, {}))} for name in ("three", "one")
+    )
+    assert three["pro_equal_samples"].estimate.method == "pooled t"
+    assert three["pro_equal_samples"].verdict == "supported"
+    assert one["pro_equal_samples"].verdict == "inconclusive"
+
+
+def test_seconds_of_different_devices_are_not_compared(world, tmp_path):
+    write_curves(tmp_path, seeds=2)
+    write_json(tmp_path / "curves" / "progrpo_sd35m-seed1.costs.json", costs(792, 1, device="a GPU"))
+    found = {v.id: v for v in judge(CLAIMS, Evidence(world[0], tmp_path, {}))}
+    assert found["pro_equal_seconds"].verdict == "not run"
+    assert found["pro_equal_calls"].verdict != "not run"
+
+
+def test_other_prompts_than_the_base_models_are_refused(world, tmp_path):
+    write_curves(tmp_path, seeds=1)
+    path = tmp_path / "curves" / "base_sd35m-seed0.npz"
+    stored = dict(np.load(path))
+    stored["prompts"][0] = "another"
+    np.savez(path, **stored)
+    with pytest.raises(UserError, match="not the prompts of its base model"):
+        judge(CLAIMS, Evidence(world[0], tmp_path, {}))
+
+
+def test_every_verdict_names_runs_seeds_and_configurations(verdicts):
+    assert verdicts["pro_equal_calls"].runs["progrpo_sd35m"] == {
+        "seeds": list(range(8)),
+        "configs": ["hash-of-progrpo_sd35m"],
+    }
+    assert verdicts["pro_equal_calls"].seconds == pytest.approx(8 * 100 * (0.792 + 1.104))
+
+
+@pytest.mark.parametrize(
+    ("rule", "interval", "p", "expected"),
+    [
+        ({"kind": "superiority", "relevant": 0.1}, (0.01, 0.3), 0.001, "supported"),
+        ({"kind": "superiority", "relevant": 0.1}, (0.01, 0.3), 0.04, "inconclusive"),  # Holm
+        ({"kind": "superiority", "relevant": 0.1}, (-0.2, 0.09), 0.3, "not supported"),
+        ({"kind": "superiority", "relevant": 0.1}, (-0.2, 0.2), 0.3, "inconclusive"),
+        ({"kind": "non_inferiority", "margin": 0.2}, (-0.15, 0.1), 0.01, "supported"),
+        ({"kind": "non_inferiority", "margin": 0.2}, (-0.25, 0.1), 0.06, "inconclusive"),
+        ({"kind": "non_inferiority", "margin": 0.2}, (-0.5, -0.21), 0.9, "not supported"),
+        ({"kind": "equivalence", "margin": 0.2}, (-0.1, 0.19), None, "supported"),
+        ({"kind": "equivalence", "margin": 0.2}, (-0.1, 0.21), None, "inconclusive"),
+        ({"kind": "equivalence", "margin": 0.2}, (0.21, 0.4), None, "not supported"),
+        ({"kind": "at_least", "threshold": 0.6}, (0.49, 0.59), None, "not supported"),
+        ({"kind": "at_most", "threshold": 0.05}, (0.045, 0.074), None, "inconclusive"),
+        ({"kind": "within", "low": 0.9, "high": 1.1}, (0.95, 1.05), None, "supported"),
+    ],
+)
+def test_each_rule_has_three_outcomes(rule, interval, p, expected):
+    found = Estimate(sum(interval) / 2, *interval, 0.0, 8, "")
+    judged = CLAIMS.claims[0].model_copy(update={"rule": check(Rule, rule, "rule")})
+    assert decide(judged, found, p, CLAIMS.alpha) == expected
+
+
+def test_targets_are_the_curves_and_costs_of_so_many_seeds(world):
+    config, _ = world
+    files = targets(CLAIMS, config, 2)
+    assert f"{config.results}/curves/progrpo_sd35m-seed1.npz" in files
+    assert f"{config.results}/curves/progrpo_sd35m-seed1.costs.json" in files
+    assert f"{config.results}/curves/base_sd35m-seed1.npz" in files
+    assert not [file for file in files if "seed2" in file]
+    assert len(ARMS) <= len(files)
+
+
+def test_the_command_prints_a_table_and_json(world, capsys):
+    config, evidence = world
+    options = [
+        "claims",
+        "--config",
+        str(evidence.source / "config.yaml"),
+        "--own",
+        "--claims",
+        str(ROOT / "config" / "claims.yaml"),
+    ]
+    assert main(options) == 0
+    assert "pro_equal_calls" in capsys.readouterr().out
+    assert main([*options, "--json"]) == 0
+    judged = {v["id"]: v for v in json.loads(capsys.readouterr().out)["verdicts"]}
+    assert judged["pro_equal_calls"]["verdict"] == "supported"
+    assert judged["pro_equal_calls"]["claim"]["rule"]["kind"] == "superiority"
