@@ -5,10 +5,11 @@
 # make paper-tables.pdf [OWN=1] all tables of a tier on paper
 # make claims [TIER=mini]       the paper's claims judged from published results, in seconds; RERUN=1 SEEDS=2: from a cut trained here
 # make rehearsal [CORES=2]      tier paper on this CPU, over random weights in the official layouts (minutes, 0.4 GB in build/)
-# make publish TIER=mini        the author's step: this machine's results become the published ones
+# make publish TIER=mini        the author's step: results of this machine become published; REMOTE=<dvc remote>: with images, prompts and all weights
 # make mutants                  breaks one line at a time and lists the breaks that no test notices (minutes)
 # make fuzz [CASES=20000]       damaged files of strangers through the command line; `make test` runs 1,600
 # make faults [ROUNDS=10]       kills, damaged files, full and read-only disks: the same command must end bit for bit the same (minutes)
+# make docs                     the site of docs/ into build/site/, with the reference from docstrings; stops at a broken link
 # make lint                     ruff, mypy, snakefmt, snakemake --lint
 TIER ?= smoke
 CORES ?= 2
@@ -23,7 +24,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport VIRTUAL_ENV
 
-.PHONY: reproduce tables claims rehearsal publish test test-slurm mutants fuzz faults lint install
+.PHONY: reproduce tables claims rehearsal publish test test-slurm mutants fuzz faults lint docs install
 
 reproduce: $(INSTALLED)
 	@bash workflow/scripts/reproduce.sh $(TIER) $(CORES)
@@ -51,7 +52,7 @@ rehearsal: $(INSTALLED)
 	progrpo rehearsal --cores $(CORES)
 
 publish: $(INSTALLED)
-	@bash workflow/scripts/publish.sh $(TIER)
+	@python workflow/scripts/publish.py $(TIER) $(REMOTE)
 
 test: $(INSTALLED)
 	python -m pytest -n 2 --dist loadgroup tests
@@ -76,6 +77,15 @@ lint: $(INSTALLED)
 	mypy
 	snakemake --config tier=smoke --lint
 	snakefmt --check Snakefile workflow
+
+docs: build/docs-venv/.installed
+	build/docs-venv/bin/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+build/docs-venv/.installed: docs/requirements.txt
+	test -x build/docs-venv/bin/python || $(PYTHON) -m venv build/docs-venv
+	build/docs-venv/bin/python -m pip install --quiet -r docs/requirements.txt
+	touch $@
 
 paper-tables.pdf: $(INSTALLED) FORCE
 	@command -v pdflatex >/dev/null || \

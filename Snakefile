@@ -1,6 +1,7 @@
 # The whole reproduction as one DAG. The tier decides sizes, nothing else:
 #   snakemake all --profile local --config tier=smoke     2 CPU cores, minutes
 #   snakemake --profile slurm all                         tier paper, a GPU cluster
+#   snakemake --profile slurm table_flow_main             what one table reads, and the table
 # Reads   config/<tier>.yaml, results/miniature.dvc, the manifest of public weights and prompts
 # Writes  results/ only; paper_tables/ belongs to DVC (dvc.yaml)
 from snakemake.utils import min_version
@@ -9,6 +10,9 @@ min_version("9.20")
 
 
 include: "workflow/rules/common.smk"
+
+
+report: "workflow/report/workflow.rst"
 
 
 pathvars:
@@ -31,9 +35,16 @@ if OPTIONS["results"] == "stored":
 
 else:
 
-    include: "workflow/rules/train.smk"
+    if OPTIONS["results"] == "weights":
+
+        include: "workflow/rules/stored_weights.smk"
+
+    else:
+
+        include: "workflow/rules/train.smk"
     include: "workflow/rules/evaluate.smk"
     include: "workflow/rules/analyse.smk"
+    include: "workflow/rules/tables.smk"
 
 
 localrules:
@@ -49,3 +60,8 @@ rule all:
         [f"{TIER.results}/claims.json"] if JUDGED else [],
         rules.show_tables.output,
         PLAN.figure_files(),
+
+
+onsuccess:
+    if all(Path(path).is_file() for path in rules.all.input):
+        shell("python workflow/scripts/overview.py {TIER.tier}")

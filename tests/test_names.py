@@ -15,6 +15,8 @@ from progrpo.names import (
     seed_folder,
     seeds_of,
 )
+from progrpo.paper_runs import distinct_names, paper_name
+from progrpo.report.tables.layout import load_layout
 
 TIERS = tier_files(ROOT / "config")
 
@@ -52,3 +54,16 @@ def test_a_folder_is_read_as_it_is_named(name):
 @pytest.mark.parametrize("folder", ["run", "run-seed", "run-seedling", "-seed1", "run-seed1.incoming"])
 def test_other_folders_are_none(folder):
     assert parse_seed_folder(folder) is None
+
+
+def test_runs_have_the_names_of_the_papers_tables():
+    """Figures say what the tables say; a run of two tables that name it differently (a group size) has no row in the main ones."""
+    for name in ("flow_main", "diffusion_main", "sd15"):
+        for row in load_layout(name, ROOT / "paper_tables" / "expected").rows:
+            assert paper_name(row.key) == row.label
+
+
+def test_two_runs_that_the_paper_calls_alike_stay_apart():
+    assert distinct_names(["flowgrpo_sd35m", "mine"]) == ["Flow-GRPO", "mine"]
+    both = ["progrpo_sd14", "progrpo_sd15"]
+    assert distinct_names(both) == ["Pro-GRPO (progrpo_sd14)", "Pro-GRPO (progrpo_sd15)"]

@@ -57,6 +57,19 @@ class Version(argparse.Action):
         parser.exit()
 
 
+class Completion(argparse.Action):
+    """`--completion SHELL`; shtab is imported only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _, shell, *__) -> None:
+        """Print what makes a shell complete commands and options, and leave."""
+        try:
+            import shtab
+        except ImportError:
+            parser.error("--completion needs the package shtab, which comes with dvc")
+        print(shtab.complete(parser, shell=str(shell)))
+        parser.exit()
+
+
 def one_line(message: str) -> str:
     """A message, whatever names and texts it quotes, as one printable line."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in message)[:2000] + "\n"
@@ -66,6 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line; each command module adds its own parser and names its `run` function."""
     parser = Parser(prog="progrpo", description="Pro-GRPO: train, generate, evaluate, analyse, tabulate.")
     parser.add_argument("--version", action=Version, nargs=0, help="print the version and leave")
+    told = "print what the Tab key needs, and leave: source <(progrpo --completion bash)"
+    parser.add_argument("--completion", action=Completion, choices=("bash", "zsh", "tcsh"), metavar="SHELL", help=told)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         importlib.import_module(f"progrpo.commands.{name}").add_parser(commands)

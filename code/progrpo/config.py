@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_serializer, model_validator
 from typing_extensions import TypedDict
 
 from progrpo.errors import UserError
+from progrpo.execution import Hardware, Positive, Previews, Section, Share, Speed, Window
 from progrpo.plugins import SCORERS, SELECTION_RULES, known_name
 from progrpo.typed import Name, PathText, check, read_yaml, require_numbers
 
@@ -25,26 +26,19 @@ def _finite_options(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-Positive = Annotated[int, Field(gt=0, le=10**6)]  # a count that some loop or tensor is made of
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
-Share = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Title = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=200)]
 Options = Annotated[dict[str, Any], AfterValidator(_finite_options)]
 ScorerKind = Annotated[str, AfterValidator(partial(known_name, table=SCORERS))]
 Rule = Annotated[str, AfterValidator(partial(known_name, table=SELECTION_RULES))]
 Precision = Literal["fp32", "bf16", "fp16"]
+NOT_TIERS = ("claims", "site")  # files of config/ beside the tiers
 SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]  # in the manifest
 Target = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", max_length=200)
 ]  # a module, or how its name ends
-
-
-class Section(BaseModel):
-    """A part of the configuration: immutable; an unknown key, and a number that is NaN or infinite, are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Model(Section):
@@ -64,7 +58,7 @@ class Scorer(Section):
     kind: ScorerKind  # of plugins.SCORERS, or package.module:Class
     path: PathText | None = None
     sources: tuple[SourceName, ...] = ()
-    precision: Precision = "fp32"
+    precision: Precision | Literal["tf32"] = "fp32"
     batch_size: Positive = 16
     options: Options = {}
 
@@ -88,6 +82,31 @@ class Sampling(Section):
     guidance_scale: Annotated[float, Field(ge=1, le=1000)]
     noise: Annotated[float, Field(ge=0, le=100)] = 0.0
     shared_initial_noise: bool = False  # DanceGRPO: one initial noise for all prompts and trajectories of an iteration
+    window: Window | None = None  # all steps
+
+    def noisy(self, iteration: int = 0) -> range:
+        """The steps that add noise in an iteration, where noise > 0."""
+        if self.window is None:
+            return range(self.steps)
+        moved = iteration // self.window.every if self.window.every else 0
+        start = min(self.window.start + moved, self.steps - self.window.length)
+        return range(start, start + self.window.length)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, dump):
+        """Samplings without a window are written as before there were any: what was begun with them goes on."""
+        written = dump(self)
+        if self.window is None:
+            written.pop("window", None)
+        return written
+
+    @model_validator(mode="after")
+    def _inside(self):
+        if self.window and self.window.start + self.window.length > self.steps:
+            raise ValueError(f"window.start + window.length must be at most steps ({self.steps})")
+        if self.window and self.noise == 0:
+            raise ValueError("a window of stochastic steps needs noise > 0")
+        return self
 
 
 class Pruning(Section):
@@ -183,31 +202,6 @@ class Ema(Section):
     every: Positive = 8
 
 
-class Hardware(Section):
-    """What a job asks of a cluster; the result does not depend on it, only `prompts_per_iteration` must divide.
-
-    `gpus` counts one node; 0 runs on the CPU with one process.
-    """
-
-    gpus: Annotated[int, Field(ge=0, le=1024)] = 1
-    nodes: Positive = 1
-    memory_gb: Positive = 8
-    hours: Annotated[float, Field(gt=0, le=10**5)] = 1.0
-
-
-class Speed(Section):
-    """How fast a training goes. No number depends on it beyond rounding; with every switch off it goes the plain way."""
-
-    memory_gb: Annotated[float, Field(gt=0)] = 2.0  # what a backward pass of `micro_batch: auto` may keep
-    batched_guidance: bool = False  # both branches in one call, unless one is detached: that one is a call of its own
-    text_cache: PathText | None = None  # folder for the prompts' embeddings; with it the text encoders leave the device
-    merged_adapters: bool = (
-        False  # fp32: one product with W + s B A; for adapters whose rank is not small beside the width
-    )
-    background_save: bool = True  # a copy of the state is written while the next iteration runs
-    compile: bool = False  # torch.compile of the denoiser: about a minute once, then fewer and larger kernels
-
-
 class Run(Section):
     """One training: a method applied to a model with a reward."""
 
@@ -232,12 +226,28 @@ class Run(Section):
     seeds: Seeds | None = None  # default: the tier's seeds
     evaluations: tuple[str, ...] | None = None  # prompt sets to evaluate on; default: all of the tier
     hardware: Hardware = Hardware()
+    previews: Previews = Previews()
     speed: Speed = Speed()
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, dump):
+        """As a sampling without a window."""
+        written = dump(self)
+        if self.previews.plain:
+            written.pop("previews", None)
+        return written
+
+    def trained(self, iteration: int = 0) -> range:
+        """The denoising steps that are trained: of those that add noise the first int(T * fraction), as the public codes round."""
+        noisy = self.sampling.noisy(iteration)
+        return range(
+            noisy.start, min(noisy.stop, max(1, int(self.sampling.steps * self.objective.trained_fraction + 1e-9)))
+        )
 
     @property
     def trained_steps(self) -> int:
-        """Number of denoising steps that are trained, the first ones: int(T * fraction) as the public codes round it."""
-        return max(1, int(self.sampling.steps * self.objective.trained_fraction + 1e-9))
+        """Number of denoising steps that are trained in the first iteration; a window that moves keeps it, but at the last steps."""
+        return len(self.trained())
 
     @model_validator(mode="after")
     def _arithmetic(self):
@@ -247,6 +257,17 @@ class Run(Section):
             raise ValueError(
                 f"pruning step {self.group.pruning[-1].step} lies beyond the {self.sampling.steps} denoising steps"
             )
+        for iteration in (0, self.iterations - 1):
+            if not self.trained(iteration):
+                raise ValueError(
+                    f"objective.trained_fraction leaves none of the window's steps {self.sampling.noisy(iteration)} to train"
+                )
+        first = self.sampling.noisy(self.iterations - 1).start
+        if self.sampling.shared_initial_noise and self.group.pruning and self.group.pruning[0].step <= first:
+            raise ValueError(
+                f"pruning step {self.group.pruning[0].step} comes before the window adds noise (step {first}): with"
+                " shared_initial_noise all trajectories of a group are still one"
+            )
         if self.prompts_per_iteration % self.updates_per_iteration:
             raise ValueError(
                 f"prompts_per_iteration ({self.prompts_per_iteration}) must be a multiple of"
@@ -254,12 +275,12 @@ class Run(Section):
             )
         if not self.reward:
             raise ValueError("reward names no scorer")
+        if self.speed.merged_adapters and self.lora is None:
+            raise ValueError("speed.merged_adapters: the run has no lora")
         if list(self.snapshots) != sorted({n for n in self.snapshots if n < self.iterations}):
             raise ValueError(
                 f"snapshots must increase and come before the last iteration ({self.iterations}), got {[*self.snapshots]}"
             )
-        if self.speed.merged_adapters and self.lora is None:
-            raise ValueError("speed.merged_adapters: the run has no lora")
         return self
 
 
@@ -386,8 +407,8 @@ def _known(names: dict, name: str, where: str) -> None:
 
 
 def tier_files(folder: Path = Path("config")) -> list[Path]:
-    """The files of the tiers, one each; the claims that are judged in them stand in the same folder."""
-    return sorted(path for path in folder.glob("*.yaml") if path.stem != "claims")
+    """The files of the tiers, one each; the claims that are judged in them and the cluster's shape stand in the same folder."""
+    return sorted(path for path in folder.glob("*.yaml") if path.stem not in NOT_TIERS)
 
 
 def load_config(path: Path | str) -> Config:

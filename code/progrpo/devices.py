@@ -6,7 +6,26 @@ import torch
 
 from progrpo.errors import UserError
 
+WORKSPACE, FIXED_WORKSPACES = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")  # in which cuBLAS sums in a fixed order
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # config.Precision
+
+
+def make_deterministic() -> None:
+    """From now on every kernel gives equal bits for equal inputs, or raises; call it before anything uses the GPU.
+
+    UserError when a GPU is in use already: cuBLAS then has its workspace, and reads no setting any more.
+    """
+    if torch.cuda.is_initialized() and os.environ.get(WORKSPACE) not in FIXED_WORKSPACES:
+        raise UserError(
+            f"speed.deterministic: the GPU is in use already; set {WORKSPACE}={FIXED_WORKSPACES[0]} and start again"
+        )
+    os.environ.setdefault(WORKSPACE, FIXED_WORKSPACES[0])
+    if os.environ[WORKSPACE] not in FIXED_WORKSPACES:
+        raise UserError(
+            f"speed.deterministic: {WORKSPACE}={os.environ[WORKSPACE]}: use one of {', '.join(FIXED_WORKSPACES)}"
+        )
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
 def choose_device(name: str) -> torch.device:

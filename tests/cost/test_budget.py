@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -15,9 +16,10 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, 
 from checkout import ROOT
 from progrpo.cli import main
 from progrpo.commands.plan import report, run_lines
-from progrpo.config import load_config
+from progrpo.config import Run, load_config
 from progrpo.cost import architectures, budget
 from progrpo.cost.budget import NETWORKS, Network
+from progrpo.execution import Previews
 
 PAPER = load_config(ROOT / "config" / "paper.yaml")
 COUNTED = json.loads((ROOT / "results/published/paper/summary.json").read_text())["analysis"]["flops"]
@@ -33,6 +35,7 @@ ROUND = Network(
     backward=3.0,
     adapted_backward=5.0,
     decode=7.0,
+    tiny_decode=1.0,
     reward=11.0,
     activations=0.5,
     checkpointed=0.25,
@@ -107,7 +110,7 @@ def test_the_memory_of_a_training_in_full_by_hand():
         "decoder": 0.4,
         "reward": 4 * 0.986109441,
         "text encoders": 0.0,
-        "rollout": 4 * (16 * 51 * 0.001 + 16 * 0.001),
+        "rollout": 4 * (16 * 51 * 0.001 + 0.001),
         "activations": 4 * 2 * 0.5,  # four pairs, both branches
         "overhead": budget.OVERHEAD_GB,
     }
@@ -121,6 +124,57 @@ def test_the_memory_of_adapters_by_hand():
     assert (made["gradients"], made["AdamW"], made["moving average"]) == pytest.approx((0.08, 0.08, 0.04))
     assert made["autocast copy"] == made["reference"] == 0
     assert made["activations"] == pytest.approx(8 * budget.DECODE_GB)  # more than the 8 x 0.25 of checkpoints
+
+
+def test_latents_of_a_group_at_its_worst_moment():
+    """Those of the steps taken, and what a selection makes room for: one state, or at the last one all that stay."""
+    assert budget.states_at_peak(PAPER.runs["flowgrpo_sd35m"]) == 24 * 11
+    assert budget.states_at_peak(PAPER.runs["progrpo_sd35m"]) == max(48 * 6 + 24, 24 * 8 + 12 * 11)
+    assert budget.states_at_peak(PAPER.runs["ovf_sd35m"]) == 24 * 11 + 12 * 11
+
+
+def test_what_saves_memory_by_hand():
+    run, model, scorers = case("progrpo_sd35m")  # 4 prompts on each of 24 GPUs
+
+    def with_speed(**speed):
+        return run.model_copy(update={"speed": run.speed.model_copy(update=speed)})
+
+    def part(name, **speed):
+        return budget.memory(with_speed(**speed), model, scorers, ROUND)[name]
+
+    assert part("rollout") == pytest.approx(4 * 324 * 0.001 + 4 * 0.001)
+    assert part("rollout", prompts_at_once=1) == pytest.approx(324 * 0.001 + 4 * 12 * 11 * 0.001 + 4 * 0.001)
+    assert part("rollout", prompts_at_once=1, states_on_host=True) == pytest.approx(324 * 0.001 + 4 * 0.001)
+    assert part("activations", decode_batch=3) == pytest.approx(3 * budget.DECODE_GB)
+    run, model, scorers = case("dancegrpo_sd14")
+    run = run.model_copy(update={"gradient_checkpointing": True, "micro_batch": 1})
+    assert part("activations") == 4.0  # what AdamW's step makes
+    assert part("activations", fused_optimizer=True) == pytest.approx(budget.DECODE_GB)
+
+
+def test_cheaper_previews_by_hand():
+    run = PAPER.runs["progrpo_sd35m"]
+
+    def previews(**settings):
+        changed_run = run.model_copy(update={"previews": Previews(**settings)})
+        return budget.iteration_tflop(changed_run, ROUND)["previews"] / (96 * (48 + 24))
+
+    assert previews() == previews(precision="bf16") == 7 + 11
+    assert previews(decoder="data/taesd3") == 1 + 11
+    assert previews(scale=0.5) == 7 / 4 + 11
+
+
+def test_the_recipe_for_24_gb_is_what_it_computes():
+    page = (ROOT / "docs" / "speed.md").read_text().split("## One card of 24 GB")[1].split("\n## ")[0]
+    settings = yaml.safe_load(page.split("```yaml")[1].split("```")[0])
+    shown = dict(re.findall(r"^\| (\w+_sd\w+) \| ([\d.]+) \|$", page, re.MULTILINE))
+    assert set(shown) == {"dancegrpo_sd14", "progrpo_sd14", "flowgrpo_sd35m", "progrpo_sd35m"}
+    for name, told in shown.items():
+        run, model, scorers = case(name)
+        run = Run.model_validate(run.model_dump() | settings)
+        total = budget.memory(run, model, scorers, NETWORKS[model.family])["total"]
+        assert total < 24
+        assert f"{total:.1f}" == told, name
 
 
 def test_cached_texts_are_encoded_while_everything_is_loaded():
@@ -156,7 +210,7 @@ def test_several_settings_that_keep_the_result_are_preferred_to_one_that_does_no
     speed = run.speed.model_copy(update={"text_cache": None})
     run = run.model_copy(update={"micro_batch": 8, "speed": speed})
     names, less = budget.remedy(run, model, scorers, ROUND, 35)
-    assert names == ["speed.text_cache", "gradient_checkpointing", "micro_batch: 1"]
+    assert names == ["speed.text_cache", "gradient_checkpointing", "micro_batch: 1", "speed.fused_optimizer"]
     assert less <= 35
 
 
@@ -203,6 +257,7 @@ def test_operations_are_the_counted_ones(family, backbone):
     assert 2 * network.call == pytest.approx(counted["denoiser_without_lora"], rel=1e-3)
     assert backward == pytest.approx(counted["denoiser_backward"], rel=1e-3)
     assert (network.decode, network.reward) == pytest.approx((counted["decoder"], counted["reward"]), rel=1e-3)
+    assert network.tiny_decode == pytest.approx(counted["taesd"], rel=1e-3)
 
 
 class Live(TorchDispatchMode):

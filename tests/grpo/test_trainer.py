@@ -21,7 +21,7 @@ from progrpo.config import load_config
 from progrpo.errors import UserError
 from progrpo.files import TEMPORARY
 from progrpo.grpo import trainer
-from progrpo.grpo.rollout import expand_and_prune
+from progrpo.grpo.groups import roll_out
 from progrpo.jobs.train import train_run
 
 THREE_STEPS = 3  # int(4 * .99)
@@ -100,11 +100,11 @@ def shift_sampling(monkeypatch, shift: float) -> None:
     """Make sampling record log-probabilities that are off by `shift`, as other kernels or other weights would."""
 
     def shifted(*arguments):
-        rollout = expand_and_prune(*arguments)
+        rollout = roll_out(*arguments)
         rollout.log_probs[0] += shift
         return rollout
 
-    monkeypatch.setattr("progrpo.grpo.trainer.expand_and_prune", shifted)
+    monkeypatch.setattr("progrpo.grpo.trainer.roll_out", shifted)
 
 
 def test_rounding_of_other_kernels_is_scored_away(trained, tmp_path, monkeypatch):
@@ -150,6 +150,20 @@ def test_training_moves_the_weights_and_publishes_the_average(trained):
 def test_kl_starts_at_zero_and_grows(trained, run):
     kl = [line["kl"] for line in metrics(trained / run)]
     assert kl[0] < kl[-1]
+
+
+def test_deterministic_kernels_change_no_bit_on_a_cpu(trained, models, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    run = {**tiny.FLOW, "speed": {"deterministic": True}}
+    config = load_config(tiny.write_config(tmp_path / "config.yaml", models, flow_pro=run))
+    try:
+        assert train_run(config, "flow_pro", 0, tmp_path / "out", "cpu") == 0
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.deterministic = False
+    assert digests(tmp_path / "out")["metrics.jsonl"] == digests(trained / "flow_pro")["metrics.jsonl"]
+    assert_equal_trees(state(tmp_path / "out")["parameters"], state(trained / "flow_pro")["parameters"])
 
 
 def test_timings_are_kept_apart_from_metrics(trained):

@@ -9,7 +9,9 @@ import yaml
 
 import tiny
 from progrpo.cli import main
+from progrpo.config import load_config
 from progrpo.identity import hash_results
+from progrpo.report.evidence import Evidence
 
 RUNS = {
     "flow": {**tiny.FLOW, "snapshots": [1, 2]},
@@ -90,6 +92,23 @@ def test_a_base_model_is_iteration_0_and_has_each_seeds_noise(world, tmp_path):
     assert (
         np.abs(untrained["scores"][0] - first["scores"][0]).mean() < np.abs(second["scores"] - first["scores"]).mean()
     )
+
+
+def test_claims_read_what_trainings_and_curves_leave(world, tmp_path):
+    folder, curves = world.parent / "flow", tmp_path / "curves"
+    curve(world, curves, "base_sd35m")
+    stored = curve(world, curves, "flow", folder / "final")
+    costs = ["costs", "--config", str(world), "--run", "flow", "--folder", str(folder)]
+    assert main([*costs, "--out", str(curves / "flow-seed0.costs.json")]) == 0
+    evidence = Evidence(load_config(world), tmp_path, {})
+    iterations, gains = evidence.gain("flow", "pickscore", 0)
+    assert iterations.tolist() == [0, 1, 2, 3]
+    assert np.allclose(
+        gains[3], (stored["scores"][2, 0] - np.load(curves / "base_sd35m-seed0.npz")["scores"][0, 0]).mean(1)
+    )
+    assert evidence.configs("flow", [0]) == [json.loads(str(stored["provenance"]))["config"]]
+    # 4 prompts: 4, 4, 4, 3 trajectories are sampled at the steps, and 2 survivors trained at 3 steps of 4 calls
+    assert evidence.rate("flow", "calls") == 4 * (4 + 4 + 4 + 3) + 4 * 2 * 3 * 4
 
 
 def test_a_finished_curve_stays_and_changed_weights_are_refused(world, tmp_path, capsys):

@@ -54,7 +54,6 @@ TRAINER = [
             "return log_prob(self.table, (pairs.steps - 1).clamp(min=0),",
         ),
         ("mean_ref = self._mean(samples, pairs, reference)", "mean_ref = self._mean(samples, pairs, None)"),
-        ("text.rows(rows), self._advantages", "text, self._advantages"),
         ("self.prompts[stream[position]] for", "self.prompts[position] for"),
         ("self.run.sampling.guidance_scale,\n            denoiser", "1.0,\n            denoiser"),
     ),
@@ -128,13 +127,13 @@ TRAINER = [
         ('self.rescoring = state["rescoring"]', "pass"),
     ),
     *_of(
-        "grpo/trainer.py",
+        "grpo/groups.py",
         f"{UPDATE} -k configured_group",
         ("plugins.load(group.rule,", 'plugins.load("ovf",'),
         ("plugins.SELECTION_RULES), group.preview)", "plugins.SELECTION_RULES))"),
     ),
     *_of(
-        "grpo/trainer.py",
+        "grpo/micro_batch.py",
         f"{UPDATE} -k divide",
         ("if prompts % (ranks * updates):", "if prompts % ranks:"),
     ),
@@ -142,8 +141,8 @@ TRAINER = [
         "grpo/trainer.py",
         f"{UPDATE} -k all_samples_once",
         (
-            "start, size, self.run.trained_steps, self.micro_batch,",
-            "0, size, self.run.trained_steps, self.micro_batch,",
+            "start, size, steps, self.micro_batch,",
+            "0, size, steps, self.micro_batch,",
         ),
     ),
     *_of(
@@ -160,8 +159,8 @@ MICRO_BATCH = _of(
 ) + _of(
     "grpo/micro_batch.py",
     f"{GRADIENT} -k whole_loss",
-    ("Pairs(start + pair % size, pair // size", "Pairs(start + pair % steps, pair // size"),
-    ("total = size * steps", "total = size * (steps - 1)"),
+    ("Pairs(start + pair % size, steps.start + pair // size", "Pairs(start + pair % len(steps), pair // size"),
+    ("total = size * len(steps)", "total = size * (len(steps) - 1)"),
 )
 
 TUNING = [
@@ -216,7 +215,7 @@ ROLLOUT = _of(
     ("key = (self.prompts[prompt], trajectory)", "key = (prompt, trajectory)"),
     ("if key not in self._generators:", "if True:"),
     ("else outputs[kept]", "else outputs[: len(kept)]"),
-    ("preview(table, step, sampling.states[:, step], outputs)", "sampling.states[:, step]"),
+    ("preview(self.table, step, self.states[step], outputs)", "self.states[step]"),
     (
         "self.trajectory[rows]",
         "self.trajectory[: len(rows)]",
@@ -229,6 +228,42 @@ ROLLOUT = _of(
     ("rewards = rewards.flatten()[rows].view", "rewards = rewards.flatten()[: len(rows)].view"),
     ("index[:1].expand(size - len(index))", "index[:0]"),
 )
+
+SAVING = [
+    *_of(
+        "grpo/groups.py",
+        "tests/grpo/test_groups.py -k in_parts",
+        ("policy.predict(x, step, prompt + first)", "policy.predict(x, step, prompt)"),
+        ("noise.of(slice(first, first + at_once))", "noise.of(slice(0, at_once))"),
+        ("rows = slice(first * keep, first * keep + len(part.states))", "rows = slice(0, len(part.states))"),
+    ),
+    *_of(
+        "grpo/samples.py",
+        f"{GRADIENT} -k whole_loss",
+        ("pairs.rows // self.rollout.rewards.shape[1]", "pairs.rows % len(self.rollout.rewards)"),
+        ("pairs.steps + 1", "pairs.steps"),
+    ),
+    *_of(
+        "grpo/micro_batch.py",
+        "tests/grpo/test_window.py -k moved",
+        ("steps.start + pair // size", "pair // size"),
+    ),
+    *_of(
+        "grpo/rollout.py",
+        "tests/grpo/test_groups.py -k leave_no_states",
+        ("self.survivors = None if self.selections else self._room()", "self.survivors = self._room()"),
+    ),
+    *_of(
+        "grpo/rollout.py",
+        "tests/grpo/test_previews.py -k agreement_is_measured",
+        ("self.rewards_of(latents, self.policy.decode) if check", "rewards if check"),
+    ),
+    *_of(
+        "grpo/samplers.py",
+        "tests/grpo/test_window.py -k outside",
+        ("getattr(noisy, name), getattr(quiet, name)", "getattr(quiet, name), getattr(noisy, name)"),
+    ),
+]
 
 CHECKPOINT = _of(
     "grpo/checkpoint.py",
@@ -392,6 +427,7 @@ VERDICT = _of(
 )
 
 MUTANTS = [
+    *SAVING,
     *OBJECTIVE,
     *OVF,
     *SAMPLERS,

@@ -119,6 +119,27 @@ def test_other_prompts_than_the_base_models_are_refused(world, tmp_path):
         judge(CLAIMS, Evidence(world[0], tmp_path, {}))
 
 
+@pytest.mark.parametrize(
+    ("edit", "complaint"),
+    [
+        ({"scores": np.full((1, 6, 30, 2), np.nan, np.float32)}, "not finite"),
+        ({"scores": np.zeros((2, 6, 30, 2), np.float32)}, "do not fit iterations"),
+        ({"provenance": np.array("[]")}, "provenance"),
+        ({"prompts": np.zeros(30)}, "prompts: missing or of another kind"),
+    ],
+)
+def test_a_damaged_curve_is_one_line(world, tmp_path, capsys, edit, complaint):
+    config = write_tier(tmp_path)
+    write_curves(tmp_path, seeds=1)
+    path = tmp_path / "curves" / "base_sd35m-seed0.npz"
+    np.savez(path, **{**dict(np.load(path)), **edit})
+    options = ["--config", f"{config.results}/config.yaml", "--claims", str(ROOT / "config" / "claims.yaml")]
+    assert main(["claims", "--own", *options]) == 2
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert error.count("\n") == 1
+
+
 def test_every_verdict_names_runs_seeds_and_configurations(verdicts):
     assert verdicts["pro_equal_calls"].runs["progrpo_sd35m"] == {
         "seeds": list(range(8)),

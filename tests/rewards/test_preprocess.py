@@ -45,6 +45,18 @@ def test_tensor_modes_equal_the_hpsv2_fork(shape, mode, antialias):
     assert torch.allclose(clip_pixels(tensor, 32, mode)[0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [32, 224])
+@pytest.mark.parametrize("shape", [*SHAPES, (512, 512), (300, 420)])
+def test_resizing_on_the_device_is_pils_within_two_levels(shape, size):
+    _, tensor = picture(shape)
+    levels = [
+        clip_pixels(tensor, size, mode) * torch.tensor(CLIP_STD).view(3, 1, 1) * 255 for mode in ("pil", "device")
+    ]
+    difference = (levels[0] - levels[1]).abs()
+    assert difference.max() < 2.01
+    assert (difference > 0.5).float().mean() < 0.01  # of white noise: smooth pictures differ less
+
+
 def test_the_modes_differ_on_large_images():
     _, tensor = picture((128, 128))
     pil, aa, noaa = (clip_pixels(tensor, 32, mode) for mode in ("pil", "tensor_aa", "tensor_noaa"))
@@ -58,3 +70,5 @@ def test_values_are_clamped_and_rounded_to_8_bits():
 def test_an_unknown_mode_is_named():
     with pytest.raises(UserError, match="hpsv2: preprocess 'bilinear' is unknown; use one of pil"):
         check_mode("hpsv2", "bilinear")
+    with pytest.raises(UserError, match="use one of pil, device$"):
+        check_mode("pickscore", "tensor_aa")

@@ -40,6 +40,30 @@ def test_the_batch_size_does_not_matter(kind, clip_folder, aesthetic_folder, ima
     assert torch.allclose(one, four, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["pickscore", "clip_score", "aesthetic"])
+def test_images_are_resized_on_the_device_where_that_is_asked_for(
+    kind, clip_folder, aesthetic_folder, images, monkeypatch
+):
+    folder = aesthetic_folder if kind == "aesthetic" else clip_folder
+    expected = load_scorer(kind, folder).score(images, PROMPTS)
+    scorer = load_scorer(kind, folder, preprocess="device")
+    monkeypatch.setattr("progrpo.rewards.preprocess._resize_pil", lambda *_: pytest.fail("resized by PIL"))
+    torch.testing.assert_close(scorer.score(images, PROMPTS), expected, rtol=2e-2, atol=1e-3)
+    with pytest.raises(UserError, match="use one of pil, device"):
+        load_scorer(kind, folder, preprocess="tensor_aa")
+
+
+def test_tf32_is_for_the_products_of_the_scorer_alone(clip_folder, images):
+    settings, seen = torch.backends.cuda.matmul, []
+    scorer = load_scorer("pickscore", clip_folder, precision="tf32")
+    expected = load_scorer("pickscore", clip_folder).score(images, PROMPTS)
+    scorer.clip.model.vision_model.register_forward_hook(lambda *_: seen.append(settings.fp32_precision))
+    before = settings.fp32_precision
+    assert torch.equal(scorer.score(images, PROMPTS), expected)  # a CPU has no such products
+    assert seen == ["tf32"]
+    assert settings.fp32_precision == before != "tf32"
+
+
 def test_low_precision_images_are_accepted(clip_folder, images):
     scorer = load_scorer("pickscore", clip_folder)
     assert torch.allclose(scorer.score(images.half(), PROMPTS), scorer.score(images, PROMPTS), atol=0.5)
@@ -74,7 +98,7 @@ def test_a_score_that_is_no_number_names_scorer_prompt_and_remedy(images):
 
 
 def test_unknown_precision_and_batch_size_are_one_line():
-    with pytest.raises(UserError, match="precision 'fp8' is unknown; use one of fp32, bf16, fp16"):
+    with pytest.raises(UserError, match="precision 'fp8' is unknown; use one of fp32, bf16, fp16, tf32"):
         Mean(precision="fp8")
     with pytest.raises(UserError, match="batch_size 0 must be at least 1"):
         Mean(batch_size=0)
@@ -89,9 +113,9 @@ def test_a_prompt_is_encoded_once():
 def test_unknown_kind_option_and_folder_are_one_line(tmp_path, clip_folder):
     with pytest.raises(UserError, match="'hps' is unknown; use one of hpsv2, imagereward, pickscore"):
         load_scorer("hps", tmp_path)
-    with pytest.raises(UserError, match="pickscore: option 'preprocess' is unknown; known: scale, tokenizer"):
-        load_scorer("pickscore", clip_folder, preprocess="pil")
-    with pytest.raises(UserError, match="aesthetic: option 'scale' is unknown; known: head"):
+    with pytest.raises(UserError, match="pickscore: option 'size' is unknown; known: scale, preprocess, tokenizer"):
+        load_scorer("pickscore", clip_folder, size=3)
+    with pytest.raises(UserError, match="aesthetic: option 'scale' is unknown; known: head, preprocess"):
         load_scorer("aesthetic", clip_folder, scale=2)
     with pytest.raises(UserError, match="no such folder; fetch the weights"):
         load_scorer("pickscore", tmp_path / "nothing")

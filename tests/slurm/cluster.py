@@ -9,6 +9,7 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
 NODES = ("node1", "node2")
+LARGE = 3  # nodes of partition `large`, each with 8 GPUs and 64 cores: only defined, so their jobs wait and can be looked at
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 SLURM_CONF = """
@@ -99,7 +100,13 @@ class Cluster:
                 f"NodeName={node} NodeHostname={self.host} NodeAddr=127.0.0.1 Port={free_port()}"
                 f" CPUs=2 RealMemory={memory} Gres=gpu:fake:2 State=UNKNOWN"
             )
-        lines.append("PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP")
+        large = f"large[1-{LARGE}]"
+        gres.append(f"NodeName={large} Name=gpu Type=a100 Count=8")
+        lines.append(
+            f"NodeName={large} NodeHostname=nowhere NodeAddr=127.0.0.2 CPUs=64 RealMemory=512000 Gres=gpu:a100:8 State=UNKNOWN"
+        )
+        lines.append(f"PartitionName=main Nodes={','.join(NODES)} Default=YES MaxTime=INFINITE State=UP")
+        lines.append(f"PartitionName=large Nodes={large} MaxTime=INFINITE State=UP")
         (self.folder / "slurm.conf").write_text("\n".join(lines) + "\n")
         (self.folder / "gres.conf").write_text("\n".join(gres) + "\n")
         # the jobstep executor drops SLURM_CONF before its inner srun; a real cluster has it in /etc/slurm
@@ -123,7 +130,9 @@ class Cluster:
         self.daemons.append(daemon)
 
     def _wait_until_idle(self) -> None:
-        self._wait(lambda: self.run("sinfo", "-h", "-o", "%T", "-N").split() == ["idle"] * len(NODES), "Slurm")
+        self._wait(
+            lambda: self.run("sinfo", "-h", "-p", "main", "-o", "%T", "-N").split() == ["idle"] * len(NODES), "Slurm"
+        )
 
     def _wait(self, ready, what: str, seconds: float = 30) -> None:
         end = time.monotonic() + seconds

@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from checkout import ROOT, call, make_checkout
 from progrpo.cli import build_parser
 from progrpo.commands.plan import report
 from progrpo.config import load_config, tier_files
+from progrpo.workflow.site import Site, load_site
 
 TIERS = [path.stem for path in tier_files(ROOT / "config")]
 pytestmark = pytest.mark.xdist_group("workflow")
@@ -28,9 +30,13 @@ def dry_run(checkout: Path, *options: str) -> str:
 
 
 def job_counts(output: str) -> dict[str, int]:
-    """{rule: number of jobs} from the table that Snakemake prints first."""
-    table = output.split("Job stats:")[1].split("\n\n")[0]
-    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)}
+    """{rule: number of jobs} from the summary of the profiles' logger, or from the table that Snakemake prints without a profile."""
+    if "Job stats:" in output:
+        table = output.split("Job stats:")[1].split("\n\n")[0]
+        return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)}
+    (total,) = re.findall(r"^(\d+) jobs:$", output, flags=re.MULTILINE)
+    counted = re.findall(r"^ +(\d+)  ([\w ]+)$", output, flags=re.MULTILINE)
+    return {name.replace(" ", "_"): int(count) for count, name in counted} | {"total": int(total)}
 
 
 def processor_seconds() -> float:
@@ -49,6 +55,14 @@ def test_the_full_paper_dag_is_planned_in_seconds(checkout):
     rules = {"fetch", "generate_geneval", "evaluate_geneval", "sample_rewards", "count_flops", "summarise", "draw_grid"}
     assert rules <= set(counts)
     assert report(config, 495, 0.35)["jobs"]["total"] == counts["total"]  # what `progrpo plan` says
+
+
+@pytest.mark.parametrize("options", [("--profile", "slurm"), ("--profile", "local", "--config", "tier=mini")])
+def test_a_dry_run_is_a_screen_of_jobs_by_kind(checkout, options):
+    output = dry_run(checkout, "all", *options)
+    counts = job_counts(output)
+    assert counts["total"] == sum(counts.values()) - counts["total"]
+    assert len(output) < 2500
 
 
 @pytest.mark.parametrize("tier", TIERS)
@@ -137,16 +151,42 @@ def test_the_profile_resolves_from_the_root_only(checkout):
     assert not (ROOT / "profiles").exists()
 
 
+def profile_of(checkout: Path, **environment: str) -> tuple[int, str]:
+    """Exit status and default resources of the Slurm profile as Snakemake reads it."""
+    read = "import yte; print(yte.process_yaml(open('slurm/config.yaml').read())['default-resources'])"
+    result = call("python", "-c", read, cwd=checkout, **environment)
+    return result.returncode, result.stdout
+
+
 def test_site_settings_come_from_the_environment(checkout):
-    profile = call(
-        "python",
-        "-c",
-        "import yte; print(yte.process_yaml(open('slurm/config.yaml').read())['default-resources'])",
-        cwd=checkout,
-        SLURM_ACCOUNT_NAME="bench",
-    ).stdout
+    _, profile = profile_of(checkout, SLURM_ACCOUNT_NAME="bench")
     assert "'slurm_account': 'bench'" in profile
     assert "slurm_partition" not in profile
+
+
+def test_the_shape_of_a_site_lies_in_a_file_that_git_ignores(own_checkout):
+    shutil.copy(own_checkout / "config/site.yaml.example", own_checkout / "config/site.yaml")
+    assert call("git", "status", "--porcelain", cwd=own_checkout).stdout == ""
+    site = load_site(own_checkout / "config/site.yaml", {})
+    assert set(Site.model_fields) == site.model_fields_set  # the example shows every key
+    assert site.placed(gpu=True) == {"slurm_partition": "gpu", "constraint": "nvlink"}
+    _, profile = profile_of(own_checkout, SLURM_ACCOUNT_NAME="bench")
+    assert (
+        "{'mem_mb': 8000, 'runtime': 60, 'slurm_account': 'bench', 'slurm_partition': 'cpu', 'qos': 'normal'}"
+        in profile
+    )
+    planned = dry_run(
+        own_checkout, "results/paper/runs/flowgrpo_sd35m-seed0/final/provenance.json", "--config", "tier=paper"
+    )
+    (asked,) = re.findall(r"rule train_on_several_nodes:.*?resources: (.*?)\n", planned, flags=re.DOTALL)
+    assert {"nodes=6", "tasks=6", "slurm_extra=--gpus-per-node=a100:4", "mem_mb=128000", "runtime=720"} <= set(
+        asked.split(", ")
+    )
+    (own_checkout / "config/site.yaml").write_text("gpus: 4\n")
+    for result in (profile_of(own_checkout), profile_of(own_checkout, SLURM_GPU_CPUS="many")):
+        assert result[0] != 0
+        assert len(result[1].splitlines()) == 1, result[1]
+    assert "config/site.yaml: gpus: unknown key" in profile_of(own_checkout)[1]
 
 
 def adopt_results(checkout: Path, *options: str) -> None:
@@ -272,7 +312,10 @@ def test_the_launcher_chooses_by_nodes_and_processes(checkout, tmp_path):
     assert several.startswith("srun --nodes 3 --ntasks 3 --ntasks-per-node 1")
     place = re.compile(r"torchrun --node-rank 2 --master-addr (\S+) --master-port (\d+) (.*)")
     address, port, rest = place.search(several).groups()
-    assert rest == f"--nnodes 3 --nproc-per-node 8 --no-python -- {tmp_path}/tool train --seed 0"
+    assert rest == f"--nproc-per-node 8 --nnodes 3 --no-python -- {tmp_path}/tool train --seed 0"
+    given = launch(3, 8, SLURM_JOB_ID="7", SLURM_GPUS_ON_NODE="4")
+    assert "--nproc-per-node 4 --nnodes 3" in given
+    assert "--standalone --nproc-per-node 4" in launch(1, 8, SLURM_GPUS_ON_NODE="4")
     assert address == "first"
     assert int(port) >= 1024
     chosen = launch(3, 8, SLURM_JOB_ID="7", MASTER_ADDR="10.0.0.1", MASTER_PORT="29400")

@@ -15,7 +15,8 @@ from progrpo.errors import UserError
 from progrpo.names import evaluated_names, prompt_sets_of, seeds_of
 from progrpo.workflow import options
 from progrpo.workflow.code_inputs import Code
-from progrpo.workflow.plan import CURVES, Plan, resources
+from progrpo.workflow.plan import CURVES, Plan
+from progrpo.workflow.site import Site
 
 TIERS = [path.stem for path in tier_files(ROOT / "config")]
 SOURCE = Code(ROOT / "code")
@@ -98,8 +99,10 @@ def test_resources_are_the_largest_of_a_job_and_the_time_of_all():
     hardware = tier("paper").runs["flowgrpo_sd35m"].hardware
     small = hardware.model_copy(update={"gpus": 1, "nodes": 1, "memory_gb": 5, "hours": 0.001})
     large = hardware.model_copy(update={"gpus": 4, "nodes": 2, "memory_gb": 3, "hours": 1.5})
-    assert resources(small) == {"gpu": 1, "mem_mb": 5000, "runtime": 1}
-    assert resources(small, large) == {"gpu": 8, "mem_mb": 5000, "runtime": 91}
+    asked = Site().resources(small)
+    assert (asked["accelerator"], asked["nodes"], asked["mem_mb"], asked["runtime"]) == (1, 1, 5000, 1)
+    asked = Site().resources(small, large)
+    assert (asked["accelerator"], asked["nodes"], asked["mem_mb"], asked["runtime"]) == (8, 2, 5000, 91)
 
 
 # ---------------------------------------------------------------- configuration that decides a result

@@ -19,9 +19,7 @@ rule sample_rewards:
     conda:
         "../../environment.yml"
     resources:
-        gpu=PLAN.analysis_resource("gpu"),
-        mem_mb=PLAN.analysis_resource("mem_mb"),
-        runtime=PLAN.analysis_resource("runtime"),
+        **PLAN.analysis_resources(),
     params:
         code=PLAN.analysis_code,
         config=CONFIG_FILE,

@@ -15,6 +15,7 @@ from progrpo.workflow.plan import (
     Plan,
     run_folders,
 )
+from progrpo.workflow.site import load_site
 from progrpo.workflow.sources import (
     MINIATURE,
     MINIATURE_FILES,
@@ -29,10 +30,13 @@ try:
     CONFIG_FILE = options.config_file(OPTIONS)
     TIER = load_config(CONFIG_FILE)
     CLAIMS = load_claims("config/claims.yaml")
+    SITE = load_site()
+    for run in TIER.runs.values():
+        SITE.shape(run.hardware)
 except UserError as error:
     sys.exit(f"Snakefile: {error}")
 JUDGED = bool(TIER.learning_curve and CLAIMS.of_tier(TIER.tier))
-PLAN = Plan(TIER, Code(Path("code")), made=OPTIONS["results"] == "made")
+PLAN = Plan(TIER, Code(Path("code")), made=OPTIONS["results"] != "stored", site=SITE)
 
 
 def regex(names):

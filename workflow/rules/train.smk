@@ -18,10 +18,7 @@ rule train:
     conda:
         "../../environment.yml"
     resources:
-        nodes=1,
-        gpu=PLAN.train_resource("gpu"),
-        mem_mb=PLAN.train_resource("mem_mb"),
-        runtime=PLAN.train_resource("runtime"),
+        **PLAN.train_resources(),
     params:
         code=PLAN.train_code,
         folder=subpath(output.provenance, ancestor=2),
@@ -40,10 +37,7 @@ use rule train as train_on_several_nodes with:
     wildcard_constraints:
         run=regex(PLAN.several_nodes()),
     resources:
+        **PLAN.train_resources(),
         mpi="srun",  # the job script itself starts a process group on every node: scripts/launch.sh
-        nodes=PLAN.train_nodes,
         tasks=PLAN.train_nodes,
         tasks_per_gpu=0,  # or the plugin takes `tasks` for the tasks of one GPU
-        gpu=PLAN.train_resource("gpu"),
-        mem_mb=PLAN.train_resource("mem_mb"),
-        runtime=PLAN.train_resource("runtime"),

@@ -1,4 +1,4 @@
-"""What a tier's run made, where it lies and how it reads: the closing lines of `make reproduce`."""
+"""What a tier's run made, where it lies and how it reads: the closing lines of every way to run it."""
 
 import sys
 from pathlib import Path
@@ -31,10 +31,11 @@ def main(tier: str) -> None:
     )
     print(f"  figures  {results}/figures/  {figures}")
     print(f"  numbers  {results}/summary.json  every number that a table reads, with its seeds")
-    print(
-        f"  runs     {results}/runs/{seed_folder('<run>', '<seed>')}/  weights in final/, a line per iteration in metrics.jsonl"
-    )
-    print(f"  images   {results}/images/{seed_folder('<model>', '<seed>')}/<prompt set>/")
+    if (results / "runs").is_dir():  # published results come without weights and images
+        print(
+            f"  runs     {results}/runs/{seed_folder('<run>', '<seed>')}/  weights in final/, a line per iteration in metrics.jsonl"
+        )
+        print(f"  images   {results}/images/{seed_folder('<model>', '<seed>')}/<prompt set>/")
     print("\nIn-domain test prompts, mean over seeds:")
     print("\n".join(in_domain(summary, config)))
     if all(model.source is None for model in config.models.values()):

@@ -4,8 +4,8 @@
 # Safe to interrupt and to repeat.
 set -euo pipefail
 tier=$1 cores=$2
-if [ ! -f "config/$tier.yaml" ]; then
-  echo "make reproduce: no tier '$tier'; known: $(cd config && ls ./*.yaml | grep -v claims | sed 's|./||; s|.yaml||' | xargs)" >&2
+if [ ! -f "config/$tier.yaml" ] || [ "$tier" = site ] || [ "$tier" = claims ]; then
+  echo "make reproduce: no tier '$tier'; known: $(cd config && ls ./*.yaml | sed 's|./||; s|.yaml||' | grep -vx -e site -e claims | xargs)" >&2
   exit 2
 fi
 
@@ -30,7 +30,7 @@ if [ -n "$(ls .snakemake/locks 2>/dev/null)" ]; then
   snakemake --quiet all --config tier="$tier" --unlock 9>&-
 fi
 
-snakemake all --profile local --cores "$cores" --quiet rules --config tier="$tier" 9>&-
+snakemake all --profile local --no-hooks --cores "$cores" --config tier="$tier" 9>&-
 python workflow/scripts/overview.py "$tier"
 echo
 progrpo compare --config "config/$tier.yaml"

@@ -37,6 +37,7 @@ def add_parser(commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Judge, print, write."""
     from progrpo.config import load_config
+    from progrpo.errors import UserError
     from progrpo.files import to_json, write_json, write_text
     from progrpo.report.claims_file import load_claims
     from progrpo.report.claims_page import as_json, lines, page, with_outcomes
@@ -49,7 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n".join(targets(claims, config, arguments.targets)))
         return 0
     evidence = _evidence(config, arguments.own)
-    verdicts = judge(claims, evidence)
+    try:
+        verdicts = judge(claims, evidence)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{evidence.source}: results that claims cannot be judged from ({error})") from None
     result = as_json(claims, verdicts, config.tier)
     if arguments.out:
         write_json(arguments.out, result)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from progrpo.commands.options import HelpFormatter, require_between
 from progrpo.errors import UserError
+from progrpo.paper_runs import distinct_names
 
 FIGURES = {
     "fig2": "static OVF study: the JSON of `progrpo analyse ovf-study`",
@@ -85,7 +86,8 @@ def _grid(path: str) -> tuple:
             )
     images = stored["images"]
     labels = stored["labels"].tolist() if "labels" in stored else [f"t = {step}" for step in range(images.shape[1])]
-    return images, [_printable(text) for text in stored["prompts"].tolist()], [_printable(text) for text in labels]
+    prompts = [_printable(text) for text in stored["prompts"].tolist()]
+    return images, prompts, distinct_names([_printable(text) for text in labels])
 
 
 def _printable(text: str) -> str:
@@ -93,7 +95,7 @@ def _printable(text: str) -> str:
 
 
 def _runs(paths: list[str]) -> dict[str, list[list[dict]]]:
-    """{run: metric records of each seed} from run folders `<run>-seed<seed>` or the metrics files inside them."""
+    """{the paper's name of a run: records of each seed} from run folders `<run>-seed<seed>` or the metrics files inside them."""
     from progrpo.names import parse_seed_folder
     from progrpo.report.summary import read_metrics
 
@@ -105,4 +107,4 @@ def _runs(paths: list[str]) -> dict[str, list[list[dict]]]:
         if not records:
             raise UserError(f"{folder / 'metrics.jsonl'}: empty; train the run first")
         runs.setdefault(run, []).append(records)
-    return runs
+    return dict(zip(distinct_names(list(runs)), runs.values(), strict=True))

@@ -2,8 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from progrpo.commands.options import HelpFormatter
+
+if TYPE_CHECKING:
+    from progrpo.config import Config
 
 
 def add_parser(commands) -> None:
@@ -19,7 +23,8 @@ def add_parser(commands) -> None:
     parser.add_argument(
         "--table",
         default="all",
-        help="name of one table, `all`, `document` (LaTeX that inputs all) or `page` (HTML of all)",
+        help="name of one table, `all`, `document` (LaTeX that inputs all), `page` (HTML of all) or `metrics` (main"
+        " numbers and held-out curves for `dvc metrics` and `dvc plots`)",
     )
     parser.add_argument("--own", action="store_true", help="from results/<tier>/, not from results/published/<tier>/")
     parser.add_argument("--config", help="config file; default: config/<tier>.yaml")
@@ -51,6 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.table == "page":
         write_text(arguments.out or folder / "tables.html", page(summary, config))
         return 0
+    if arguments.table == "metrics":
+        write_metrics(Path(arguments.out or folder), summary, config)
+        return 0
     names = table_names() if arguments.table == "all" else [arguments.table]
     texts = {name: build(name, summary, config, folder=source) for name in names}
     if arguments.table != "all":
@@ -60,3 +68,13 @@ def run(arguments: argparse.Namespace) -> int:
         write_text(Path(arguments.out or folder) / f"{name}.tex", text)
     print(f"{len(texts)} fragments in {arguments.out or folder}")
     return 0
+
+
+def write_metrics(folder: Path, summary: dict, config: "Config") -> None:
+    """A file of main numbers per run, `metrics/<run>.json`, and the points of all held-out curves, `curves.json`."""
+    from progrpo.files import write_json
+    from progrpo.report.metrics import curve_points, main_metrics
+
+    for run, values in main_metrics(summary, config).items():
+        write_json(folder / "metrics" / f"{run}.json", values)
+    write_json(folder / "curves.json", curve_points(summary))

@@ -50,6 +50,7 @@ class Network:
     backward: float  # all weights
     adapted_backward: float
     decode: float
+    tiny_decode: float  # TAESD or TAESD3
     reward: float  # ViT-H/14, the dearest of the scorers
     activations: float
     checkpointed: float
@@ -68,6 +69,7 @@ NETWORKS = {
         backward=2 * 2.2237,
         adapted_backward=2.5222,
         decode=2.5150,
+        tiny_decode=0.1414,
         reward=0.3510,
         activations=3.52,
         checkpointed=0.19,
@@ -84,6 +86,7 @@ NETWORKS = {
         backward=1.6035,
         adapted_backward=0.9,
         decode=2.5145,
+        tiny_decode=0.1414,
         reward=0.3817,
         activations=0.94,
         checkpointed=0.24,
@@ -129,8 +132,10 @@ def trained_step(run: Run, network: Network) -> float:
 def iteration_tflop(run: Run, network: Network) -> dict[str, float]:
     """TFLOP of one iteration over all ranks, by part: denoising, previews, terminal, update, total."""
     call = branches(run.sampling.guidance_scale) * (network.adapted_call if run.lora else network.call)
-    image = network.decode + len(run.reward) * network.reward
-    costs = Costs(call, image, image, trained_step(run, network))
+    scores = len(run.reward) * network.reward
+    pixels = run.previews.scale**2  # of an image, of which a preview's decoder makes so many
+    preview = pixels * (network.tiny_decode if run.previews.decoder else network.decode) + scores
+    costs = Costs(call, preview, network.decode + scores, trained_step(run, network))
     parts = prompt_tflop(phases_of(run), costs, run.group.preview, run.trained_steps)
     return {part: run.prompts_per_iteration * value for part, value in parts.items()}
 
@@ -176,6 +181,7 @@ def memory(run: Run, model: Model, scorers: list[Scorer], network: Network) -> d
     full = run.lora is None
     scorer_bytes = sum(SCORER_PARAMETERS.get(scorer.kind, VIT_H) * FLOAT for scorer in scorers)
     encoders = width * network.encoders
+    copied = run.previews.precision == "bf16" and run.previews.decoder is None
     parts = {
         "denoiser": network.denoiser * (FLOAT if full else width) + (0 if full else trained * FLOAT),
         "autocast copy": network.denoiser * width if full and width < FLOAT else 0,
@@ -183,7 +189,7 @@ def memory(run: Run, model: Model, scorers: list[Scorer], network: Network) -> d
         "AdamW": 2 * trained * FLOAT,
         "moving average": trained * FLOAT if run.ema else 0,
         "reference": network.denoiser * FLOAT if full and run.objective.kl_beta > 0 else 0,
-        "decoder": network.decoder * FLOAT,
+        "decoder": network.decoder * (FLOAT + (BYTES["bf16"] if copied else 0)),
         "reward": scorer_bytes,
         "text encoders": 0 if run.speed.text_cache else encoders,
         "rollout": _rollout_bytes(run, network, ranks, width),
@@ -197,15 +203,27 @@ def memory(run: Run, model: Model, scorers: list[Scorer], network: Network) -> d
 
 
 def _rollout_bytes(run: Run, network: Network, ranks: int, width: int) -> float:
-    """Latents of every step, the candidates' and the kept ones' while a group is cut, and the texts of the survivors."""
+    """Latents of the trajectories that are sampled at a time, of all survivors beside them, and the prompts' texts."""
     prompts = max(1, run.prompts_per_iteration // ranks)
-    kept = run.group.pruning[0].keep if run.group.pruning else 0
-    latents = prompts * (run.group.size + kept) * (run.sampling.steps + 1) * network.latent * FLOAT
-    return latents + prompts * run.group.survivors * network.text * width
+    at_once = min(prompts, run.speed.prompts_at_once or prompts)
+    latents = at_once * states_at_peak(run)
+    if at_once < prompts and not run.speed.states_on_host:
+        latents += prompts * run.group.survivors * (run.sampling.steps + 1)
+    return latents * network.latent * FLOAT + prompts * network.text * width
+
+
+def states_at_peak(run: Run) -> int:
+    """Latents of one prompt at the worst moment of its rollout: those of the steps taken, and room for what a selection keeps."""
+    whole, stages = run.sampling.steps + 1, run.group.pruning
+    if not stages:
+        return run.group.size * whole
+    counts = (run.group.size, *(stage.keep for stage in stages))
+    rooms = (*(1 for _ in stages[:-1]), whole)  # one state after the other, until it is known who stays to the end
+    return max(n * (s.step + 1) + s.keep * room for n, s, room in zip(counts, stages, rooms, strict=False))
 
 
 def activations(run: Run, model: Model, network: Network) -> float:
-    """GB that a backward pass of a micro-batch keeps, or that decoding a sampling batch takes, whichever is more."""
+    """GB that a backward pass of a micro-batch keeps, that decoding a batch takes, or a step of AdamW: whichever is most."""
     rows = 2 if run.objective.unconditional_gradient and run.sampling.guidance_scale != 1 else 1
     per_row = network.checkpointed if run.gradient_checkpointing else network.activations
     per_pair = rows * per_row * BYTES[model.precision] / BYTES["bf16"]
@@ -214,7 +232,9 @@ def activations(run: Run, model: Model, network: Network) -> float:
         pairs = max(1, int(backward / per_pair))
     else:
         backward, pairs = run.micro_batch * per_pair, run.micro_batch
-    return max(backward, (run.sampling_batch or pairs) * DECODE_GB)
+    decoding = (run.speed.decode_batch or run.sampling_batch or pairs) * DECODE_GB
+    step = 0.0 if run.speed.fused_optimizer else trained_parameters(run, network) * FLOAT / GB
+    return max(backward, decoding, step)
 
 
 def sampling_memory(model: Model, network: Network, batch: int, scorers: int = 0, full: bool = False) -> float:
@@ -245,6 +265,15 @@ def _one_pair(run: Run, model: Model) -> Case:
     return run.model_copy(update={"micro_batch": 1, "sampling_batch": None}), model
 
 
+def _in_parts(run: Run, model: Model) -> Case:
+    settings = {"decode_batch": 1, "prompts_at_once": 1, "states_on_host": True}
+    return run.model_copy(update={"speed": run.speed.model_copy(update=settings)}), model
+
+
+def _fused(run: Run, model: Model) -> Case:
+    return run.model_copy(update={"speed": run.speed.model_copy(update={"fused_optimizer": True})}), model
+
+
 def _in_bf16(run: Run, model: Model) -> Case:
     return run, model.model_copy(update={"precision": "bf16"}) if model.precision == "fp32" else model
 
@@ -257,6 +286,8 @@ SAME_RESULT: tuple[Remedy, ...] = (  # up to rounding
     ("speed.text_cache", _with_cache),
     ("gradient_checkpointing", _with_checkpoints),
     ("micro_batch: 1", _one_pair),
+    ("speed.fused_optimizer", _fused),
+    ("speed.decode_batch: 1, prompts_at_once: 1, states_on_host", _in_parts),
 )
 OTHER_RESULT: tuple[Remedy, ...] = (("precision: bf16", _in_bf16), ("lora, another experiment", _with_adapters))
 

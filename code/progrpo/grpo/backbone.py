@@ -28,7 +28,7 @@ from progrpo.config import Model, Sampling
 from progrpo.devices import DTYPES
 from progrpo.errors import UserError
 from progrpo.grpo.pipeline_folder import UNUSED, require_parts, weights_variant
-from progrpo.grpo.samplers import StepTable
+from progrpo.grpo.samplers import StepTable, windowed
 from progrpo.grpo.schedules import diffusion_table, flow_table, require_schedule
 from progrpo.model_files import open_network, reading_model, require_tokens
 
@@ -151,9 +151,7 @@ class Backbone(ABC):
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Images (B, 3, H', W') float32 in [0, 1] of latents (B, C, H, W), decoded in float32."""
-        config = self.pipeline.vae.config
-        unscaled = latents.float() / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
-        return (self.pipeline.vae.decode(unscaled).sample / 2 + 0.5).clamp(0, 1)
+        return decoded(self.pipeline.vae, latents)
 
     @abstractmethod
     def _encode(self, prompts: list[str]) -> Text: ...
@@ -161,16 +159,27 @@ class Backbone(ABC):
     @abstractmethod
     def _call(self, denoiser: nn.Module, x: Tensor, timestep: Tensor, text: Text) -> Tensor: ...
 
-    def table(self, sampling: Sampling) -> StepTable:
+    def table(self, sampling: Sampling, iteration: int = 0) -> StepTable:
         """Coefficients of every denoising step on the device, float32, from the pipeline's own schedule.
 
-        UserError for a schedule that does not give so many steps.
+        Outside the window that `sampling` has in the iteration, steps are deterministic. UserError for a schedule that does not give
+        so many steps.
         """
         with reading_model(f"{self.model.path}: the schedule for {sampling.steps} steps"):
-            return self._table(sampling).to(device=self.device, dtype=torch.float32)
+            table = self._table(sampling.steps, sampling.noise)
+            if sampling.window:
+                table = windowed(table, self._table(sampling.steps, 0.0), sampling.noisy(iteration))
+            return table.to(device=self.device, dtype=torch.float32)
 
     @abstractmethod
-    def _table(self, sampling: Sampling) -> StepTable: ...
+    def _table(self, steps: int, noise: float) -> StepTable: ...
+
+
+def decoded(autoencoder: Any, latents: Tensor) -> Tensor:
+    """Images (B, 3, H', W') float32 in [0, 1] of latents (B, C, H, W) under an autoencoder of diffusers, in its own precision."""
+    config = autoencoder.config
+    unscaled = latents.float() / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
+    return (autoencoder.decode(unscaled.to(autoencoder.dtype)).sample.float() / 2 + 0.5).clamp(0, 1)
 
 
 class FlowBackbone(Backbone):
@@ -187,7 +196,7 @@ class FlowBackbone(Backbone):
             do_classifier_free_guidance=False,
             max_sequence_length=self.model.max_sequence_length,
         )
-        return Text(embeddings, pooled)
+        return Text(embeddings.to(self.dtype), pooled.to(self.dtype))  # encoders may be stored in another precision
 
     def _call(self, denoiser: nn.Module, x: Tensor, timestep: Tensor, text: Text) -> Tensor:
         return denoiser(
@@ -198,8 +207,8 @@ class FlowBackbone(Backbone):
             return_dict=False,
         )[0]
 
-    def _table(self, sampling: Sampling) -> StepTable:
-        return flow_table(self.pipeline.scheduler, sampling.steps, sampling.noise)
+    def _table(self, steps: int, noise: float) -> StepTable:
+        return flow_table(self.pipeline.scheduler, steps, noise)
 
 
 class DiffusionBackbone(Backbone):
@@ -209,13 +218,13 @@ class DiffusionBackbone(Backbone):
 
     def _encode(self, prompts: list[str]) -> Text:
         embeddings, _ = self.pipeline.encode_prompt(prompts, self.device, 1, do_classifier_free_guidance=False)
-        return Text(embeddings, None)
+        return Text(embeddings.to(self.dtype), None)
 
     def _call(self, denoiser: nn.Module, x: Tensor, timestep: Tensor, text: Text) -> Tensor:
         return denoiser(x.to(self.dtype), timestep, text.embeddings, return_dict=False)[0]
 
-    def _table(self, sampling: Sampling) -> StepTable:
-        return diffusion_table(self.pipeline.scheduler, sampling.steps, sampling.noise)
+    def _table(self, steps: int, noise: float) -> StepTable:
+        return diffusion_table(self.pipeline.scheduler, steps, noise)
 
 
 FAMILIES: dict[str, tuple[type[Backbone], type[DiffusionPipeline]]] = {

@@ -26,13 +26,13 @@ class Pairs:
     last: bool  # of its update
 
 
-def micro_batches(start: int, size: int, steps: int, batch: int, device: torch.device) -> Iterator[Pairs]:
+def micro_batches(start: int, size: int, steps: range, batch: int, device: torch.device) -> Iterator[Pairs]:
     """Every backward pass of an update on the samples from `start` on: all at the first step, at the second, ..., in one shape."""
-    total = size * steps
+    total = size * len(steps)
     for first in range(0, total, batch):
         count = min(batch, total - first)
         pair = torch.arange(first, first + batch, device=device).clamp(max=total - 1)
-        yield Pairs(start + pair % size, pair // size, count, first + count == total)
+        yield Pairs(start + pair % size, steps.start + pair // size, count, first + count == total)
 
 
 def cheapest_batch(sampled: Sequence[int], updated: Sequence[int], most: int) -> int:
@@ -93,6 +93,18 @@ def micro_batch_of(run: Run, backbone: Backbone, ranks: int) -> int:
             " allow more, or use gradient_checkpointing"
         )
     prompts = run.prompts_per_iteration // ranks
-    sampled = [prompts * active for active in run.group.active(settings.steps)]
+    at_once = run.speed.prompts_at_once or prompts
+    parts = [min(at_once, prompts - first) for first in range(0, prompts, at_once)]
+    sampled = [part * active for part in parts for active in run.group.active(settings.steps)]
     updated = prompts // run.updates_per_iteration * run.group.survivors * run.trained_steps
     return cheapest_batch(sampled, [updated] * run.updates_per_iteration, int(budget // per_pair))
+
+
+def check_batches(run: Run, ranks: int) -> None:
+    """UserError when prompts and updates do not divide evenly over the ranks."""
+    prompts, updates = run.prompts_per_iteration, run.updates_per_iteration
+    if prompts % (ranks * updates):
+        raise UserError(
+            f"prompts_per_iteration ({prompts}) must be a multiple of ranks x updates_per_iteration ({ranks} x {updates});"
+            " use fewer GPUs or another number of prompts"
+        )

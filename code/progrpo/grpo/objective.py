@@ -93,7 +93,7 @@ def step_kl(
     lacks sqrt(h), so that code = h paper. For DDIM the two agree. ValueError for a deterministic table or an
     unknown form.
     """
-    require_noise(table)
+    require_noise(table, i)
     if form not in ("code", "paper"):
         raise ValueError(f"the form of the KL must be 'code' or 'paper', not {form!r}")
     std = table.kl_std if form == "code" else table.std

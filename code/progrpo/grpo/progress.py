@@ -9,6 +9,7 @@ from torch import Tensor
 
 from progrpo.config import Run
 from progrpo.files import to_json
+from progrpo.grpo.previews import preview_agreement
 from progrpo.grpo.rollout import Rollout
 
 
@@ -51,6 +52,7 @@ def measure(rollout: Rollout, statistics: UpdateStatistics, gather: Callable[[Te
         "denoiser_calls": counters[0],
         "decoder_calls": counters[1],
         "reward_calls": counters[2],
+        **preview_agreement(rollout, gather),
     }
 
 

@@ -24,12 +24,14 @@ class Policy:
     """What a rollout needs of a model; every function takes and returns B rows.
 
     predict(x (B, C, H, W), step, prompt (B,)) -> guided model output (B, C, H, W); decode(latents) -> images (B, 3, H', W') in
-    [0, 1]; score(images, prompt (B,)) -> rewards (B,). `prompt` holds indices 0..P-1 of the rollout's prompts.
+    [0, 1]; score(images, prompt (B,)) -> rewards (B,). `prompt` holds indices 0..P-1 of the rollout's prompts. preview decodes
+    previews, where that is done otherwise than by `decode`.
     """
 
     predict: Callable[[Tensor, int, Tensor], Tensor]
     decode: Callable[[Tensor], Tensor]
     score: Callable[[Tensor, Tensor], Tensor]
+    preview: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,19 +60,24 @@ class Counters:
 
 @dataclass
 class Stage:
-    """What one selection saw: the step, the rewards (P, n) of the candidates, and which of them (P, k) were kept."""
+    """What one selection saw: the step, the rewards (P, n) of the candidates, and which of them (P, k) were kept.
+
+    plain: the same candidates' rewards (P, n) with the decoder of `Policy.decode`, where they were compared.
+    """
 
     step: int
     rewards: Tensor
     kept: Tensor
+    plain: Tensor | None = None
 
 
 @dataclass
 class Rollout:
     """The survivors of P groups, prompt by prompt.
 
-    states: (P K, T + 1, C, H, W) float32, from the initial noise to the final latent; log_probs: (P K, T) float32; rewards: (P, K)
-    terminal rewards; trajectories: (P, K) their indices among the G started; stages: one per selection; seconds: by part.
+    states: (P K, T + 1, C, H, W) float32, from the initial noise to the final latent; log_probs: (P K, T) float32, 0 where a step
+    adds no noise; rewards: (P, K) terminal rewards; trajectories: (P, K) their indices among the G started; stages: one per
+    selection; seconds: by part.
     """
 
     states: Tensor
@@ -92,6 +99,10 @@ class TrajectoryNoise:
     def __init__(self, seed: int, iteration: int, prompts: list[int], shape: tuple, shared_initial: bool = False):
         self.key, self.prompts, self.shape, self.shared_initial = (seed, iteration), prompts, shape, shared_initial
         self._generators: dict[tuple[int, int], torch.Generator] = {}
+
+    def of(self, part: slice) -> "TrajectoryNoise":
+        """The same noise for some of the prompts."""
+        return TrajectoryNoise(*self.key, self.prompts[part], self.shape, self.shared_initial)
 
     def seed_of(self, *path: int) -> int:
         """A 63-bit seed that depends on the whole path of numbers."""
@@ -152,21 +163,43 @@ def in_batches(size: int, *tensors: Tensor) -> Iterator[tuple[slice, tuple[Tenso
 class _Sampling:
     """The state of one rollout between two steps."""
 
-    def __init__(self, policy: Policy, table: StepTable, plan: PruningPlan, noise: TrajectoryNoise, batch: int):
-        self.policy, self.table, self.plan, self.noise, self.batch = policy, table, plan, noise, batch
+    def __init__(
+        self,
+        policy: Policy,
+        table: StepTable,
+        plan: PruningPlan,
+        noise: TrajectoryNoise,
+        batch: int,
+        decode_batch: int,
+    ):
+        self.policy, self.table, self.plan, self.noise = policy, table, plan, noise
+        self.batch, self.decode_batch = batch, decode_batch
         device = table.std.device
         self.prompts = len(noise.prompts)
         self.prompt = torch.arange(self.prompts).repeat_interleave(plan.size)  # (N,) on the CPU, as is trajectory
         self.trajectory = torch.arange(plan.size).repeat(self.prompts)
-        self.states = torch.empty(len(self.prompt), table.steps + 1, *noise.shape, device=device)
-        self.states[:, 0] = noise.initial(self.prompt, self.trajectory).to(device)
+        self.selections = len(plan.stages)  # to come
+        self.survivors = None if self.selections else self._room()
+        # After 0, 1, ... steps, each (N, C, H, W): on their own while trajectories are still dropped, then parts of `survivors`.
+        self.states = [self._store(0, noise.initial(self.prompt, self.trajectory).to(device))]
         self.log_probs = torch.zeros(len(self.prompt), table.steps, device=device)
         self.counters, self.clock = Counters(), Clock(device)
         self.stages: list[Stage] = []
 
+    def _room(self) -> Tensor:
+        """Where the states (P K, T + 1, C, H, W) of the trajectories that stay to the end are kept."""
+        return torch.empty(len(self.prompt), self.table.steps + 1, *self.noise.shape, device=self.table.std.device)
+
+    def _store(self, step: int, state: Tensor) -> Tensor:
+        """The state (N, C, H, W) where it stays: in its place among the survivors', once it is known who they are."""
+        if self.survivors is None:
+            return state
+        self.survivors[:, step] = state
+        return self.survivors[:, step]
+
     def outputs(self, step: int) -> Tensor:
         """Model outputs (N, C, H, W) at the states that enter `step`."""
-        x = self.states[:, step]
+        x = self.states[step]
         self.counters.denoiser += len(x)
         prompt = self.prompt.to(x.device)
         with self.clock.part("denoiser"):
@@ -176,22 +209,28 @@ class _Sampling:
             ]
             return torch.cat(parts)
 
-    def rewards_of(self, latents: Tensor) -> Tensor:
+    def rewards_of(self, latents: Tensor, decode: Callable[[Tensor], Tensor]) -> Tensor:
         """Rewards (P, n) of the decoded latents (N, C, H, W); ValueError names entries that are not finite."""
         self.counters.decoder += len(latents)
         self.counters.reward += len(latents)
         prompt, scores = self.prompt.to(latents.device), []
-        for rows, (rows_latents, rows_prompt) in in_batches(self.batch, latents, prompt):
+        scored = max(self.batch, self.decode_batch)  # at once, however few are decoded at once
+        for of_score, of_prompt in zip(latents.split(scored), prompt.split(scored), strict=True):
             with self.clock.part("decoder"):
-                images = self.policy.decode(rows_latents)
+                images = [decode(x)[: r.stop - r.start] for r, (x,) in in_batches(self.decode_batch, of_score)]
             with self.clock.part("reward"):
-                count = rows.stop - rows.start
-                scores.append(self.policy.score(images[:count], rows_prompt[:count]).float())
+                scores.append(self.policy.score(torch.cat(images), of_prompt).float())
         rewards = torch.cat(scores).view(self.prompts, -1)
         check_finite(rewards)
         return rewards
 
-    def select(self, step: int, keep: int, rewards: Tensor) -> Tensor:
+    def preview_rewards(self, step: int, outputs: Tensor, check: bool) -> tuple[Tensor, Tensor | None]:
+        """Rewards (P, n) of the previews from the model outputs (N, C, H, W); to `check`, also with the decoder of final images."""
+        latents, decode = preview(self.table, step, self.states[step], outputs), self.policy.preview
+        rewards = self.rewards_of(latents, decode or self.policy.decode)
+        return rewards, self.rewards_of(latents, self.policy.decode) if check and decode else None
+
+    def select(self, step: int, keep: int, rewards: Tensor, plain: Tensor | None = None) -> Tensor:
         """Keep `keep` candidates of each prompt by the plan's rule; returns the kept rows (N',) on the device."""
         seeds = [self.noise.seed_of(p, 2**31 + step) for p in self.noise.prompts]
         kept = self.plan.rule(rewards, keep, seeds).cpu()  # (P, keep)
@@ -199,50 +238,65 @@ class _Sampling:
             check_kept(kept, rewards, keep)
         except ValueError as error:
             raise UserError(f"selection rule {self.plan.rule.__name__}: {error}") from None
-        self.stages.append(Stage(step, rewards.cpu(), kept))
+        self.stages.append(Stage(step, rewards.cpu(), kept, None if plain is None else plain.cpu()))
         rows = (kept + torch.arange(self.prompts)[:, None] * rewards.shape[1]).flatten()
         self.prompt, self.trajectory = self.prompt[rows], self.trajectory[rows]
-        rows = rows.to(self.states.device)
-        self.states, self.log_probs = self.states[rows], self.log_probs[rows]
+        rows = rows.to(self.log_probs.device)
+        self.log_probs = self.log_probs[rows]
+        self.selections -= 1
+        if not self.selections:
+            self.survivors = self._room()
+        for k in range(len(self.states)):  # one after the other, so that no second copy of all of them exists
+            self.states[k] = self._store(k, self.states[k][rows])
         return rows
 
     def advance(self, step: int, outputs: Tensor) -> None:
         """Take one denoising step with the model outputs (N, C, H, W) and record states and log-probabilities."""
-        x = self.states[:, step]
-        noise = self.noise.draw(self.prompt, self.trajectory).to(x.device)
+        x, noisy = self.states[step], step in self.table.noisy
+        noise = self.noise.draw(self.prompt, self.trajectory).to(x.device) if noisy else torch.zeros_like(x)
+        state = torch.empty_like(x) if self.survivors is None else self.survivors[:, step + 1]
         for rows, (rows_x, rows_m, rows_noise) in in_batches(self.batch, x, outputs, noise):
             count = rows.stop - rows.start
             mean = step_mean(self.table, step, rows_x, rows_m)
             sample = step_sample(self.table, step, mean, rows_noise)
-            self.states[rows, step + 1] = sample[:count]
-            if self.table.stochastic:
+            state[rows] = sample[:count]
+            if noisy:
                 self.log_probs[rows, step] = log_prob(self.table, step, sample, mean)[:count]
+        self.states.append(state)
 
 
 @torch.no_grad()
 def expand_and_prune(
-    policy: Policy, table: StepTable, plan: PruningPlan, noise: TrajectoryNoise, batch: int
+    policy: Policy,
+    table: StepTable,
+    plan: PruningPlan,
+    noise: TrajectoryNoise,
+    batch: int,
+    decode_batch: int | None = None,
+    check_previews: bool = False,
 ) -> Rollout:
     """Sample G trajectories for each prompt of `noise` and prune them stage by stage; paper, section 4.3.
 
     t_i is the number of completed denoising steps: the preview is taken from the model output at x_{t_i}. `batch` is the number of
-    rows of every model call. ValueError names (prompt, trajectory) of a reward that is not finite.
+    rows of every model call, `decode_batch` of the decoder's where it differs. To `check_previews` the first previews are decoded a
+    second time, by `policy.decode`. ValueError names (prompt, trajectory) of a reward that is not finite.
     """
-    sampling = _Sampling(policy, table, plan, noise, batch)
+    sampling = _Sampling(policy, table, plan, noise, batch, decode_batch or batch)
     keep_at = dict(plan.stages)
     for step in range(table.steps):
         outputs = sampling.outputs(step)
         if step in keep_at:
-            rewards = sampling.rewards_of(preview(table, step, sampling.states[:, step], outputs))
-            kept = sampling.select(step, keep_at[step], rewards)
+            rewards, plain = sampling.preview_rewards(step, outputs, check_previews and not sampling.stages)
+            kept = sampling.select(step, keep_at[step], rewards, plain)
             outputs = sampling.outputs(step) if plan.preview == "recompute" else outputs[kept]
         sampling.advance(step, outputs)
-    rewards = sampling.rewards_of(sampling.states[:, table.steps])
+    rewards = sampling.rewards_of(sampling.states[table.steps], policy.decode)
     if table.steps in keep_at:
         rows = sampling.select(table.steps, keep_at[table.steps], rewards)
         rewards = rewards.flatten()[rows].view(len(noise.prompts), -1)
+    assert sampling.survivors is not None  # the last selection made room for them
     return Rollout(
-        states=sampling.states,
+        states=sampling.survivors,
         log_probs=sampling.log_probs,
         rewards=rewards,
         trajectories=sampling.trajectory.view(len(noise.prompts), -1),

@@ -32,8 +32,8 @@ class StepTable:
     """Coefficients of T sampling steps, each a tensor (T,).
 
     timesteps: what the model is told, in 0..1000. std: standard deviation of the whole transition. kl_std:
-    what the public code divides the KL by, which for flow lacks the sqrt(h) of `std`. stochastic: every step
-    adds noise, so densities exist.
+    what the public code divides the KL by, which for flow lacks the sqrt(h) of `std`. noisy: the steps that add
+    noise, all, none or a window of them; there alone densities exist.
     """
 
     timesteps: Tensor
@@ -43,12 +43,17 @@ class StepTable:
     preview_x: Tensor
     preview_m: Tensor
     kl_std: Tensor
-    stochastic: bool
+    noisy: range
 
     @property
     def steps(self) -> int:
         """T, the number of sampling steps."""
         return len(self.timesteps)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether any step adds noise."""
+        return bool(self.noisy)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "StepTable":
         """A copy on `device` in `dtype` (float32 or float64; ValueError otherwise)."""
@@ -92,7 +97,7 @@ def flow_sde_table(sigmas: Tensor, noise_level: float, train_timesteps: int = 10
         preview_x=torch.ones_like(s),
         preview_m=-s,
         kl_std=std_dev_t,
-        stochastic=noise_level > 0,
+        noisy=range(len(s) if noise_level > 0 else 0),
     )
 
 
@@ -130,8 +135,23 @@ def ddim_table(alphas_cumprod: Tensor, timesteps: Tensor, eta: float) -> StepTab
         preview_x=preview_x,
         preview_m=preview_m,
         kl_std=sigma,
-        stochastic=eta > 0,
+        noisy=range(len(timesteps) if eta > 0 else 0),
     )
+
+
+def windowed(noisy: StepTable, quiet: StepTable, window: range) -> StepTable:
+    """The steps of `window` from a stochastic table, the others from a deterministic one of the same schedule.
+
+    As MixGRPO samples (Li et al., arXiv 2507.21802): an SDE inside a window, the ODE outside it. ValueError for a window that
+    holds no step or leaves the schedule.
+    """
+    if not window or window.start < 0 or window.stop > noisy.steps:
+        raise ValueError(f"a window of steps must lie within 0..{noisy.steps - 1}, not {window}")
+    inside = torch.zeros(noisy.steps, dtype=torch.bool, device=noisy.std.device)
+    inside[window.start : window.stop] = True
+    fields = [field.name for field in dataclasses.fields(noisy) if field.name != "noisy"]
+    chosen = {name: torch.where(inside, getattr(noisy, name), getattr(quiet, name)) for name in fields}
+    return StepTable(**chosen, noisy=window)
 
 
 def coefficient(values: Tensor, i: int | Tensor, like: Tensor) -> Tensor:
@@ -164,17 +184,17 @@ def log_prob(table: StepTable, i: int | Tensor, x_next: Tensor, mean: Tensor) ->
 
     mean over dimensions of -(x' - mean)^2 / (2 std^2) - log std - log sqrt(2 pi). The average, not the sum,
     is what both public baselines clip at 1e-4. No gradient flows to x_next.
-    ValueError for a deterministic table, whose transitions have no density.
+    ValueError for a deterministic step, whose transition has no density.
     """
-    require_noise(table)
+    require_noise(table, i)
     std = coefficient(table.std, i, mean)
     density = -(((x_next.detach() - mean) / std) ** 2) / 2 - torch.log(std) - math.log(2 * math.pi) / 2
     return density.flatten(1).mean(dim=1)
 
 
-def require_noise(table: StepTable) -> None:
-    """ValueError when the table's steps are deterministic. No device is waited for: a Python value tells."""
-    if not table.stochastic:
+def require_noise(table: StepTable, i: int | Tensor) -> None:
+    """ValueError when the step, or all of them, are deterministic. No device is waited for: steps in a tensor are trusted."""
+    if not table.stochastic or (isinstance(i, int) and i not in table.noisy):
         raise ValueError("the steps are deterministic (noise level or eta 0): they have no log-probability")
 
 

@@ -1,12 +1,11 @@
 """The GRPO loop for both model families and every method: sample groups, select, score, update; on accelerate.
 
-Shape letters: P prompts of this rank, K survivors per prompt, N = P K samples, T denoising steps of which the first S are trained,
+Shape letters: P prompts of this rank, K survivors per prompt, N = P K samples, T denoising steps,
 B (sample, step) pairs of a micro-batch.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,18 +13,20 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from progrpo import plugins
-from progrpo.config import Group, Run
+from progrpo.config import Run
 from progrpo.errors import UserError
 from progrpo.files import to_json, write_text
 from progrpo.grpo.backbone import Backbone, Text
 from progrpo.grpo.checkpoint import GracefulStop, StateStore, copied
-from progrpo.grpo.micro_batch import Pairs, micro_batch_of, micro_batches
+from progrpo.grpo.groups import Cut, plan_of, roll_out
+from progrpo.grpo.micro_batch import Pairs, check_batches, micro_batch_of, micro_batches
 from progrpo.grpo.objective import advantages, clipped_surrogate, step_kl
+from progrpo.grpo.previews import preview_decoder, require_agreement
 from progrpo.grpo.progress import UpdateStatistics, batch_arithmetic, measure, metrics_text, progress_line
 from progrpo.grpo.prompt_stream import PromptStream
-from progrpo.grpo.rollout import Clock, Policy, PruningPlan, Rollout, TrajectoryNoise, expand_and_prune
+from progrpo.grpo.rollout import Clock, Policy, TrajectoryNoise
 from progrpo.grpo.samplers import log_prob, step_mean
+from progrpo.grpo.samples import Samples
 from progrpo.grpo.text_cache import TextCache
 from progrpo.grpo.tuning import MovingAverage, Tuning, copy_into, require_finite
 from progrpo.rewards.base import Scorer
@@ -33,16 +34,6 @@ from progrpo.rewards.base import Scorer
 
 class Stopped(Exception):
     """A signal asked the training to stop; its state is saved as far as it can be."""
-
-
-@dataclass
-class Samples:
-    """What an iteration trains on: survivors' rollout, their text rows, advantages (N,) and old log-probabilities (N, S)."""
-
-    rollout: Rollout
-    text: Text
-    advantages: Tensor
-    old_log_probs: Tensor
 
 
 class Trainer:
@@ -73,11 +64,12 @@ class Trainer:
             betas=settings.betas,
             eps=settings.epsilon,
             weight_decay=settings.weight_decay,
+            fused=run.speed.fused_optimizer or None,
         )
         self.model, self.optimizer = self.accelerator.prepare(backbone.denoiser, optimizer)
         self.average = MovingAverage(self.tuning.parameters, run.ema) if run.ema else None
-        self.table = backbone.table(run.sampling)
-        self.plan = plan_of(run.group)
+        self.table = backbone.table(run.sampling)  # of the first iteration, when the window of stochastic steps moves
+        self.plan, self.preview = plan_of(run.group), preview_decoder(backbone, run.previews)
         # A detached branch needs a call of its own, and sampling rounds as training does.
         self.one_call = run.speed.batched_guidance and run.objective.unconditional_gradient
         self.micro_batch = micro_batch_of(run, backbone, self.accelerator.num_processes)
@@ -165,20 +157,26 @@ class Trainer:
         noise = TrajectoryNoise(
             self.seed, self.iteration, list(owned), backbone.latent_shape, run.sampling.shared_initial_noise
         )
-        batch = run.sampling_batch or self.micro_batch
+        self.table = backbone.table(run.sampling, self.iteration)
+        cut, check = self._cut(), self.preview is not None and self.iteration % run.previews.check_every == 0
         try:
-            rollout = expand_and_prune(self._policy(text, prompts), self.table, self.plan, noise, batch)
+            rollout = roll_out(self._policy(text, prompts), self.table, self.plan, noise, cut, check)
         except ValueError as error:
             raise UserError(
                 f"iteration {self.iteration + 1}: scorer {self.reward.name}: {error};"
                 f" first prompt {prompts[0]!r}; check the scorer's weights and the learning rate"
             ) from error
         rollout.seconds |= clock.seconds
-        rows = torch.arange(len(prompts), device=backbone.device).repeat_interleave(run.group.survivors)
-        samples = Samples(rollout, text.rows(rows), self._advantages(rollout.rewards).flatten(), rollout.log_probs)
+        require_agreement(rollout, run.previews, self.accelerator.gather)
+        samples = Samples(rollout, text, self._advantages(rollout.rewards).flatten(), rollout.log_probs)
         if self.rescoring:
             samples.old_log_probs = self._rescore(samples)
         return samples
+
+    def _cut(self) -> Cut:
+        speed = self.run.speed
+        batch = self.run.sampling_batch or self.micro_batch
+        return Cut(batch, speed.decode_batch, speed.prompts_at_once, speed.states_on_host)
 
     def _policy(self, text: Text, prompts: list[str]) -> Policy:
         scale = self.run.sampling.guidance_scale
@@ -191,7 +189,7 @@ class Trainer:
         def score(images: Tensor, prompt: Tensor) -> Tensor:
             return self.reward.score(images, [prompts[k] for k in prompt.tolist()])
 
-        return Policy(predict, self.backbone.decode, score)
+        return Policy(predict, self.backbone.decode, score, self.preview)
 
     def _advantages(self, rewards: Tensor) -> Tensor:
         settings = self.run.objective
@@ -206,16 +204,16 @@ class Trainer:
 
     @torch.no_grad()
     def _rescore(self, samples: Samples) -> Tensor:
-        """Old log-probabilities (N, S) of the survivors under the weights that sampled them, in micro-batches of training.
+        """Old log-probabilities (N, T) of the survivors under the weights that sampled them, in micro-batches of training.
 
         UserError when they differ from those of sampling by more than rounding.
         """
-        old = torch.empty(len(samples.advantages), self.run.trained_steps, device=self.backbone.device)
+        old = samples.rollout.log_probs.clone()  # those of steps that are not trained stay
         size = len(old) // self.run.updates_per_iteration
         for start in range(0, len(old), size):
             for pairs in self._micro_batches(start, size):
                 old[pairs.rows, pairs.steps] = self._log_prob(samples, pairs, self._mean(samples, pairs, denoiser=None))
-        drift = (old - samples.rollout.log_probs[:, : self.run.trained_steps]).abs().max()
+        drift = (old - samples.rollout.log_probs).abs().max()
         drift = self.accelerator.gather(drift[None]).max()  # all ranks refuse, or none: else one waits for the others
         if not drift <= self.rounding:
             self._refuse(drift)
@@ -225,11 +223,11 @@ class Trainer:
 
     def _mean(self, samples: Samples, pairs: Pairs, denoiser: nn.Module | None, both_gradients: bool = False) -> Tensor:
         """Means (B, C, H, W) of the pairs' transitions from the recorded states under a denoiser (None: the trained one)."""
-        x = samples.rollout.states[pairs.rows, pairs.steps]
+        x = samples.before(pairs)
         output = self.backbone.predict(
             x,
             self.table.timesteps[pairs.steps],
-            samples.text.rows(pairs.rows),
+            samples.text_of(pairs),
             self.run.sampling.guidance_scale,
             denoiser=denoiser,
             unconditional_gradient=both_gradients,
@@ -239,7 +237,7 @@ class Trainer:
 
     def _log_prob(self, samples: Samples, pairs: Pairs, mean: Tensor) -> Tensor:
         """Log-probability (B,) of the pairs' recorded transitions under these means."""
-        return log_prob(self.table, pairs.steps, samples.rollout.states[pairs.rows, pairs.steps + 1], mean)
+        return log_prob(self.table, pairs.steps, samples.after(pairs), mean)
 
     def _update(self, samples: Samples) -> UpdateStatistics:
         """All optimizer updates of an iteration; the first is on-policy, and its likelihood ratio must be 1."""
@@ -270,10 +268,11 @@ class Trainer:
         for pairs in self._micro_batches(start, size):
             self._stop_if_asked()
             with nullcontext() if pairs.last else self.accelerator.no_sync(self.model):
-                self._backward(samples, pairs, size * self.run.trained_steps, statistics)
+                self._backward(samples, pairs, size * len(self.run.trained(self.iteration)), statistics)
 
     def _micro_batches(self, start: int, size: int) -> Iterator[Pairs]:
-        return micro_batches(start, size, self.run.trained_steps, self.micro_batch, self.backbone.device)
+        steps = self.run.trained(self.iteration)
+        return micro_batches(start, size, steps, self.micro_batch, self.backbone.device)
 
     def _backward(self, samples: Samples, pairs: Pairs, total: int, statistics: UpdateStatistics) -> None:
         """Add the gradient of the pairs' share of a loss that is the mean over `total` pairs."""
@@ -389,19 +388,3 @@ class Trainer:
         """Put the averaged weights in the place of the last ones for good."""
         if self.average:
             copy_into(self.tuning.parameters, self.average.values)
-
-
-def plan_of(group: Group) -> PruningPlan:
-    """The configured group as a plan of selections; UserError for a rule that cannot be loaded."""
-    stages = tuple((stage.step, stage.keep) for stage in group.pruning)
-    return PruningPlan(group.size, stages, plugins.load(group.rule, plugins.SELECTION_RULES), group.preview)
-
-
-def check_batches(run: Run, ranks: int) -> None:
-    """UserError when prompts and updates do not divide evenly over the ranks."""
-    prompts, updates = run.prompts_per_iteration, run.updates_per_iteration
-    if prompts % (ranks * updates):
-        raise UserError(
-            f"prompts_per_iteration ({prompts}) must be a multiple of ranks x updates_per_iteration ({ranks} x {updates});"
-            " use fewer GPUs or another number of prompts"
-        )

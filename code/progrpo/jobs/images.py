@@ -145,7 +145,7 @@ def sample_images(
         (_, (rows_x, rows)), *_ = in_batches(batch, x, index)
         output = backbone.predict(rows_x, table.timesteps[step], text.rows(rows), sampling.guidance_scale)[: len(x)]
         x = step_mean(table, step, x, output)
-        if table.stochastic:
+        if step in table.noisy:
             x = step_sample(table, step, x, noise.draw(row, image).to(x.device))
     (_, (rows_x,)), *_ = in_batches(batch, x)
     return backbone.decode(rows_x)[: len(x)]

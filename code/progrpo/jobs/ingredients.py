@@ -23,8 +23,12 @@ CUTS = {"hardware", "speed", "micro_batch", "sampling_batch", "gradient_checkpoi
 def of_training(config: Config, name: str, seed: int) -> dict[str, Any]:
     """What decides the weights of a run; UserError for a file that is not there."""
     run = config.get_run(name)
+    previews = {}
+    if run.previews.decoder:
+        previews = {"preview_decoder": hash_files(run.previews.decoder, "such folder")}
     return {
-        **run.model_dump(mode="json", exclude=LABELS | CUTS),
+        **run.model_dump(mode="json", exclude={**dict.fromkeys(LABELS | CUTS, True), "previews": {"agreement"}}),
+        **previews,
         "seed": seed,
         "model": _model(config.models[run.model]),
         "prompts": _prompts(config.prompt_sets[run.prompts], {"limit", "distinct"}),

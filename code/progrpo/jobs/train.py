@@ -15,7 +15,7 @@ from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
 from progrpo.config import Config, Run
-from progrpo.devices import choose_device
+from progrpo.devices import choose_device, make_deterministic
 from progrpo.errors import UserError
 from progrpo.files import CANNOT_WRITE, read_json, sha256, write_json
 from progrpo.grpo.backbone import load_backbone
@@ -32,6 +32,8 @@ PEER_ENDED = (
     "Connection reset by peer",
     "Broken pipe",
 )  # how gloo says that another rank ended
+LOST_RANK = "{}: another rank ended without a word, as one that is killed does; what is saved is whole, and the same command goes on"
+SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
 OWNS = (
     "state",
     "final",
@@ -52,11 +54,14 @@ def train_run(
     start: Start = REFUSE,
 ) -> int:
     """Train a run into `out`; 0 when complete, 143 when a signal stopped it. UserError for anything the user can mend."""
-    device = choose_device(device_name)
     run, model = config.get_run(name), config.models[config.get_run(name).model]
+    _refuse_sharding()
+    if run.speed.deterministic:
+        make_deterministic()
+    device = choose_device(device_name)
     if device.type == "cpu" and model.precision == "fp16":
         raise UserError(f"models.{run.model}.precision: fp16 training needs a GPU; use fp32 or bf16 on a CPU")
-    ranks = Ranks(device)
+    ranks = Ranks(device, out / "told")
     with ranks.failing_once():
         folder = Folder(out, OWNS)
         identity = ranks.first(lambda: of_training(config, name, seed))  # before anything is written
@@ -67,6 +72,16 @@ def train_run(
             return _train(config, run, seed, out, device)
         finally:
             folder.release()
+
+
+def _refuse_sharding() -> None:
+    """UserError under a launcher that would shard the model: every rank here holds all of it."""
+    asked = [name for name in SHARDING if os.environ.get(name, "false").lower() in ("true", "1", "yes", "on")]
+    if asked:
+        raise UserError(
+            f"{asked[0]}: a training does not shard its model over ranks; unset it (plain data parallelism follows) and read"
+            " `progrpo plan` for what a GPU must hold"
+        )
 
 
 def is_complete(folder: Folder, run: Run, identity: dict[str, Any], start: Start) -> bool:
@@ -119,25 +134,43 @@ def _train(config: Config, run: Run, seed: int, out: Path, device: torch.device)
 
 
 class Ranks:
-    """The processes of one training: the first alone locks and looks at the folder, and all follow what it found."""
+    """The processes of one training: the first alone locks and looks at the folder, and all follow what it found.
 
-    def __init__(self, device: torch.device):
+    `told` is a file that a rank makes before it says why the training ends, so that the others need not.
+    """
+
+    def __init__(self, device: torch.device, told: Path):
+        self.told = told
         self.several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         self.state = PartialState(cpu=device.type == "cpu") if self.several else None
 
     @contextmanager
     def failing_once(self) -> Iterator[None]:
-        """While entered, what fails on one of several ranks is told by that rank alone, and none waits for another."""
+        """While entered, what fails on one of several ranks, or on all, is told by one of them, and none waits for another."""
         try:
             yield
         except UserError:
             if self.several:
+                if not self._is_first_to_tell():
+                    os._exit(2)
                 atexit.register(os._exit, 2)  # once its line is told: see `_leave`
             raise
         except RuntimeError as error:
-            if self.several and any(sign in str(error) for sign in PEER_ENDED):
-                os._exit(2)  # the other rank says why, or torchrun does
-            raise
+            if not (self.several and any(sign in str(error) for sign in PEER_ENDED)):
+                raise
+            if self._is_first_to_tell():
+                print(LOST_RANK.format(self.told.parent), file=sys.stderr, flush=True)
+            os._exit(2)
+
+    def _is_first_to_tell(self) -> bool:
+        """Whether no rank has said yet why the training ends; the folder is common to all, on several nodes too."""
+        try:
+            self.told.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        except OSError:  # a full disk; a line too many is better than none
+            return True
+        return True
 
     def first(self, decide: Callable[[], Any]) -> Any:
         """What `decide` returns on the first rank, on every rank; its UserError ends all, with one line."""
@@ -169,6 +202,7 @@ class Ranks:
             print(f"{holder}; waiting for it", flush=True)
         while holder:
             holder = self.first(lambda: folder.lock(60))
+        self.first(lambda: self.told.unlink(missing_ok=True))  # of an earlier start
 
 
 def _refuse(holder: str) -> NoReturn:

@@ -13,8 +13,8 @@ from progrpo.config import Group, Model, Sampling
 from progrpo.devices import DTYPES
 from progrpo.errors import UserError
 from progrpo.grpo.backbone import FAMILIES, Backbone
+from progrpo.grpo.groups import plan_of
 from progrpo.grpo.rollout import Policy, Stage, TrajectoryNoise, expand_and_prune, in_batches
-from progrpo.grpo.trainer import plan_of
 from progrpo.pieces.function_scorer import FunctionScorer, RewardFunction
 
 T5_TOKENS = 128  # as Flow-GRPO trains SD3.5-M

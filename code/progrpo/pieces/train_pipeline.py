@@ -26,8 +26,9 @@ def train_pipeline(
     """Train a pipeline, just loaded, by GRPO on a reward as in `sample_pruned`; the folder `final/` of the trained weights in `out`.
 
     The pipeline itself holds them too, when it was trained to the end in this call. `run` has the settings; its model, prompts and
-    reward are not read, nor its text cache. In one process; a stopped training (`Stopped`) goes on with the same call. UserError: a
-    pipeline of another kind; a folder begun with other settings, prompts or seed, or another name of reward or pipeline.
+    reward are not read, nor its text cache and `deterministic`. In one process; a stopped training (`Stopped`) goes on with the same
+    call. UserError: a pipeline of another kind; a folder begun with other settings, prompts or seed, or another name of reward or
+    pipeline.
     """
     folder, backbone = Folder(Path(out), OWNS), backbone_of(pipeline)
     if run.lora is None and backbone.dtype != torch.float32:

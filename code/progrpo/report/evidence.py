@@ -1,6 +1,5 @@
 """The stored results that claims are judged from: held-out curves of runs and base models, costs of the runs, analyses."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,13 +12,19 @@ from pydantic import Field
 
 from progrpo.config import Config
 from progrpo.errors import UserError
-from progrpo.files import read_arrays
+from progrpo.files import parse_json, read_arrays
 from progrpo.names import base_of, is_base, parse_seed_folder
 from progrpo.report.schema import Analyses, Part
 from progrpo.report.summary import ANALYSES
 from progrpo.typed import Count, Number, check, read_checked
 
 ARRAYS = {"iterations": ("i", 1), "scorers": ("U", 1), "prompts": ("U", 1), "scores": ("f", 4), "provenance": ("U", 0)}
+
+
+class Provenance(Part):
+    """What a curve was made from, as far as a verdict names it."""
+
+    config: str
 
 
 class Costs(Part):
@@ -55,9 +60,11 @@ class Curve:
         scores = stored["scores"].astype(float).mean(axis=3)
         if scores.shape != tuple(len(stored[name]) for name in ("iterations", "scorers", "prompts")):
             raise UserError(f"{path}: scores of shape {stored['scores'].shape} do not fit iterations, scorers, prompts")
+        if not scores.size or not np.isfinite(scores).all():
+            raise UserError(f"{path}: scores are empty or not finite; score the run again")
         by_scorer = dict(zip(stored["scorers"].tolist(), scores.transpose(1, 0, 2), strict=True))
-        config = str(json.loads(str(stored["provenance"])).get("config", ""))
-        return cls(stored["iterations"], by_scorer, tuple(stored["prompts"].tolist()), config)
+        made = check(Provenance, parse_json(str(stored["provenance"])), f"{path}: provenance")
+        return cls(stored["iterations"], by_scorer, tuple(stored["prompts"].tolist()), made.config)
 
 
 class Evidence:

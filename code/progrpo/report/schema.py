@@ -272,6 +272,10 @@ class Summary(BaseModel):
     training: dict[Label, dict[Label, Estimate]]
     analysis: Analyses
     hardware: dict[Label, dict[Label, Seconds]]
+    weights: dict[
+        Label, dict[str, dict[str, str]]
+    ] = {}  # run -> seed -> final, snapshots -> DVC's hash; of published ones
+    learning_curves: dict[Label, dict[str, dict[str, Estimate]]] = {}  # run -> held-out metric -> iteration
 
 
 class Score(Part):

@@ -11,15 +11,17 @@ from progrpo.errors import UserError
 from progrpo.files import read_jsonl
 from progrpo.names import base_of, parse_seed_folder, seeds_of
 from progrpo.report.schema import Analyses, Evaluation, Metrics, WallClock
-from progrpo.typed import check, read_checked
+from progrpo.typed import check, read_checked, read_yaml
 
 DIGITS = 10  # significant digits that are kept: more than any table prints (453474.18 has eight)
 ANALYSES = ("flops", "pruning_pilot", "reward_clustering", "ovf_study", "gradient_signal")
 TAIL = 0.2  # share of the last iterations that "end of training" averages
 
 
-def collect(config: Config, hardware: Path) -> dict[str, Any]:
+def collect(config: Config, hardware: Path, weights: Path | None = None) -> dict[str, Any]:
     """The summary of a tier from the files of its results folder and the wall-clock measurements in `hardware`.
+
+    weights: the folder with the pointers of published weights, whose hashes are then in the summary.
 
     Keys: tier; evaluations {run: {"<prompt set>.<metric>": estimate}}; training {run: {quantity: estimate}} at the end
     of training; analysis {name: its JSON}; hardware {device: {run: seconds}}. An estimate has mean, low, high (95 %
@@ -38,6 +40,7 @@ def collect(config: Config, hardware: Path) -> dict[str, Any]:
             "training": _by_run(results / "runs", config, training_metrics),
             "analysis": analysed,
             "hardware": wall_clock(hardware, of={config.tier, *config.models}),
+            **({"weights": published_weights(weights)} if weights else {}),
         }
     )
 
@@ -104,6 +107,16 @@ def read_metrics(path: Path) -> list[dict[str, float | None]]:
         check(Metrics, line, f"{path}:{number}")
         lines.append(line)
     return lines
+
+
+def published_weights(folder: Path) -> dict[str, dict[str, dict[str, str]]]:
+    """{run: {seed: {"final" or "snapshots": DVC's hash}}} from the pointers `<run>-seed<seed>/<name>.dvc` of a folder."""
+    hashes: dict[str, dict[str, dict[str, str]]] = {}
+    for pointer in sorted(folder.glob("*/*.dvc")):
+        if place := parse_seed_folder(pointer.parent.name):
+            (out,) = read_yaml(pointer)["outs"]
+            hashes.setdefault(place[0], {}).setdefault(str(place[1]), {})[pointer.stem] = out["md5"]
+    return hashes
 
 
 def wall_clock(folder: Path, of: Container[str]) -> dict[str, dict[str, dict[str, float]]]:

@@ -11,7 +11,7 @@ from progrpo.errors import UserError
 from progrpo.rewards.base import BatchedScorer, freeze, load_weights
 from progrpo.rewards.hf_clip_model import HFClipModel, load_hf_clip
 from progrpo.rewards.linear_head import load_linear_head
-from progrpo.rewards.preprocess import clip_pixels
+from progrpo.rewards.preprocess import check_mode, clip_pixels
 
 HEAD = "sac+logos+ava1-l14-linearMSE.pth"
 
@@ -31,12 +31,17 @@ class Aesthetic(BatchedScorer):
         device: torch.device | str,
         precision: str = "fp32",
         batch_size: int = 16,
+        *,
+        preprocess: str = "pil",
     ):
         super().__init__("aesthetic", device, precision, batch_size)
+        self.preprocess = check_mode(self.name, preprocess)
         self.clip, self.head = clip, freeze(head, self.device)
 
     @classmethod
-    def load(cls, path: Path, device: torch.device | str, *, head: str | None = None, **common) -> "Aesthetic":
+    def load(
+        cls, path: Path, device: torch.device | str, *, head: str | None = None, preprocess: str = "pil", **common
+    ) -> "Aesthetic":
         """From the folder of openai/clip-vit-large-patch14 and the head's file, by default in the same folder."""
         clip = load_hf_clip("aesthetic", path, torch.device(device), with_text=False)
         assert_quick_gelu(clip.model, path)
@@ -45,11 +50,11 @@ class Aesthetic(BatchedScorer):
         features, width = layers[0].in_features, clip.model.config.projection_dim
         if features != width:
             raise UserError(f"aesthetic: {file} reads {features} features, the CLIP model in {path} gives {width}")
-        return cls(clip, layers, device, **common)
+        return cls(clip, layers, device, preprocess=preprocess, **common)
 
     def score_batch(self, images: Tensor, prompts: list[str]) -> Tensor:
         """Scores (b,) of images (b, 3, H, W)."""
-        pixels = clip_pixels(images.to(self.device), self.clip.image_size, rounding="floor")
+        pixels = clip_pixels(images.to(self.device), self.clip.image_size, self.preprocess, rounding="floor")
         with self.autocast():
             embedding = self.clip.image_features(pixels)
         return self.head(F.normalize(embedding.float(), dim=-1))[:, 0]

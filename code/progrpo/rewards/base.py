@@ -2,6 +2,8 @@
 
 import abc
 import pickle
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -10,6 +12,20 @@ from torch import Tensor
 
 from progrpo.devices import DTYPES
 from progrpo.errors import UserError
+
+TF32 = "tf32"
+
+
+@contextmanager
+def tf32_products() -> Iterator[None]:
+    """While entered, float32 matrix products on a GPU take TF32; a CPU computes as before."""
+    settings = torch.backends.cuda.matmul
+    before = settings.fp32_precision
+    settings.fp32_precision = TF32
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
 
 
 class Scorer(Protocol):
@@ -29,18 +45,18 @@ class BatchedScorer(abc.ABC):
     keyword-only arguments are the `options` of the configuration.
 
     Weights stay float32; `precision` fp16 or bf16 runs the networks under autocast, as the reference code of HPSv2
-    does, and every similarity and final layer in float32.
+    does, and every similarity and final layer in float32. tf32 rounds the factors of matrix products on a GPU to 10 bits.
     """
 
     files: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, name: str, device: torch.device | str, precision: str = "fp32", batch_size: int = 16):
-        if precision not in DTYPES:
-            raise UserError(f"{name}: precision {precision!r} is unknown; use one of {', '.join(DTYPES)}")
+        if precision not in (*DTYPES, TF32):
+            raise UserError(f"{name}: precision {precision!r} is unknown; use one of {', '.join((*DTYPES, TF32))}")
         if batch_size < 1:
             raise UserError(f"{name}: batch_size {batch_size} must be at least 1")
         self.name, self.device, self.batch_size = name, torch.device(device), batch_size
-        self.dtype = DTYPES[precision]
+        self.dtype, self.tf32 = DTYPES.get(precision, torch.float32), precision == TF32
 
     @classmethod
     def load(cls, path: Any, device: torch.device | str, **common) -> Self:
@@ -51,8 +67,10 @@ class BatchedScorer(abc.ABC):
     def score_batch(self, images: Tensor, prompts: list[str]) -> Tensor:
         """Scores (b,) of at most `batch_size` images (b, 3, H, W) in [0, 1], b prompts."""
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager:
         """The context in which the networks run."""
+        if self.tf32:
+            return tf32_products()
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     @torch.no_grad()

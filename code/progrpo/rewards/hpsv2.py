@@ -7,7 +7,7 @@ from torch import Tensor
 
 from progrpo.rewards.base import BatchedScorer
 from progrpo.rewards.open_clip_model import VIT_H, OpenClipModel, cosine, load_open_clip
-from progrpo.rewards.preprocess import check_mode, clip_pixels
+from progrpo.rewards.preprocess import MODES, check_mode, clip_pixels
 
 WEIGHTS = "HPS_v2.1_compressed.pt"
 
@@ -15,9 +15,9 @@ WEIGHTS = "HPS_v2.1_compressed.pt"
 class HPSv2(BatchedScorer):
     """The cosine of image and prompt, about 0.15 to 0.40; hpsv2's README and `evaluate` print 100 times that.
 
-    preprocess: "pil" resizes 8-bit images, as stock open_clip does; "tensor_aa" and "tensor_noaa" resize the float
-    tensor, as HPSv2's own fork does with torchvision from 0.17 and before (scores of large images differ; state the
-    mode with every result).
+    preprocess: "pil" resizes 8-bit images, as stock open_clip does, and "device" likewise without the host; "tensor_aa" and
+    "tensor_noaa" resize the float tensor, as HPSv2's own fork does with torchvision from 0.17 and before (scores of large
+    images differ; state the mode with every result).
     """
 
     files = (WEIGHTS,)
@@ -32,7 +32,7 @@ class HPSv2(BatchedScorer):
         preprocess: str = "pil",
     ):
         super().__init__("hpsv2", device, precision, batch_size)
-        self.clip, self.preprocess = clip, check_mode(self.name, preprocess)
+        self.clip, self.preprocess = clip, check_mode(self.name, preprocess, MODES)
 
     @classmethod
     def load(

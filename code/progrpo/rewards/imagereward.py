@@ -11,7 +11,7 @@ from progrpo.errors import UserError
 from progrpo.files import read_object
 from progrpo.rewards.base import BatchedScorer, freeze, load_state, load_weights, require_file
 from progrpo.rewards.linear_head import load_linear_head
-from progrpo.rewards.preprocess import clip_pixels
+from progrpo.rewards.preprocess import check_mode, clip_pixels
 
 WEIGHTS, TEXT_CONFIG = "ImageReward.pt", "med_config.json"
 MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the raw score on the authors' data
@@ -121,23 +121,28 @@ class ImageReward(BatchedScorer):
         device: torch.device | str,
         precision: str = "fp32",
         batch_size: int = 16,
+        *,
+        preprocess: str = "pil",
     ):
         super().__init__("imagereward", device, precision, batch_size)
+        self.preprocess = check_mode(self.name, preprocess)
         self.vision, self.text, self.head = (freeze(network, self.device) for network in networks)
         self.tokenizer = tokenizer
 
     @classmethod
-    def load(cls, path: Path, device: torch.device | str, *, tokenizer: str | None = None, **common) -> "ImageReward":
+    def load(
+        cls, path: Path, device: torch.device | str, *, tokenizer: str | None = None, preprocess: str = "pil", **common
+    ) -> "ImageReward":
         """From a folder with ImageReward.pt, med_config.json and the tokenizer."""
         med_config = read_object(require_file("imagereward", path / TEXT_CONFIG))
         state = load_weights("imagereward", path / WEIGHTS)
         networks = networks_from_original("imagereward", path, state, med_config)
         bert = load_bert_tokenizer("imagereward", Path(tokenizer) if tokenizer else path)
-        return cls(networks, bert, device, **common)
+        return cls(networks, bert, device, preprocess=preprocess, **common)
 
     def score_batch(self, images: Tensor, prompts: list[str]) -> Tensor:
         """Standardised rewards (b,) of images (b, 3, H, W) and prompts."""
-        pixels = clip_pixels(images.to(self.device), self.vision.config.image_size)
+        pixels = clip_pixels(images.to(self.device), self.vision.config.image_size, self.preprocess)
         tokens = self.tokenizer(
             prompts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         ).to(self.device)

@@ -14,13 +14,14 @@ from progrpo.errors import UserError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-MODES = ("pil", "tensor_aa", "tensor_noaa")
+ALIKE = ("pil", "device")  # the same filter: PIL's own code, and on the device to within two of 255 levels
+MODES = (*ALIKE, "tensor_aa", "tensor_noaa")  # of HPS-v2.1
 
 
-def check_mode(scorer: str, mode: str) -> str:
-    """The mode, when it is one of `MODES`; UserError names the scorer."""
-    if mode not in MODES:
-        raise UserError(f"{scorer}: preprocess {mode!r} is unknown; use one of {', '.join(MODES)}")
+def check_mode(scorer: str, mode: str, modes: tuple[str, ...] = ALIKE) -> str:
+    """The mode, when it is one of `modes`; UserError names the scorer."""
+    if mode not in modes:
+        raise UserError(f"{scorer}: preprocess {mode!r} is unknown; use one of {', '.join(modes)}")
     return mode
 
 
@@ -43,6 +44,19 @@ def _resize_pil(images: Tensor, height: int, width: int) -> Tensor:
     return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).to(images.device)
 
 
+def _resize_on_device(images: Tensor, height: int, width: int) -> Tensor:
+    """PIL's two passes, each rounded to 8 bits, on uint8 images (B, 3, H, W) where they are.
+
+    Of 100 values of white noise at most one differs, by one level or two: a half that is rounded to the other side.
+    """
+
+    def to(pixels: Tensor, shape: tuple[int, int]) -> Tensor:
+        return F.interpolate(pixels, shape, mode="bicubic", align_corners=False, antialias=True).round().clamp(0, 255)
+
+    pixels = to(images.float(), (images.shape[-2], width))
+    return to(pixels, (height, width)).to(torch.uint8)
+
+
 def center_crop(images: Tensor, size: int, rounding: str = "round") -> Tensor:
     """The central size x size pixels; an odd margin splits as in torchvision ("round") or transformers ("floor")."""
     margins = [(side - size) / 2 for side in images.shape[-2:]]
@@ -53,16 +67,18 @@ def center_crop(images: Tensor, size: int, rounding: str = "round") -> Tensor:
 def clip_pixels(images: Tensor, size: int, mode: str = "pil", rounding: str = "round") -> Tensor:
     """Pixels (B, 3, size, size) float32 for a vision tower from images (B, 3, H, W) in [0, 1], on their device.
 
-    mode: "pil" resizes 8-bit images with PIL's bicubic filter (open_clip, CLIPImageProcessorPil, ImageReward);
-    "tensor_aa" and "tensor_noaa" resize the float tensor with and without antialiasing, as HPSv2's fork does under
-    torchvision >= 0.17 and < 0.17 (values may then leave [0, 1] a little, as they do there). Images that already
-    have the size are not resampled.
+    mode: "pil" resizes 8-bit images with PIL's bicubic filter (open_clip, CLIPImageProcessorPil, ImageReward), one by
+    one on the host; "device" does the same on the device, but for one or two of 255 levels in a pixel of 100. "tensor_aa" and
+    "tensor_noaa" resize the float tensor with and without antialiasing, as HPSv2's fork does under torchvision >= 0.17
+    and < 0.17 (values may then leave [0, 1] a little, as they do there). Images that already have the size are not
+    resampled.
     """
     pixels = quantise(images)
     height, width = images.shape[-2:]
     shape = resized_size(height, width, size)
-    if mode == "pil":
-        pixels = pixels if pixels.shape[-2:] == shape else _resize_pil(pixels, *shape)
+    if mode in ALIKE:
+        resize = _resize_pil if mode == "pil" else _resize_on_device
+        pixels = pixels if pixels.shape[-2:] == shape else resize(pixels, *shape)
         pixels = pixels.float() / 255
     else:
         pixels = pixels.float() / 255

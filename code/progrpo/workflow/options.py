@@ -8,7 +8,7 @@ from progrpo.errors import UserError
 DEFAULTS = {
     "tier": "paper",  # config/<tier>.yaml
     "miniature": "stored",  # "stored": from the DVC remote in this repository; "trained": made anew
-    "results": "made",  # "made": trained and evaluated here; "stored": the published ones
+    "results": "made",  # "made": trained and evaluated here; "weights": published weights evaluated here; "stored": published
 }
 
 
@@ -17,7 +17,7 @@ def choose(given: Mapping[str, str]) -> dict[str, str]:
     choices = {
         "tier": [path.stem for path in tier_files()],
         "miniature": ["stored", "trained"],
-        "results": ["made", "stored"],
+        "results": ["made", "weights", "stored"],
     }
     for option in given:
         if option not in DEFAULTS:

@@ -15,6 +15,7 @@ from progrpo.jobs.ingredients import CUTS, LABELS
 from progrpo.names import base_of, evaluated_names, is_base, model_of, prompt_sets_of, seed_folder, seeds_of
 from progrpo.plugins import SCORERS, SELECTION_RULES
 from progrpo.workflow.code_inputs import Code
+from progrpo.workflow.site import Site
 from progrpo.workflow.sources import benchmark_files, inner_module, model_file, own_code, prompt_file, scorer_files
 
 GRID_MODELS = (base_of("sd35m"), "flowgrpo_sd35m", "progrpo_sd35m")  # Figs. 4 and 8 to 11
@@ -32,6 +33,8 @@ PILOT = "pruning_pilot"  # the analysis that also stores images: Fig. 7
 QUALITATIVE = "qualitative"  # the prompt set whose images are only looked at: Figs. 4 and 8 to 11
 ANALYSIS_FIGURES = {"ovf_study": "fig2", "reward_clustering": "fig6", PILOT: "pilot"}  # analysis -> `progrpo figures`
 
+DEFAULT_SITE = Site()
+
 OfJob = Callable[[Any], Any]  # a function of a job's wildcards
 
 
@@ -45,31 +48,22 @@ def decisive(section: Section, without: Iterable[str] = ()) -> dict[str, Any]:
     return section.model_dump(mode="json", exclude=LABELS | CUTS | set(without))
 
 
-def resources(*asked: Hardware) -> dict[str, int]:
-    """GPUs, memory and minutes of a job that does the work of all of `asked`, one after the other."""
-    return {
-        "gpu": max(hardware.gpus * hardware.nodes for hardware in asked),
-        "mem_mb": max(1000 * hardware.memory_gb for hardware in asked),
-        "runtime": sum(max(1, round(60 * hardware.hours)) for hardware in asked),
-    }
-
-
 def run_folders(weights: Iterable[str]) -> list[str]:
     """Run folders, seen from the provenance files of their trained weights."""
     return [str(Path(file).parents[1]) for file in weights]
 
 
 class Plan:
-    """The jobs of one tier. `made`: runs are trained here, so that their training curves can be drawn."""
+    """The jobs of one tier. `made`: training curves can be drawn, because the runs or their records are here. `site`: the cluster."""
 
-    def __init__(self, config: Config, code: Code, made: bool = True):
-        self.config, self.code, self.made = config, code, made
+    def __init__(self, config: Config, code: Code, made: bool = True, site: Site = DEFAULT_SITE):
+        self.config, self.code, self.made, self.site = config, code, made, site
 
     # What there is
 
     def several_nodes(self) -> list[str]:
         """Runs that are trained on more than one node."""
-        return [name for name, run in self.config.runs.items() if run.hardware.nodes > 1]
+        return [name for name, run in self.config.runs.items() if self.site.shape(run.hardware).nodes > 1]
 
     def evaluation_jobs(self) -> dict[str, list[str]]:
         """{name: prompt sets} of the jobs that evaluations are cut into: each set of its own, or a model's sets together."""
@@ -184,13 +178,19 @@ class Plan:
         run = self.config.runs[wildcards.run]
         return self.code_of("progrpo.jobs.train", scorers=run.reward, rules=[run.group.rule])
 
-    def train_resource(self, name: str) -> OfJob:
-        """A resource of a training."""
-        return lambda wildcards: resources(self.config.runs[wildcards.run].hardware)[name]
+    def train_resources(self) -> dict[str, OfJob]:
+        """What a training asks of a cluster, each a function of its wildcards."""
+        return self._resources_of(lambda wildcards: self.config.runs[wildcards.run].hardware)
+
+    def _resources_of(self, hardware: Callable[[Any], Hardware]) -> dict[str, Any]:
+        def one(key: str) -> OfJob:
+            return lambda wildcards: self.site.resources(hardware(wildcards))[key]
+
+        return {key: one(key) for key in self.site.resources(Hardware())} | self.site.placed(gpu=True)
 
     def train_nodes(self, wildcards) -> int:
         """Number of nodes of a training."""
-        return self.config.runs[wildcards.run].hardware.nodes
+        return self.site.shape(self.config.runs[wildcards.run].hardware).nodes
 
     def launch(self, wildcards, output) -> list[int]:
         """Nodes and GPUs per node, for the launcher.
@@ -198,8 +198,7 @@ class Plan:
         It takes `output`, without need, because Snakemake runs a job again when a parameter changes, but not for one that follows
         from the output: on how many GPUs a run is trained is no reason to train it again.
         """
-        hardware = self.config.runs[wildcards.run].hardware
-        return [hardware.nodes, hardware.gpus]
+        return [*self.site.shape(self.config.runs[wildcards.run].hardware)]
 
     # Images and their scores; `sets` are the prompt sets of one of the evaluation jobs
 
@@ -251,9 +250,10 @@ class Plan:
         entries = [f"progrpo.jobs.evaluate:{function}" for function in functions]
         return self.code_of(*entries, scorers=self._scorers_of(sets))
 
-    def evaluation_resources(self, sets: list[str]) -> dict[str, int]:
+    def evaluation_resources(self, sets: list[str]) -> dict[str, Any]:
         """What a job asks of a cluster: the largest of its prompt sets, and the time of all."""
-        return resources(*(self.config.evaluations[name].hardware for name in sets))
+        asked = self.site.resources(*(self.config.evaluations[name].hardware for name in sets))
+        return asked | self.site.placed(gpu=True)
 
     # Learning curves
 
@@ -306,13 +306,27 @@ class Plan:
         job = "progrpo.jobs.sample_gradients" if analysis.gradients_of else "progrpo.jobs.sample_rewards"
         return self.code_of(job, scorers=[analysis.scorer])
 
-    def analysis_resource(self, name: str) -> OfJob:
-        """A resource of the sampling of an analysis."""
-        return lambda wildcards: resources(self.config.analyses[wildcards.analysis].hardware)[name]
+    def analysis_resources(self) -> dict[str, OfJob]:
+        """What the sampling of an analysis asks of a cluster, each a function of its wildcards."""
+        return self._resources_of(lambda wildcards: self.config.analyses[wildcards.analysis].hardware)
 
     def study_weights(self, arm: str) -> list[str]:
         """The trained weights of one arm of the static study."""
         return self.weights_files([OVF_STUDY[arm]])
+
+    def table_files(self, cells: Iterable[tuple[str, str]]) -> list[str]:
+        """The evaluations and analyses of cells (model, prompt set or analysis), as far as the tier has them."""
+        evaluated = {
+            (name, prompts) for name in evaluated_names(self.config) for prompts in prompt_sets_of(self.config, name)
+        }
+        files = []
+        for name, source in sorted(cells):
+            if (name, source) in evaluated and self.scored([source]):
+                folders = [seed_folder(name, seed) for seed in seeds_of(self.config, name)]
+                files += [f"{self.config.results}/evaluations/{folder}/{source}.json" for folder in folders]
+            elif source in ("flops", *self.analyses()):
+                files.append(f"{self.config.results}/analysis/{source}.json")
+        return sorted(set(files))
 
     def tables_settings(self) -> str:
         """Digest of the configuration that tables print: everything about the runs but where they ran."""

@@ -100,8 +100,8 @@ FLOPS_COLUMNS = tuple(
     Column(key=f"{quantity}/{source}", head=source, group=group, digits=2, better="none")
     for quantity, group, sources in (
         ("tflop", "TFLOP", ("paper", "reproduced", "measured")),
-        ("label", "Label", ("paper", "reproduced", "measured")),
-        ("ratio", "Ratio", ("reproduced", "measured")),
+        ("label", "Speedup, 1 + reduction", ("paper", "reproduced", "measured")),
+        ("ratio", "Speedup, ratio", ("reproduced", "measured")),
     )
     for source in sources
 )

@@ -95,3 +95,20 @@ def load_layout(name: str, folder: Path = EXPECTED) -> Layout:
             f"--table {name}: no such table; known: {', '.join(table_names(folder)) or f'none in {folder}'}"
         )
     return check(Layout, read_yaml(path), path)
+
+
+ANALYSED = {"pilot": "pruning_pilot", "flops": "flops"}  # kind of table -> the analysis that it shows
+
+
+def reads(layout: Layout) -> set[tuple[str, str]]:
+    """What the cells of a table are measured in: (row, prompt set or analysis), the row empty where an analysis is the table.
+
+    Nothing for tables that are made of settings or wall clocks.
+    """
+    if layout.kind in ANALYSED:
+        return {("", ANALYSED[layout.kind])}
+    cells = {(macro.row, macro.column) for macro in layout.macros}
+    cells |= {(macro.over, macro.column) for macro in layout.macros if macro.over}
+    if layout.kind == "evaluations":
+        cells |= {(row.key, column.key) for row in layout.rows for column in layout.columns}
+    return {(row, column.partition(".")[0]) for row, column in cells}

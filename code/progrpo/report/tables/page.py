@@ -17,7 +17,8 @@ STYLE = """
 body { font: 14px/1.5 system-ui, sans-serif; margin: 2em; color: #222; }
 table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; margin: .5em 0 2em; }
 thead tr:last-child { border-bottom: 1px solid; }
-th, td { padding: .1em .7em; text-align: right; font-weight: normal; font-variant-numeric: tabular-nums; }
+th, td { padding: .1em .7em; text-align: right; white-space: nowrap; font-weight: normal; font-variant-numeric: tabular-nums; }
+.wide { overflow-x: auto; }
 th.group { text-align: center; border-bottom: 1px solid #999; }
 .text { text-align: left; } tr.block td { text-align: left; font-style: italic; padding-top: .6em; } tr.paper { color: #777; }
 """
@@ -78,7 +79,9 @@ def table(body: Body) -> str:
         repeated = previous is not None and (previous.label, previous.block) == (line.label, line.block)
         rows.append(_line(line, body, repeated, [key for key in best if line.bold or index in best[key]]))
         previous = line
-    return "\n".join(["<table><thead>", *_head(body), "</thead><tbody>", *rows, "</tbody></table>"])
+    return "\n".join(
+        ['<div class="wide"><table><thead>', *_head(body), "</thead><tbody>", *rows, "</tbody></table></div>"]
+    )
 
 
 def page(summary: dict, config: Config, expected: Path = EXPECTED) -> str:

@@ -1,0 +1,80 @@
+"""Sections of a run's configuration that say how it is executed: on what, how fast, with which previews and noisy steps."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from progrpo.typed import PathText
+
+Positive = Annotated[int, Field(gt=0, le=10**6)]  # a count that some loop or tensor is made of
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable; an unknown key, and a number that is NaN or infinite, are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Window(Section):
+    """The denoising steps that are stochastic, `length` from `start` on; the others follow the ODE, and are not trained.
+
+    As MixGRPO trains (arXiv 2507.21802), an arm beyond the paper. With `every` the window moves one step on after so many
+    iterations, and stays when it has reached the last step.
+    """
+
+    start: Annotated[int, Field(ge=0)] = 0
+    length: Positive
+    every: Positive | None = None
+
+
+class Hardware(Section):
+    """What a job asks of a cluster; the result does not depend on it, only `prompts_per_iteration` must divide.
+
+    `gpus` counts one node; 0 runs on the CPU with one process.
+    """
+
+    gpus: Annotated[int, Field(ge=0, le=1024)] = 1
+    nodes: Positive = 1
+    memory_gb: Positive = 8
+    hours: Annotated[float, Field(gt=0, le=10**5)] = 1.0
+
+
+class Previews(Section):
+    """How one-step previews become images. Anything but the defaults is cheaper and may choose other survivors.
+
+    `scale` shrinks the latent, and so the image. Every `check_every` iterations the first previews are scored with the decoder of
+    final images too: `preview_agreement` in the metrics is their rank correlation within groups, and below `agreement` the training
+    ends.
+    """
+
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the decoder; bf16 in the memory format channels_last
+    decoder: PathText | None = None  # folder of a tiny autoencoder (TAESD) of the model's latents; its own when none
+    scale: Share = 1.0
+    check_every: Positive = 20
+    agreement: Annotated[float, Field(ge=0, le=1)] = 0.9
+
+    @property
+    def plain(self) -> bool:
+        """Whether previews are decoded as final images are."""
+        return self.precision == "fp32" and self.decoder is None and self.scale == 1
+
+
+class Speed(Section):
+    """How fast a training goes. No number depends on it beyond rounding; with every switch off it goes the plain way."""
+
+    memory_gb: Annotated[float, Field(gt=0)] = 2.0  # what a backward pass of `micro_batch: auto` may keep
+    batched_guidance: bool = False  # both branches in one call, unless one is detached: that one is a call of its own
+    text_cache: PathText | None = None  # folder for the prompts' embeddings; with it the text encoders leave the device
+    decode_batch: Positive | None = None  # images per decoder call while training; default: rows of a denoiser call
+    prompts_at_once: Positive | None = None  # prompts of each GPU whose groups are sampled at a time; default: all
+    states_on_host: bool = False  # keep the survivors' states, which the update reads, in the host's memory
+    fused_optimizer: bool = (
+        False  # AdamW in one kernel, without the copy of the trained weights that PyTorch's usual one makes
+    )
+    deterministic: bool = (
+        False  # kernels that give equal bits at every run on a GPU too; slower, by how much is not measured
+    )
+    merged_adapters: bool = False  # fp32: one product with W + s B A; for a rank that is not small beside the width
+    background_save: bool = True  # a copy of the state is written while the next iteration runs
+    compile: bool = False  # torch.compile of the denoiser: about a minute once, then fewer and larger kernels

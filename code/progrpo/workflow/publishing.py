@@ -1,0 +1,131 @@
+"""What `make publish` puts under DVC: the parts of a tier's results, what each was made from, and which fit into a remote.
+
+A part is a folder of results/<tier>/ that is copied to the same place below results/published/<tier>/ and has a pointer there. The
+pointer names what the part was made from, which is what `dvc dag` draws.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from progrpo.errors import UserError
+from progrpo.names import evaluated_names, seed_folder, seeds_of
+from progrpo.typed import read_yaml
+from progrpo.workflow.plan import Plan
+from progrpo.workflow.sources import prompt_file
+
+EMBEDDED = "embedded"  # the remote that travels inside the repository, and how many bytes it may hold
+EMBEDDED_BYTES = 60 * 10**6
+LISTINGS = 10**6  # of those, for DVC's own lists of files
+RESULTS = ("evaluations", "analysis", "curves")  # always published, as far as they were made
+WEIGHTS = ("final", "snapshots")  # folders of a run, the more important first
+RECORD = ("metrics.jsonl", "run.json")  # files of a run that its curves are drawn from
+
+
+@dataclass(frozen=True)
+class Part:
+    """A folder `path` below results/<tier>/, and the files and folders that it was made from."""
+
+    path: str
+    made_from: tuple[str, ...] = ()
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files of a folder; 0 where there is none."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def finished_runs(plan: Plan) -> list[tuple[str, int]]:
+    """(run, seed) of every training of the tier that has ended: its provenance is written last."""
+    runs = [(run, seed) for run in plan.config.runs for seed in seeds_of(plan.config, run)]
+    return [
+        (run, seed) for run, seed in runs if _run_folder(plan, run, seed).joinpath("final/provenance.json").is_file()
+    ]
+
+
+def _run_folder(plan: Plan, run: str, seed: int) -> Path:
+    return Path(plan.config.results, "runs", seed_folder(run, seed))
+
+
+def weights(plan: Plan) -> list[Part]:
+    """The weights of every ended training, those first that a remote of limited size should rather hold: final ones, small ones."""
+    parts = {}
+    for run, seed in finished_runs(plan):
+        read = tuple(plan.train_inputs(SimpleNamespace(run=run)))
+        for rank, name in enumerate(WEIGHTS):
+            if size := folder_size(_run_folder(plan, run, seed) / name):
+                parts[rank, size, f"runs/{seed_folder(run, seed)}/{name}"] = read
+    return [Part(path, read) for (_, _, path), read in sorted(parts.items())]
+
+
+def fitting(parts: Iterable[Part], sizes: dict[str, int], room: int) -> list[Part]:
+    """Those of some parts, in their order, that fit into so many bytes."""
+    taken = []
+    for part in parts:
+        if sizes[part.path] <= room:
+            room -= sizes[part.path]
+            taken.append(part)
+    return taken
+
+
+def prompt_sources(plan: Plan) -> list[Path]:
+    """The downloaded folders that the tier's prompts lie in; none where they are the miniature world's."""
+    names = [name for name, prompts in plan.config.prompt_sets.items() if prompts.source]
+    return sorted({Path(prompt_file(plan.config, name)).parent for name in names})
+
+
+def lineage(plan: Plan, path: str, published: Path, trained: Iterable[Part]) -> tuple[str, ...]:
+    """What a part that is no weights was made from: trained weights, images, models, prompts and scorers."""
+    finals = [str(published / part.path) for part in trained if part.path.endswith("/final")]
+    sets = list(plan.config.evaluations)
+    read = [file for run in plan.config.runs for file in plan.train_inputs(SimpleNamespace(run=run))]
+    drawn = [
+        file
+        for name in evaluated_names(plan.config)
+        for file in plan.generate_inputs(sets)(SimpleNamespace(model=name))
+    ]
+    analysed = [file for name in plan.config.analyses for file in plan.analysis_inputs(SimpleNamespace(analysis=name))]
+    made_from = {
+        "images": [*finals, *drawn],
+        "evaluations": [*finals, str(published / "images"), *plan.evaluate_inputs(plan.scored(sets))],
+        "curves": [*(str(published / part.path) for part in trained), *plan.evaluate_inputs(plan.scored(sets))],
+        "analysis": [*analysed, str(published / "training")],
+        "training": read,
+    }
+    return tuple(sorted(set(made_from.get(path, []))))
+
+
+def pointer_text(pointer: Path, made_from: Iterable[str], remote: str) -> dict[str, Any]:
+    """A pointer as `dvc add` wrote it, with what its folder was made from, as far as it is here, and the remote that holds it.
+
+    One file alone is not named: DVC takes a pointer with one dependency and no command for an import, and pushes no content of it.
+    """
+    content = read_yaml(pointer)
+    there = [name for name in made_from if not Path(name).is_absolute() and Path(name).exists()]
+    if len(there) > 1:
+        content["deps"] = [{"path": os.path.relpath(name, pointer.parent)} for name in there]
+    if remote != EMBEDDED:
+        content["outs"][0]["remote"] = remote
+    return content
+
+
+def embedded_bytes(results: Path, without: Path) -> int:
+    """Bytes that the remote inside the repository holds for the pointers below `results`, except those below `without`."""
+    outs = [
+        out
+        for pointer in results.rglob("*.dvc")
+        if not pointer.is_relative_to(without)
+        for out in read_yaml(pointer)["outs"]
+    ]
+    return sum(out["size"] for out in outs if out.get("cache", True) and "remote" not in out)
+
+
+def require_small(remote: Path, limit: int = EMBEDDED_BYTES) -> None:
+    """UserError when the remote inside the repository holds more bytes than it may."""
+    if (size := folder_size(remote)) > limit:
+        raise UserError(
+            f"{remote} holds {size / 1e6:.1f} MB, {limit / 1e6:.0f} are allowed; publish to REMOTE=<name> instead"
+        )

@@ -1,0 +1,152 @@
+"""Trained weights under DVC: published to a remote, pulled in a clone, evaluated again with the same scores; limits are kept."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from checkout import ROOT, call, make_checkout
+from progrpo.errors import UserError
+from progrpo.files import read_json
+from progrpo.workflow.publishing import Part, fitting, pointer_text, require_small
+
+pytestmark = pytest.mark.xdist_group("workflow")
+CUT = Path(__file__).parents[1] / "slurm" / "cut.yaml"  # one short run, everything that a job does, in seconds
+RUN = "progrpo_sd35m-seed0"
+SCORES = f"results/cut/evaluations/{RUN}/test_flow.json"
+
+
+def succeed(*command: str, cwd: Path) -> str:
+    result = call(*command, cwd=cwd, seconds=600)
+    assert result.returncode == 0, result.stdout[-3000:]
+    return result.stdout
+
+
+def commit(checkout: Path) -> None:
+    for command in (["add", "--all"], ["commit", "--quiet", "--message", "published"]):
+        succeed("git", *command, cwd=checkout)
+
+
+@pytest.fixture(scope="module")
+def author(tmp_path_factory) -> Path:
+    """A checkout in which tier `cut` was run and published to a folder of its author's own; `store` beside it is the remote."""
+    checkout = make_checkout(tmp_path_factory.mktemp("author") / "checkout")
+    shutil.copy(CUT, checkout / "config")
+    (checkout / "results/published/cut").mkdir()
+    stages = (checkout / "dvc.yaml").read_text()
+    assert "tiers: [mini, paper]" in stages
+    (checkout / "dvc.yaml").write_text(stages.replace("tiers: [mini, paper]", "tiers: [mini, paper, cut]"))
+    succeed("snakemake", SCORES, "--profile", "local", "--cores", "1", "--config", "tier=cut", cwd=checkout)
+    snapshot = checkout / "results/cut/runs" / RUN / "snapshots" / "6"
+    shutil.copytree(checkout / "results/cut/runs" / RUN / "final", snapshot)
+    succeed("dvc", "remote", "add", "store", str(checkout.parent / "store"), cwd=checkout)
+    published = succeed("python", "workflow/scripts/publish.py", "cut", "store", cwd=checkout)
+    assert "the weights of 1 trainings, in store" in published
+    commit(checkout)
+    return checkout
+
+
+def test_weights_are_evaluated_again_in_a_clone_with_the_same_scores(author, tmp_path):
+    clone = tmp_path / "clone"
+    succeed("git", "clone", "--quiet", str(author), str(clone), cwd=tmp_path)
+    assert not (clone / "results/cut").exists()
+    options = ("--profile", "local", "--cores", "1", "--config", "tier=cut", "results=weights")
+    log = succeed("snakemake", SCORES, *options, cwd=clone)
+    assert "rule adopt_weights" in log
+    assert "rule train:" not in log
+    each = SCORES.replace(".json", ".scores.jsonl")  # of every image
+    assert (clone / each).read_bytes() == (author / each).read_bytes()
+    assert read_json(clone / SCORES)["scores"] == read_json(author / SCORES)["scores"]
+    assert succeed("git", "status", "--porcelain", cwd=clone) == ""
+    succeed("dvc", "pull", "results/published/cut/images.dvc", cwd=clone)
+    image = next((author / "results/cut/images" / RUN).rglob("*.png"))
+    pulled = clone / "results/published/cut/images" / image.relative_to(author / "results/cut/images")
+    assert pulled.read_bytes() == image.read_bytes()
+
+
+def test_the_summary_has_the_hashes_of_the_published_weights(author):
+    published = author / "results/published/cut"
+    hashes = read_json(published / "summary.json")["weights"]["progrpo_sd35m"]["0"]
+    for name in ("final", "snapshots"):
+        (out,) = yaml.safe_load((published / "runs" / RUN / f"{name}.dvc").read_text())["outs"]
+        assert hashes[name] == out["md5"]
+        assert (author.parent / "store/files/md5" / out["md5"][:2] / out["md5"][2:]).is_file()
+    assert set(hashes) == {"final", "snapshots"}
+
+
+def test_one_picture_leads_from_data_to_a_table(author):
+    drawn = succeed("dvc", "dag", "--mermaid", "table@cut-flow_main", cwd=author)
+    nodes = dict(reversed(line.split('["')) for line in drawn.replace('"]', "").split() if '["' in line)
+    edges = {tuple(line.split("-->")) for line in drawn.split() if "-->" in line}
+    published = "results/published/cut"
+    way = [
+        "results/miniature.dvc",
+        f"{published}/runs/{RUN}/final.dvc",
+        f"{published}/images.dvc",
+        f"{published}/evaluations.dvc",
+        f"{published}/summary.json.dvc",
+        "table@cut-flow_main",
+    ]
+    for start, end in zip(way, way[1:], strict=False):
+        assert (nodes[start], nodes[end]) in edges, (start, end, drawn)
+
+
+def test_metrics_say_what_each_run_reached_and_what_changed(author):
+    shown = succeed("dvc", "metrics", "show", cwd=author)
+    (line,) = [line for line in shown.splitlines() if "cut/metrics/progrpo_sd35m.json" in line]
+    measured = read_json(author / SCORES)["scores"]["scene_checker"]["mean"]
+    assert f"{measured:.5g}"[:5] in line
+    path = author / "paper_tables/cut/metrics/progrpo_sd35m.json"
+    before = path.read_text()
+    path.write_text(before.replace('"seeds": 1', '"seeds": 2'))
+    changed = succeed("dvc", "metrics", "diff", cwd=author)
+    path.write_text(before)
+    assert [line.split()[1:] for line in changed.splitlines() if "progrpo_sd35m" in line] == [["seeds", "1", "2", "1"]]
+
+
+def test_tables_are_set_again_without_anything_pulled(author, tmp_path):
+    clone = tmp_path / "clone"
+    succeed("git", "clone", "--quiet", str(author), str(clone), cwd=tmp_path)
+    succeed("dvc", "repro", "--force", "--single-item", "--glob", "table@cut-*", cwd=clone)
+    succeed("dvc", "repro", cwd=clone)
+    assert succeed("git", "status", "--porcelain", cwd=clone) == ""
+
+
+def test_a_limited_remote_holds_the_most_important_that_fits():
+    parts = [Part("runs/a/final"), Part("runs/b/final"), Part("runs/c/final"), Part("runs/a/snapshots")]
+    sizes = {"runs/a/final": 10, "runs/b/final": 30, "runs/c/final": 100, "runs/a/snapshots": 20}
+    assert [part.path for part in fitting(parts, sizes, 60)] == ["runs/a/final", "runs/b/final", "runs/a/snapshots"]
+    assert fitting(parts, sizes, 9) == []
+
+
+def test_more_than_the_remote_may_hold_is_one_line(tmp_path):
+    (tmp_path / "object").write_bytes(bytes(11))
+    require_small(tmp_path, limit=11)
+    with pytest.raises(UserError, match=r"holds 0\.0 MB, 0 are allowed; publish to REMOTE=<name> instead"):
+        require_small(tmp_path, limit=10)
+
+
+def test_a_pointer_never_names_one_dependency_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pointer = Path("final.dvc")
+    pointer.write_text("outs:\n- {path: final, md5: abc}\n")
+    for name in ("one", "two"):
+        Path(name).touch()
+    assert "deps" not in pointer_text(pointer, ["one", "absent"], "embedded")
+    assert pointer_text(pointer, ["one", "two"], "store") == {
+        "outs": [{"path": "final", "md5": "abc", "remote": "store"}],
+        "deps": [{"path": "one"}, {"path": "two"}],
+    }
+
+
+def test_an_unknown_remote_is_one_line(tmp_path):
+    checkout = make_checkout(tmp_path / "checkout")
+    (checkout / "results/mini").mkdir()
+    result = call("python", "workflow/scripts/publish.py", "mini", "stor", cwd=checkout)
+    assert (result.returncode, len(result.stdout.splitlines())) == (2, 1)
+    assert "REMOTE=stor: no such DVC remote; known: embedded" in result.stdout
+
+
+def test_the_remote_inside_the_repository_is_small():
+    require_small(ROOT / "dvc-remote")

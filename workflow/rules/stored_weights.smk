@@ -1,0 +1,41 @@
+# The published weights in the place of the rules that train: --config results=weights. Images, scores and analyses are made anew.
+
+PUBLISHED = Path("results/published", TIER.tier)
+FINALS = {
+    file: pointer
+    for file in PLAN.weights_files(TIER.runs)
+    if (pointer := PUBLISHED / "runs" / Path(file).parts[-3] / "final.dvc").is_file()
+}
+
+if not FINALS:
+    sys.exit(
+        f"Snakefile: --config results=weights: no weights are published of tier {TIER.tier} ({PUBLISHED}/runs)"
+    )
+
+
+localrules:
+    adopt_weights,
+
+
+rule adopt_weights:
+    input:
+        pointers=list(map(str, FINALS.values())),
+        records=f"{PUBLISHED}/training.dvc",
+    output:
+        list(FINALS),
+    log:
+        "<results>/logs/adopt_weights.log",
+    benchmark:
+        "<results>/benchmarks/adopt_weights.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        published=PUBLISHED,
+        results=subpath(output[0], ancestor=4),
+    shell:
+        "dvc pull --force {input:q} > {log:q} 2>&1"
+        " && tar -C {params.published:q} -c --exclude='*.dvc' --exclude=.gitignore runs | tar -C {params.results:q} -x"
+        " && cp -r {params.published:q}/training/. {params.results:q}/runs/"

@@ -1,0 +1,161 @@
+"""The body of `make publish`:  publish.py TIER [REMOTE]
+
+The author's step: the results of this machine become the published ones of a tier, and its tables are set from them. Nothing else
+writes results/published/ or paper_tables/. Safe to repeat; what it changed is committed by hand. The remote inside the repository
+gets the evaluations, and of the weights what fits; a remote of one's own gets everything: weights, images and prompts too.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from progrpo.config import load_config
+from progrpo.errors import UserError
+from progrpo.files import write_json, write_text
+from progrpo.names import seed_folder
+from progrpo.report.summary import collect
+from progrpo.workflow import publishing
+from progrpo.workflow.code_inputs import Code
+from progrpo.workflow.plan import Plan
+from progrpo.workflow.publishing import EMBEDDED, Part
+
+PUBLISHED = Path("results/published")
+HARDWARE = PUBLISHED / "hardware"
+LOCKS = shutil.ignore_patterns("*.lock", "lock", ".gitignore")
+
+
+def dvc(*arguments: object) -> None:
+    """Run DVC; its message and an end of this program when it fails."""
+    subprocess.run(["dvc", *map(str, arguments)], check=True)
+
+
+def link(source: str, target: str) -> None:
+    """A second name of a file, which costs no disk, or a copy. Results are replaced by new files, never written into."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """A folder under another name, without the files that say which process works in it."""
+    shutil.copytree(source, target, copy_function=link, ignore=LOCKS)
+
+
+def copy_records(plan: Plan, target: Path) -> None:
+    """What each ended training left of its iterations."""
+    for run, seed in publishing.finished_runs(plan):
+        folder = seed_folder(run, seed)
+        for name in publishing.RECORD:
+            if (file := Path(plan.config.results, "runs", folder, name)).is_file():
+                (target / folder).mkdir(parents=True, exist_ok=True)
+                link(str(file), str(target / folder / name))
+
+
+def require_possible(tier: str, remote: str) -> None:
+    """UserError when the tier is not one that is published, was not run, or the remote is unknown."""
+    tiers = sorted(path.name for path in PUBLISHED.glob("*") if path.is_dir() and path != HARDWARE)
+    if tier not in tiers:
+        raise UserError(f"tier '{tier}' is not published; published are: {' '.join(tiers)}")
+    if not Path("results", tier).is_dir():
+        raise UserError(f"results/{tier} is not here; run the tier first")
+    listed = subprocess.run(["dvc", "remote", "list"], check=True, capture_output=True, text=True).stdout
+    known = [line.split()[0] for line in listed.splitlines() if line.strip()]
+    if remote not in known:
+        raise UserError(f"REMOTE={remote}: no such DVC remote; known: {', '.join(known)}; `dvc remote add` makes one")
+
+
+def copy_parts(plan: Plan, published: Path, remote: str) -> list[Part]:
+    """Copy what the remote is to hold into the folder of the published results; the parts, in the order of their making."""
+    results = Path(plan.config.results)
+    names = [name for name in publishing.RESULTS if (results / name).is_dir()]
+    if remote != EMBEDDED:
+        names += [name for name in ("images",) if (results / name).is_dir()]
+        for source in publishing.prompt_sources(plan):
+            if source.is_dir():
+                copy_folder(source, published / "prompts" / source.name)
+    for name in names:
+        copy_folder(results / name, published / name)
+    copy_records(plan, published / "training")
+    names += [name for name in ("prompts", "training") if (published / name).is_dir()]
+
+    candidates = publishing.weights(plan)
+    sizes = {part.path: publishing.folder_size(results / part.path) for part in candidates}
+    room = publishing.EMBEDDED_BYTES - publishing.LISTINGS - publishing.embedded_bytes(Path("results"), published)
+    room -= sum(publishing.folder_size(published / name) for name in names)
+    weights = publishing.fitting(candidates, sizes, room) if remote == EMBEDDED else candidates
+    if left := len(candidates) - len(weights):
+        print(
+            f"{left} of {len(candidates)} folders of weights do not fit into {EMBEDDED}; REMOTE=<name> takes them all."
+        )
+    for part in weights:
+        copy_folder(results / part.path, published / part.path)
+    prompts = (str(published / "prompts"),) if "prompts" in names else ()
+    weights = [Part(part.path, part.made_from + prompts) for part in weights]
+    return [*weights, *(Part(name, publishing.lineage(plan, name, published, weights)) for name in names)]
+
+
+def point(published: Path, parts: list[Part], remote: str) -> list[Path]:
+    """A pointer beside each part, which knows what the part was made from; the pointers."""
+    pointers = [published / f"{part.path}.dvc" for part in parts]
+    if parts:
+        dvc("add", "--quiet", *(published / part.path for part in parts))
+    for part, pointer in zip(parts, pointers, strict=True):
+        content = publishing.pointer_text(pointer, part.made_from, remote)
+        write_text(pointer, yaml.safe_dump(content, sort_keys=False))
+    return pointers
+
+
+def summarise(plan: Plan, published: Path, parts: list[Part]) -> Path:
+    """Write the summary and its pointer, which is frozen: tables are set from it where nothing is pulled. The pointer."""
+    write_json(published / "summary.json", collect(plan.config, HARDWARE, published / "runs"))
+    names = [part.path for part in parts if "/" not in part.path and part.path not in ("images", "prompts")]
+    content: dict = {"frozen": True, "outs": [{"path": "summary.json", "cache": False}]}
+    if names:
+        content["deps"] = [{"path": name} for name in [*sorted(names), os.path.relpath(HARDWARE, published)]]
+    pointer = published / "summary.json.dvc"
+    write_text(pointer, yaml.safe_dump(content, sort_keys=False))
+    return pointer
+
+
+def publish(tier: str, remote: str) -> None:
+    """Everything from the results of this machine to the tables; UserError when it cannot be."""
+    require_possible(tier, remote)
+    published = PUBLISHED / tier
+    if Path("results/hardware").is_dir():
+        shutil.copytree("results/hardware", HARDWARE, dirs_exist_ok=True)
+    for path in published.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.suffix == ".dvc":
+            path.unlink()
+    plan = Plan(load_config(f"config/{tier}.yaml"), Code(Path("code")))
+    parts = copy_parts(plan, published, remote)
+    pointers = point(published, parts, remote)
+    summary = summarise(plan, published, parts)
+    dvc("commit", "--quiet", "--force", *pointers, summary)
+    if pointers:
+        dvc("push", "--quiet", *pointers)
+    # The remote travels in git, so each commit holds what its own pointers name and nothing else.
+    dvc("gc", "--quiet", "--force", "--workspace", "--cloud", "--remote", EMBEDDED)
+    publishing.require_small(Path("dvc-remote"))
+    dvc("repro", "--quiet", "--glob", f"*@{tier}*")
+    subprocess.run(["progrpo", "claims", "--tier", tier, "--pages"], check=True)
+    count = sum(part.path.endswith("/final") for part in parts)
+    evaluated = len(list(Path(plan.config.results, "evaluations").glob("*/")))
+    print(
+        f"Published tier {tier}: {evaluated} models and seeds evaluated, the weights of {count} trainings, in {remote}."
+    )
+    print("  git add results/published paper_tables dvc.lock dvc-remote .dvc/config && git commit")
+
+
+if __name__ == "__main__":
+    try:
+        publish(sys.argv[1], (sys.argv[2:] or [EMBEDDED])[0])
+    except (UserError, subprocess.CalledProcessError) as error:
+        print(f"make publish: {error}", file=sys.stderr)
+        sys.exit(2)
