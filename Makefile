@@ -4,7 +4,7 @@
 # make tables [OWN=1]           every table from the published results; OWN=1: a tier's from your own, as far as they go
 # make paper-tables.pdf [OWN=1] all tables of a tier on paper
 # make claims [TIER=mini]       the paper's claims judged from published results, in seconds; RERUN=1 SEEDS=2: from a cut trained here
-# make rehearsal [CORES=2]      tier paper on this CPU, over random weights in the official layouts (minutes, 0.3 GB in build/)
+# make rehearsal [CORES=2]      tier paper on this CPU, over random weights in the official layouts (minutes, 0.4 GB in build/)
 # make publish TIER=mini        the author's step: results of this machine become published; REMOTE=<dvc remote>: with images, prompts and all weights
 # make mutants                  breaks one line at a time and lists the breaks that no test notices (minutes)
 # make fuzz [CASES=20000]       damaged files of strangers through the command line; `make test` runs 1,600

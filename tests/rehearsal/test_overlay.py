@@ -9,6 +9,7 @@ import pytest
 from checkout import ROOT
 from progrpo.config import Config, load_config
 from progrpo.rehearsal import stage
+from progrpo.rehearsal.run import TWO_RANKS
 from progrpo.typed import check
 
 SIZES_AND_COUNTS = re.compile(
@@ -58,6 +59,11 @@ def test_every_method_model_scorer_benchmark_and_analysis_is_rehearsed(configs):
     assert {run.model for run in rehearsal.runs.values()} == set(paper.models)
     for part in ("models", "scorers", "prompt_sets", "evaluations", "benchmarks", "analyses"):
         assert set(getattr(rehearsal, part)) == set(getattr(paper, part))
+
+
+def test_the_run_that_two_ranks_train_has_prompts_for_both(configs):
+    run = configs[1].runs[TWO_RANKS]
+    assert run.prompts_per_iteration % (2 * run.updates_per_iteration) == 0
 
 
 def test_an_overlay_merges_mappings_replaces_values_and_removes_what_is_null():

@@ -13,7 +13,7 @@ from progrpo.typed import read_yaml
 
 TIER = Path("config/paper.yaml")
 OVERLAY = Path("config/overlays/rehearsal.yaml")
-LINKED = ("Snakefile", "code", "local", "paper_tables", "pyproject.toml", "requirements.txt", "workflow")
+OWN = {"build", "config", "data", "results"}  # of the stage; all else is the repository's
 
 
 def laid_over(base: Any, overlay: Any) -> Any:
@@ -40,12 +40,10 @@ def set_stage(folder: Path, overlay: Path = OVERLAY) -> Config:
     if not TIER.is_file():
         raise UserError(f"{TIER}: not here; start the rehearsal from the root of the repository")
     (folder / "results").mkdir(parents=True, exist_ok=True)
-    for name in LINKED:
-        link = folder / name
-        if not link.is_symlink():
-            link.symlink_to(Path(name).resolve())
     write_text(folder / TIER, yaml.safe_dump(rehearsed(overlay), sort_keys=False))
-    for file in TIER.parent.glob("*.txt"):
-        write_text(folder / file, file.read_text(encoding="utf-8"))
+    linked = [path for path in Path().iterdir() if path.name not in OWN and not path.name.startswith(".")]
+    for path in [*linked, *(path for path in TIER.parent.iterdir() if path != TIER)]:
+        if not (folder / path).is_symlink():
+            (folder / path).symlink_to(path.resolve())
     build(folder / "data")
     return load_config(folder / TIER)
