@@ -241,7 +241,7 @@ def test_weights_are_loaded_by_the_code_that_trains_and_generates(copied):
     [
         ({"tear": "smoke"}, "--config tear: no such option; known: tier, miniature, results"),
         ({"tier": "smok"}, "--config tier=smok: use one of mini, paper, smoke"),
-        ({"results": "made up"}, "--config results=made up: use one of made, stored"),
+        ({"results": "made up"}, "--config results=made up: use one of made, weights, stored"),
     ],
 )
 def test_a_wrong_option_is_one_line(monkeypatch, given, message):
