@@ -111,7 +111,10 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    if any("\0" in word for word in argv or ()):  # a shell cannot pass it, a caller in Python can
+        parser.error("a NUL character in an argument")
+    arguments = parser.parse_args(argv)
     try:
         _check_names(arguments)
         return arguments.run(arguments) or 0

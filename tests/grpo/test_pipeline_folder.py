@@ -229,7 +229,6 @@ def test_shards_lie_in_their_own_folder(models, tmp_path):
         ("sd14", {"prediction_type": "v_prediction"}),
         ("sd14", {"rescale_betas_zero_snr": True}),
         ("sd14", {"thresholding": True}),
-        ("sd14", {"clip_sample": True}),
         ("sd14", {"set_alpha_to_one": True}),
         ("sd35m", {"use_dynamic_shifting": True}),
         ("sd35m", {"invert_sigmas": True}),

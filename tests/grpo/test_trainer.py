@@ -360,7 +360,7 @@ def test_corrupt_weights_are_one_line(models, tmp_path, capsys):
     assert main(["train", "--config", str(config), "--run", "flow_pro", "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
-    assert "cannot load" in error
+    assert "cannot be loaded" in error
 
 
 def test_a_reward_that_is_no_number_stops_with_prompt_and_scorer(models, tmp_path, capsys, monkeypatch):

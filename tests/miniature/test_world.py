@@ -198,7 +198,7 @@ def test_the_tiers_take_whole_sets_or_equal_shares_of_the_tags():
             records = world.prompt_sets()[Path(chosen["path"]).stem]
             part = [record["tag"] for record in records[: chosen.get("limit")]]
             assert len({part.count(tag) for tag in set(part)}) == 1
-            assert tier == "smoke" or name == "qualitative" or len(part) == len(records)
+            assert tier == "smoke" or name in ("qualitative", "held_out") or len(part) == len(records)
 
 
 def test_prompt_files_are_the_prompt_sets(tmp_path):

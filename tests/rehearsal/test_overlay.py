@@ -54,7 +54,7 @@ def test_nothing_but_sizes_counts_and_hardware_differs(configs):
 def test_every_method_model_scorer_benchmark_and_analysis_is_rehearsed(configs):
     paper, rehearsal = configs
     methods = {"Flow-GRPO", "Pro-GRPO", "Pro-GRPO-Flash", "DanceGRPO", "Uniform subsampling", "Static OVF"}
-    assert {run.method for run in rehearsal.runs.values()} == methods
+    assert {run.method for run in rehearsal.runs.values()} >= methods
     assert {(run.method, run.model) for run in rehearsal.runs.values()} >= {("Pro-GRPO", "sd14"), ("Pro-GRPO", "sd35m")}
     assert {run.model for run in rehearsal.runs.values()} == set(paper.models)
     for part in ("models", "scorers", "prompt_sets", "evaluations", "benchmarks", "analyses"):

@@ -73,7 +73,7 @@ def test_every_tier_is_planned_from_the_same_rules(checkout, tier, miniature):
     )
     config = load_config(ROOT / "config" / f"{tier}.yaml")
     assert counts["summarise"] == 1
-    trained = {name: len(config.run_seeds(name)) for name in config.runs}
+    trained = {name: len(config.run_seeds(name)) for name, run in config.runs.items() if run.evaluations != ()}
     if config.evaluation_jobs == "per_prompt_set":
         chosen = {name: run.evaluations or tuple(config.evaluations) for name, run in config.runs.items()}
         trained = {name: count * len(chosen[name]) for name, count in trained.items()}
@@ -100,7 +100,7 @@ def test_code_of_ones_own_is_an_input_of_what_it_decides(own_checkout):
     target = "results/smoke/runs/progrpo_sd35m-seed0/final/provenance.json"
     path = os.pathsep.join([str(own_checkout), *filter(None, [os.environ.get("PYTHONPATH")])])
     options = ("--profile", "local", "--config", "tier=own", "miniature=trained")
-    planned = call("snakemake", "-n", target, *options, cwd=own_checkout, PYTHONPATH=path)
+    planned = call("snakemake", "-n", "-p", target, *options, cwd=own_checkout, PYTHONPATH=path)
     assert planned.returncode == 0, planned.stdout
     inputs = re.search(r"rule train:\n    input: (.*)", planned.stdout)[1]
     assert {"own_code.py", "own_rule.py"} <= set(inputs.split(", "))

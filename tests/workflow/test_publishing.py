@@ -53,7 +53,7 @@ def test_weights_are_evaluated_again_in_a_clone_with_the_same_scores(author, tmp
     assert not (clone / "results/cut").exists()
     options = ("--profile", "local", "--cores", "1", "--config", "tier=cut", "results=weights")
     log = succeed("snakemake", SCORES, *options, cwd=clone)
-    assert "rule adopt_weights" in log
+    assert "adopt weights" in log
     assert "rule train:" not in log
     each = SCORES.replace(".json", ".scores.jsonl")  # of every image
     assert (clone / each).read_bytes() == (author / each).read_bytes()

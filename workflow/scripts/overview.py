@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from progrpo.config import Config, load_config
+from progrpo.errors import UserError
 from progrpo.files import read_json
 from progrpo.names import model_of, seed_folder
 
@@ -43,4 +44,7 @@ def main(tier: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+    except UserError as error:  # as after --touch, which makes empty files of what is not there
+        print(f"overview: {error}", file=sys.stderr)

@@ -15,7 +15,6 @@ SETTINGS: dict[str, dict[str, str | bool]] = {
         "timestep_spacing": "leading",
         "rescale_betas_zero_snr": False,
         "thresholding": False,
-        "clip_sample": False,
         "set_alpha_to_one": False,
     },
 }

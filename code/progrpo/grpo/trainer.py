@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from progrpo.config import Run
@@ -47,6 +48,7 @@ class Trainer:
     def __init__(self, run: Run, seed: int, backbone: Backbone, reward: Scorer, prompts: list[str], out: Path):
         self.run, self.seed, self.backbone, self.reward = run, seed, backbone, reward
         self.prompts, self.out = prompts, out
+        AcceleratorState._reset_state()  # a training before, in this process, may have had another precision
         self.accelerator = Accelerator(
             mixed_precision={"fp32": "no"}.get(backbone.model.precision, backbone.model.precision),
             cpu=backbone.device.type == "cpu",
