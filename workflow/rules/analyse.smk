@@ -62,7 +62,7 @@ rule analyse_gradient_signal:
     params:
         code=PLAN.code_of("progrpo.commands.analyse:run_gradients"),
         config=CONFIG_FILE,
-        settings=PLAN.tables_settings(),
+        settings=PLAN.arms_settings(),
     shell:
         "progrpo analyse gradient-signal --samples {input.samples:q} --config {params.config:q}"
         " --analysis {wildcards.analysis:q} --out {output:q} > {log:q} 2>&1"

@@ -328,6 +328,10 @@ class Plan:
                 files.append(f"{self.config.results}/analysis/{source}.json")
         return sorted(set(files))
 
+    def arms_settings(self) -> str:
+        """Digest of the configuration that decides how all runs train: whose progress gradients predict."""
+        return digest({name: decisive(run) for name, run in self.config.runs.items()})
+
     def tables_settings(self) -> str:
         """Digest of the configuration that tables print: everything about the runs but where they ran."""
         return digest(
