@@ -29,4 +29,6 @@ for table in table_names():
 
 
 onerror:
-    shell(f"{SUMMARISE} && {SET_TABLES} --table page --out {TIER.results}/tables.html && {SET_TABLES}")
+    shell(
+        f"{SUMMARISE} && {SET_TABLES} --table page --out {TIER.results}/tables.html && {SET_TABLES}"
+    )
