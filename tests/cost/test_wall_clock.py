@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from importlib import import_module
 
 import pytest
 import torch
@@ -13,6 +14,9 @@ from progrpo.commands import bench
 from progrpo.config import Model, load_config
 from progrpo.cost import flops, random_models, wall_clock
 from progrpo.errors import UserError
+
+# Imported before a test replaces what it takes from other modules: it would keep the replacement for all tests after.
+import_module("progrpo.jobs.train")
 
 CPU = torch.device("cpu")
 PAPER = load_config(ROOT / "config" / "paper.yaml")
