@@ -4,15 +4,15 @@ import json
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, model_serializer, model_validator
-from typing_extensions import TypedDict
+from pydantic import AfterValidator, Field, model_serializer, model_validator
 
+from progrpo.benchmark_settings import Benchmarks
 from progrpo.errors import UserError
 from progrpo.execution import Hardware, Positive, Previews, Section, Share, Speed, Window
 from progrpo.plugins import SCORERS, SELECTION_RULES, known_name
-from progrpo.typed import Name, PathText, check, read_yaml, require_numbers
+from progrpo.typed import Name, PathText, SourceName, check, read_yaml, require_numbers
 
 
 def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -35,7 +35,6 @@ ScorerKind = Annotated[str, AfterValidator(partial(known_name, table=SCORERS))]
 Rule = Annotated[str, AfterValidator(partial(known_name, table=SELECTION_RULES))]
 Precision = Literal["fp32", "bf16", "fp16"]
 NOT_TIERS = ("claims", "site")  # files of config/ beside the tiers
-SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]  # in the manifest
 Target = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", max_length=200)
 ]  # a module, or how its name ends
@@ -310,34 +309,6 @@ class Analysis(Section):
     keep: tuple[int, int] | None = None  # pilot: survivors after t1 and after t2
     gradients_of: Name | None = None  # gradient study: the run whose trained parameters and steps the gradients are of
     hardware: Hardware = Hardware()
-
-
-class GenEvalSettings(TypedDict):
-    """Models of GenEval."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # pydantic's own way for a TypedDict
-    detector: PathText
-    color_classifier: PathText
-    sources: NotRequired[list[SourceName]]
-
-
-class CompBenchSettings(TypedDict):
-    """Models of T2I-CompBench++; a tokenizer stands only beside an original .pth."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # pydantic's own way for a TypedDict
-    vqa: PathText
-    spatial_detector: PathText
-    chunker: Literal["auto", "spacy", "template"]
-    tokenizer: NotRequired[PathText]
-    sources: NotRequired[list[SourceName]]
-
-
-class Benchmarks(TypedDict, total=False):
-    """Settings by benchmark."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # pydantic's own way for a TypedDict
-    geneval: GenEvalSettings
-    compbench: CompBenchSettings
 
 
 class Config(Section):

@@ -1,6 +1,7 @@
 """What is evaluated, by name: a run, or `base_<model>` for a model that runs start from; and the folder of one with a seed."""
 
 import re
+from pathlib import Path
 
 from progrpo.config import Config
 
@@ -55,3 +56,8 @@ def parse_seed_folder(folder: str) -> tuple[str, int] | None:
     """(name, seed) of a folder's name; None when it is named otherwise."""
     match = _FOLDER.fullmatch(folder)
     return (match["name"], int(match["seed"])) if match else None
+
+
+def snapshot_folder(run: Path, iteration: int) -> Path:
+    """Where a run keeps its weights after an iteration."""
+    return run / "snapshots" / str(iteration)

@@ -16,6 +16,7 @@ MOST_NODES = 10**6  # of a YAML file with its aliases written out
 Number = Annotated[float, Field(strict=True, ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=0, le=10**12)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", max_length=100)]  # a file name, a word of a shell
+SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]  # in the manifest
 PathText = Annotated[
     str, Field(pattern=r"^[^\x00-\x1f\x7f{}<>-][^\x00-\x1f\x7f{}<>]*$", max_length=1000)
 ]  # no wildcard

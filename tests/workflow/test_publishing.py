@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from checkout import ROOT, call, make_checkout
+from checkout import call, make_checkout
 from progrpo.errors import UserError
 from progrpo.files import read_json
 from progrpo.workflow.publishing import Part, fitting, pointer_text, require_small
@@ -146,7 +146,3 @@ def test_an_unknown_remote_is_one_line(tmp_path):
     result = call("python", "workflow/scripts/publish.py", "mini", "stor", cwd=checkout)
     assert (result.returncode, len(result.stdout.splitlines())) == (2, 1)
     assert "REMOTE=stor: no such DVC remote; known: embedded" in result.stdout
-
-
-def test_the_remote_inside_the_repository_is_small():
-    require_small(ROOT / "dvc-remote")

@@ -3,6 +3,8 @@
 from contextlib import ExitStack
 from pathlib import Path
 
+import torch
+
 from progrpo.benchmarks.prompt_sets import PromptRecord
 from progrpo.config import Config
 from progrpo.devices import choose_device
@@ -27,7 +29,7 @@ def generate_images(
     start: Start = REFUSE,
 ) -> None:
     """Make the missing images of a run (with `weights`) or of a base model (without) in `out/<prompt set>/`."""
-    model = _checked_model(config, name, weights)
+    model = checked_model(config, name, weights)
     chosen = sets or prompt_sets_of(config, name)
     require_sets(config, chosen)
     identities = {prompts: of_images(config, model, prompts, seed, weights) for prompts in chosen}
@@ -36,7 +38,7 @@ def generate_images(
             folder = Folder(out / prompts, ("*",))
             held.enter_context(folder.held(start.wait_for_lock))
             folder.claim(identity, start)
-        backbone = _load(config, model, weights, device_name)
+        backbone = load_model(config, model, weights, choose_device(device_name))
         for prompts in chosen:
             _generate_prompt_set(config, backbone, prompts, seed, out / prompts)
 
@@ -49,7 +51,7 @@ def generate_image(
     The file is written anew at each call: it is for looking at, and no evaluation reads it. UserError: a file of another kind, weights
     that are not those a training published.
     """
-    model = _checked_model(config, name, weights)
+    model = checked_model(config, name, weights)
     if out.suffix not in (".png", ".jpg"):
         raise UserError(f"--out {out}: name a .png or .jpg for the image of --prompt")
     sets = prompt_sets_of(config, name)
@@ -59,14 +61,15 @@ def generate_image(
         )
     if weights is not None:
         trained_weights(weights)
-    backbone = _load(config, model, weights, device_name)
+    backbone = load_model(config, model, weights, choose_device(device_name))
     sampling = config.evaluations[sets[0]].sampling[backbone.model.family]
     tasks = [ImageTask(out.name, PromptRecord(prompt), 0, 0)]
     save_image(out, sample_images(backbone, backbone.table(sampling), tasks, sampling, seed, batch=1)[0])
     print(out)
 
 
-def _checked_model(config: Config, name: str, weights: Path | None) -> str:
+def checked_model(config: Config, name: str, weights: Path | None) -> str:
+    """Name of the model of a run or base model; UserError when a run comes without weights, or a base model with some."""
     model = model_of(config, name)
     if (weights is None) != is_base(name):
         raise UserError(
@@ -75,8 +78,9 @@ def _checked_model(config: Config, name: str, weights: Path | None) -> str:
     return model
 
 
-def _load(config: Config, model: str, weights: Path | None, device_name: str) -> Backbone:
-    backbone = load_backbone(config.models[model], choose_device(device_name))
+def load_model(config: Config, model: str, weights: Path | None, device: torch.device) -> Backbone:
+    """A model on a device, with the trained weights of a folder or without."""
+    backbone = load_backbone(config.models[model], device)
     if weights is not None:
         load_trained(backbone, weights)
     return backbone

@@ -12,15 +12,14 @@ from progrpo.config import Config, Evaluation
 from progrpo.devices import choose_device
 from progrpo.errors import UserError
 from progrpo.files import write_atomic
-from progrpo.grpo.backbone import Backbone, load_backbone
-from progrpo.grpo.tuning import load_trained
+from progrpo.grpo.backbone import Backbone
 from progrpo.identity import REFUSE, Folder, Start
 from progrpo.jobs.evaluate import Tools
+from progrpo.jobs.generate import checked_model, load_model
 from progrpo.jobs.images import ImageTask, image_tasks, sample_images, stored_pixels
 from progrpo.jobs.ingredients import of_learning_curve, trained_weights
 from progrpo.jobs.loading import prompts_of
-from progrpo.jobs.train import snapshot_folder
-from progrpo.names import is_base, model_of, seed_folder
+from progrpo.names import seed_folder, snapshot_folder
 from progrpo.provenance import provenance
 
 
@@ -33,7 +32,7 @@ def learning_curve(
     (I, S, P, J) float32 of J images per prompt; provenance, JSON text. The noise of an image follows from (seed, prompt, image): runs
     and base model of one seed share it. UserError: a tier without learning curves; weights that are not those that were published.
     """
-    evaluation, model, stem = _evaluation(config), model_of(config, name), seed_folder(name, seed)
+    evaluation, model, stem = _evaluation(config), checked_model(config, name, weights), seed_folder(name, seed)
     stages = _stages(config, name, weights)
     folder, target = Folder(out, (f"{stem}.npz",), prefix=f"{stem}."), out / f"{stem}.npz"
     with folder.held(start.wait_for_lock):
@@ -69,10 +68,6 @@ def _evaluation(config: Config) -> Evaluation:
 
 def _stages(config: Config, name: str, weights: Path | None) -> dict[int, Path | None]:
     """{iteration: weights} in order; a base model is its own iteration 0."""
-    if (weights is None) != is_base(name):
-        raise UserError(
-            f"--run {name}: " + ("give --weights RUN/final" if weights is None else "a base model takes no --weights")
-        )
     if weights is None:
         return {0: None}
     run = config.get_run(name)
@@ -92,9 +87,7 @@ class _Curve:
 
     def scores(self, stage: Path | None) -> np.ndarray:
         """Scores (S, P, J) float32 of the images of the weights in a folder, or of the base model."""
-        backbone = load_backbone(self.config.models[self.model], self.device)
-        if stage is not None:
-            load_trained(backbone, stage)
+        backbone = load_model(self.config, self.model, stage, self.device)
         parts = [self._score(tasks, images) for tasks, images in self._images(backbone)]
         return torch.cat(parts, 1).reshape(-1, *self.shape).numpy()
 

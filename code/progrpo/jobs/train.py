@@ -24,6 +24,7 @@ from progrpo.identity import REFUSE, Folder, Start, hash_results, spoilt_file
 from progrpo.jobs.ingredients import of_training
 from progrpo.jobs.loading import prompts_of, scorer_of
 from progrpo.jobs.model_card import model_card
+from progrpo.names import snapshot_folder
 from progrpo.provenance import provenance
 from progrpo.rewards.registry import WeightedSum
 
@@ -243,11 +244,6 @@ def publish_snapshot(trainer: Trainer, run: Run, seed: int, out: Path) -> None:
         with trainer.averaged():
             _write_weights(trainer, run, seed, folder).rename(folder)
     trainer.accelerator.wait_for_everyone()
-
-
-def snapshot_folder(out: Path, iteration: int) -> Path:
-    """Where a run keeps its weights after an iteration."""
-    return out / "snapshots" / str(iteration)
 
 
 def _write_weights(trainer: Trainer, run: Run, seed: int, folder: Path) -> Path:
