@@ -6,9 +6,13 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from checkout import ROOT
 from progrpo import cli
+from progrpo.config import Config, Run
+from progrpo.rehearsal.stage import laid_over
+from progrpo.typed import check
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
@@ -40,6 +44,23 @@ def test_every_page_of_the_site_is_in_its_menu_and_every_link_between_pages_hold
         assert page.name in menu
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+BLOCKS = [block for page in PAGES for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split(":")[0])
+def test_every_block_of_yaml_is_of_a_run_or_makes_a_tier_another_valid_one(block, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    settings = yaml.safe_load(block)
+    smoke = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    smoke.pop("templates")
+    run = smoke["runs"]["progrpo_sd35m"]
+    if set(settings) <= set(Run.model_fields):
+        settings = {"runs": {"another": laid_over(run, settings)}}
+    elif "runs" in settings:
+        settings["runs"] = {name: laid_over(run, own) for name, own in settings["runs"].items()}
+    check(Config, laid_over(smoke, settings), "smoke.yaml and the block")
 
 
 def test_a_shell_can_complete_every_command():

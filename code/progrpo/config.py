@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_serializer, model_validator
 
 from progrpo.benchmark_settings import Benchmarks
 from progrpo.errors import UserError
-from progrpo.execution import Hardware, Positive, Previews, Section, Share, Speed, Window
+from progrpo.execution import Hardware, Positive, Previews, Section, Share, Speed, TrackerName, Window
 from progrpo.plugins import SCORERS, SELECTION_RULES, known_name
 from progrpo.typed import Name, PathText, SourceName, check, read_yaml, require_numbers
 
@@ -330,6 +330,7 @@ class Config(Section):
     benchmarks: Benchmarks = {}  # weights and options of geneval and compbench
     runs: dict[Name, Run]
     analyses: dict[Name, Analysis] = {}
+    tracking: tuple[TrackerName, ...] = ("tensorboard",)  # where trainings can be watched, besides metrics.jsonl
 
     @model_validator(mode="after")
     def _references(self):

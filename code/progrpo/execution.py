@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from progrpo.typed import PathText
 
 Positive = Annotated[int, Field(gt=0, le=10**6)]  # a count that some loop or tensor is made of
+TrackerName = Literal["tensorboard", "wandb"]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 

@@ -61,6 +61,14 @@ def test_every_method_model_scorer_benchmark_and_analysis_is_rehearsed(configs):
         assert set(getattr(rehearsal, part)) == set(getattr(paper, part))
 
 
+def test_all_of_it_is_small_and_without_a_gpu(configs):
+    """A run that tier paper gains, and the overlay does not name, would be rehearsed at full size."""
+    rehearsal = configs[1]
+    jobs = [*rehearsal.runs.values(), *rehearsal.evaluations.values(), *rehearsal.analyses.values()]
+    assert [job.hardware.gpus for job in jobs] == [0] * len(jobs)
+    assert max(run.iterations for run in rehearsal.runs.values()) <= 4
+
+
 def test_the_run_that_two_ranks_train_has_prompts_for_both(configs):
     run = configs[1].runs[TWO_RANKS]
     assert run.prompts_per_iteration % (2 * run.updates_per_iteration) == 0

@@ -117,7 +117,8 @@ def markdown(record: dict[str, Any]) -> list[str]:
         f"|---|{'---|' * (len(PARTS) + 4)}",
     ]
     for arm in record["arms"]:
-        seconds = [f"{statistics.median(values):.3f}" for values in arm["seconds"].values()]
+        # By name: a file keeps them in the order of the alphabet.
+        seconds = [f"{statistics.median(arm['seconds'][part]):.3f}" for part in (*PARTS, "total")]
         shares = ", ".join(f"{utilisation(record, arm, part):.0%}" for part in ("denoise", "update"))
         memory = f"{arm['peak_memory_bytes'] / 1e9:.2f} GB"
         lines.append(

@@ -7,7 +7,7 @@ B (sample, step) pairs of a micro-batch.
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -31,6 +31,8 @@ from progrpo.grpo.samples import Samples
 from progrpo.grpo.text_cache import TextCache
 from progrpo.grpo.tuning import MovingAverage, Tuning, copy_into, require_finite
 from progrpo.rewards.base import Scorer
+
+Log = Callable[[dict[str, Any], dict[str, float]], None]  # numbers of an iteration, and its seconds by part
 
 
 class Stopped(Exception):
@@ -89,16 +91,18 @@ class Trainer:
         self.start_of_iteration: dict | None = None  # its state, while the weights are no longer those of its start
         self.metrics: list[str] = []
         self.timings: list[str] = []
+        self.log: Log | None = None
 
     # ---------------------------------------------------------------- the loop
 
-    def train(self, snapshot: Callable[[], None] = lambda: None) -> None:
-        """Run all iterations, and `snapshot()` after those of `run.snapshots`, on every rank.
+    def train(self, snapshot: Callable[[], None] = lambda: None, log: Log | None = None) -> None:
+        """Run all iterations, and `snapshot()` after those of `run.snapshots`, on every rank; on the first, `log` each iteration.
 
         Stopped after a signal, UserError for a reward that is no number or a ratio that is not 1.
         """
         if self.accelerator.is_main_process:
             print(batch_arithmetic(self.run, self.accelerator.num_processes, self.micro_batch), flush=True)
+        self.log = log
         self._restore()
         self._encode_once()
         try:
@@ -132,6 +136,8 @@ class Trainer:
         self.timings.append(to_json({"iteration": self.iteration, **seconds}, "the timings"))
         if self.accelerator.is_main_process:
             self._write_logs()
+            if self.log:
+                self.log(line, seconds)
             print(progress_line(line, seconds, self.run.iterations), flush=True)
 
     # ---------------------------------------------------------------- sampling

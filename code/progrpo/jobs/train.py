@@ -24,6 +24,7 @@ from progrpo.identity import REFUSE, Folder, Start, hash_results, spoilt_file
 from progrpo.jobs.ingredients import of_training
 from progrpo.jobs.loading import prompts_of, scorer_of
 from progrpo.jobs.model_card import model_card
+from progrpo.jobs.tracking import Tracking
 from progrpo.names import snapshot_folder
 from progrpo.provenance import provenance
 from progrpo.rewards.registry import WeightedSum
@@ -44,6 +45,8 @@ OWNS = (
     "published.json",
     "metrics.jsonl",
     "timings.jsonl",
+    "tensorboard",
+    "wandb",
 )  # what a training writes
 
 
@@ -71,7 +74,7 @@ def train_run(
         try:
             if ranks.first(lambda: is_complete(folder, run, identity, start)):
                 return _leave(ranks.several, 0)
-            return _train(config, run, seed, out, device)
+            return _train(config, name, seed, out, device)
         finally:
             folder.release()
 
@@ -118,12 +121,15 @@ def _records(out: Path, final: Path) -> dict[str, str | None]:
     return {name: sha256(path) if path.is_file() else None for name, path in files.items()}
 
 
-def _train(config: Config, run: Run, seed: int, out: Path, device: torch.device) -> int:
+def _train(config: Config, name: str, seed: int, out: Path, device: torch.device) -> int:
+    run = config.get_run(name)
+    tracking = Tracking(config.tracking, name, run, seed, out)  # before anything is loaded: it may lack a package
     prompts = [record.prompt for record in prompts_of(config.prompt_sets[run.prompts])]
     backbone = load_backbone(config.models[run.model], device, train_all_weights=run.lora is None)
     trainer = Trainer(run, seed, backbone, load_reward(config, run, device), prompts, out)
     try:
-        trainer.train(lambda: publish_snapshot(trainer, run, seed, out))
+        with tracking:
+            trainer.train(lambda: publish_snapshot(trainer, run, seed, out), tracking.log)
     except Stopped:
         print(f"{out}: stopped in iteration {trainer.iteration + 1}; the same command goes on", flush=True)
         return _leave(trainer.accelerator.num_processes > 1, STOPPED_BY_SIGNAL)
