@@ -48,6 +48,7 @@ class Model(Section):
     source: SourceName | None = None  # name in the manifest of weights; none for what the project trains itself
     resolution: Annotated[int, Field(gt=0, le=8192)]
     precision: Precision = "fp32"
+    vae_precision: Literal["fp32", "bf16"] = "fp32"  # of its decoder, for previews and images alike
     max_sequence_length: Positive = 128  # T5 tokens of the flow family; Flow-GRPO trains with 128 beside CLIP's 77
 
 
@@ -162,6 +163,7 @@ class Objective(Section):
     advantage_unbiased: bool = False
     advantage_epsilon: Annotated[float, Field(gt=0)] = 1e-4
     advantage_clamp: Annotated[float, Field(gt=0)] = 5.0
+    zero_advantages: Literal["keep", "drop"] = "keep"  # drop: of an update's mean, as Flow-GRPO does
     kl_beta: Annotated[float, Field(ge=0)] = 0.0
     kl_form: Literal["code", "paper"] = "code"  # code: without dt, as Flow-GRPO computes it; paper: the Gaussian KL
     unconditional_gradient: bool = True  # False: the guidance's unconditional branch is detached (Flow-GRPO, July 2025)

@@ -104,3 +104,19 @@ def test_the_flow_schedule_is_the_published_one(backbones):
 def test_the_diffusion_schedule_is_that_of_sd_v1_4(backbones):
     table = backbones["diffusion"].table(Sampling(steps=50, guidance_scale=1.0, noise=1.0))
     assert table.timesteps[[0, 30, 40, 49]].tolist() == [981, 381, 181, 1]
+
+
+@pytest.mark.parametrize("family", ["flow", "diffusion"])
+def test_the_decoder_has_its_own_precision(backbones, family):
+    """float32 unless the model's section says otherwise, whatever the denoiser has; images are float32 in any case."""
+    device, model = torch.device("cpu"), backbones[family].model
+    latents = torch.randn(2, *backbones[family].latent_shape, generator=torch.Generator().manual_seed(0))
+    images = {
+        precision: load_backbone(
+            model.model_copy(update={"precision": "bf16", "vae_precision": precision}), device
+        ).decode(latents)
+        for precision in ("fp32", "bf16")
+    }
+    assert torch.equal(images["fp32"], backbones[family].decode(latents))
+    assert {image.dtype for image in images.values()} == {torch.float32}
+    assert 0 < (images["bf16"] - images["fp32"]).abs().max() < 0.05

@@ -27,12 +27,14 @@ FAMILIES = {"flow": (tiny.FLOW, 0.7), "diffusion": (tiny.DIFFUSION, 1.0)}
 
 
 class Brightness:
-    """A reward that any model can raise: the mean pixel."""
+    """A reward that any model can raise: the mean pixel; for some prompt the same for all images."""
 
     name = "brightness"
+    constant_for: str | None = None
 
     def score(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
-        return images.flatten(1).mean(1)
+        constant = torch.tensor([prompt == self.constant_for for prompt in prompts])
+        return images.flatten(1).mean(1).masked_fill(constant, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +42,24 @@ def models(tmp_path_factory) -> Path:
     return tiny.make_models(tmp_path_factory.mktemp("models"))
 
 
-def configuration(folder: Path, models: Path, family: str, beta: float, both: bool, micro_batch: int, **more) -> Config:
+def configuration(
+    folder: Path, models: Path, family: str, beta: float, both: bool, micro_batch: int, zero: str = "keep", **more
+) -> Config:
     base, noise = FAMILIES[family]
     run = base | SMALL | {"micro_batch": micro_batch, "sampling_batch": 2}
     run["sampling"] = {"steps": 3, "guidance_scale": GUIDANCE, "noise": noise}
     run["objective"] = {"clip_range": CLIP, "kl_beta": beta, "trained_fraction": 0.7, "unconditional_gradient": both}
+    run["objective"]["zero_advantages"] = zero
     return load_config(tiny.write_config(folder / "config.yaml", models, run=run | more))
 
 
 def trainer_of(config: Config, out: Path) -> Trainer:
     run = config.runs["run"]
     backbone = load_backbone(config.models[run.model], torch.device("cpu"), train_all_weights=run.lora is None)
-    return Trainer(run, 0, backbone, Brightness(), ["a red circle", "a blue square", "two circles"], out)
+    trainer = Trainer(run, 0, backbone, Brightness(), ["a red circle", "a blue square", "two circles"], out)
+    if run.objective.zero_advantages == "drop":
+        trainer.reward.constant_for = trainer.prompts[trainer.stream.iteration(0)[0]]
+    return trainer
 
 
 def moved(trainer: Trainer) -> Samples:
@@ -110,23 +118,42 @@ def whole_loss(trainer: Trainer, samples: Samples, untrained) -> torch.Tensor:
                 reference = mean_of(step, untrained, True)
             difference = (mean - reference).pow(2).flatten(1).mean(1)
             terms[-1] = terms[-1] + run.objective.kl_beta * difference / (2 * table.kl_std[step] ** 2)
-    return torch.cat(terms).mean()
+    counts = (advantage != 0) | (run.objective.zero_advantages == "keep")
+    return torch.stack(terms)[:, counts].mean()
 
 
 @pytest.mark.parametrize("both", [True, False], ids=["both gradients", "unconditional detached"])
 @pytest.mark.parametrize("beta", [0.0, BETA])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_accumulated_gradient_is_that_of_the_whole_loss(models, tmp_path, family, beta, both):
-    config = configuration(tmp_path, models, family, beta, both, micro_batch=2)
+    check_gradient(configuration(tmp_path, models, family, beta, both, micro_batch=2), tmp_path)
+
+
+def test_without_samples_of_zero_advantage_the_mean_is_that_of_the_others(models, tmp_path):
+    """Their KL goes with them."""
+    samples = check_gradient(configuration(tmp_path, models, "flow", BETA, True, micro_batch=3, zero="drop"), tmp_path)
+    assert samples.counted.tolist() == [False, False, True, True]
+
+
+def test_where_no_sample_counts_the_gradient_is_zero(models, tmp_path):
+    more = {"prompts_per_iteration": 1}
+    config = configuration(tmp_path, models, "flow", BETA, True, micro_batch=2, zero="drop", **more)
+    trainer = trainer_of(config, tmp_path / "out")
+    assert not accumulated(trainer, moved(trainer))[0].any()
+
+
+def check_gradient(config: Config, tmp_path: Path) -> Samples:
     trainer = trainer_of(config, tmp_path / "out")
     samples = moved(trainer)
     gradient, value = accumulated(trainer, samples)
     untrained = load_backbone(trainer.backbone.model, torch.device("cpu"))
     loss = whole_loss(trainer, samples, untrained)
     expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, trainer.tuning.parameters)])
-    assert value == pytest.approx(loss.item(), rel=1e-4)
+    if samples.counted.all():
+        assert value == pytest.approx(loss.item(), rel=1e-4)
     assert (gradient - expected).norm() < 1e-4 * expected.norm()
     assert expected.norm() > 0
+    return samples
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -201,9 +228,11 @@ os._exit(0)
 """
 
 
-def test_two_ranks_accumulate_the_gradient_of_one(models, tmp_path):
+@pytest.mark.parametrize("zero", ["keep", "drop"])
+def test_two_ranks_accumulate_the_gradient_of_one(models, tmp_path, zero):
+    """Also where fewer samples of one rank count than of the other."""
     more = {"prompts_per_iteration": 4}
-    config = configuration(tmp_path, models, "flow", BETA, False, micro_batch=2, **more)
+    config = configuration(tmp_path, models, "flow", BETA, False, micro_batch=2, zero=zero, **more)
     trainer = trainer_of(config, tmp_path / "out")
     gradient, _ = accumulated(trainer, moved(trainer))
     script = tmp_path / "rank.py"

@@ -40,7 +40,8 @@ TRAINER = [
         ("            samples.advantages[pairs.rows][:count]", "            -samples.advantages[pairs.rows][:count]"),
         ("loss + settings.kl_beta * kl", "loss - settings.kl_beta * kl"),
         ("loss + settings.kl_beta * kl", "loss + kl"),
-        ("self.accelerator.backward(loss.sum() / total)", "self.accelerator.backward(loss.sum())"),
+        ("(loss * samples.counted[pairs.rows][:count]).sum()", "loss.sum()"),
+        ("* samples.counted[pairs.rows][:count]).sum() / total)", "* samples.counted[pairs.rows][:count]).sum())"),
         (
             "pairs, self.model, settings.unconditional_gradient)",
             "pairs, self.model, True)",

@@ -65,7 +65,7 @@ class Backbone(ABC):
             module.requires_grad_(False).eval()
         for module in (self.denoiser, *self._text_encoders()):
             module.to(device)
-        pipeline.vae.to(device, torch.float32)
+        pipeline.vae.to(device, DTYPES[model.vae_precision])
         self._unconditional: Text | None = None
 
     @property
@@ -150,7 +150,7 @@ class Backbone(ABC):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Images (B, 3, H', W') float32 in [0, 1] of latents (B, C, H, W), decoded in float32."""
+        """Images (B, 3, H', W') float32 in [0, 1] of latents (B, C, H, W), decoded in the model's `vae_precision`."""
         return decoded(self.pipeline.vae, latents)
 
     @abstractmethod
@@ -248,7 +248,7 @@ def load_backbone(model: Model, device: torch.device, train_all_weights: bool = 
     not fit together, or its schedule is unknown.
 
     Frozen weights are held in the model's precision; a denoiser that is trained in full stays in float32 under autocast, and the
-    decoder is float32 always.
+    decoder has `vae_precision`.
     """
     folder = Path(model.path)
     require_parts(folder, model.family)

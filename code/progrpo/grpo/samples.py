@@ -14,12 +14,16 @@ from progrpo.grpo.rollout import Rollout
 
 @dataclass
 class Samples:
-    """The survivors' rollout, the texts of their P prompts, their advantages (N,) and old log-probabilities (N, T)."""
+    """The survivors' rollout, the texts of their P prompts, their advantages (N,), old log-probabilities (N, T), and which count (N,).
+
+    An update's loss is the mean over the samples that count, of all ranks.
+    """
 
     rollout: Rollout
     text: Text
     advantages: Tensor
     old_log_probs: Tensor
+    counted: Tensor
 
     def before(self, pairs: Pairs) -> Tensor:
         """States (B, C, H, W) that the pairs' transitions start from, on the device of the pairs."""

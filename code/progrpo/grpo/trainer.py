@@ -176,7 +176,9 @@ class Trainer:
             ) from error
         rollout.seconds |= clock.seconds
         require_agreement(rollout, run.previews, self.accelerator.gather)
-        samples = Samples(rollout, text, self._advantages(rollout.rewards).flatten(), rollout.log_probs)
+        advantage = self._advantages(rollout.rewards).flatten()
+        counted = (advantage != 0) | (run.objective.zero_advantages == "keep")
+        samples = Samples(rollout, text, advantage, rollout.log_probs, counted)
         if self.rescoring:
             samples.old_log_probs = self._rescore(samples)
         return samples
@@ -272,17 +274,19 @@ class Trainer:
         return statistics
 
     def _accumulate(self, samples: Samples, start: int, size: int, statistics: UpdateStatistics) -> None:
-        """Gradient of one update: all its micro-batches and trained steps."""
+        """Gradient of one update: all its micro-batches and trained steps, of the samples that count on any rank."""
+        counted = self.accelerator.gather(samples.counted[start : start + size].sum()[None]).float().mean().clamp(min=1)
+        total = counted * len(self.run.trained(self.iteration))
         for pairs in self._micro_batches(start, size):
             self._stop_if_asked()
             with nullcontext() if pairs.last else self.accelerator.no_sync(self.model):
-                self._backward(samples, pairs, size * len(self.run.trained(self.iteration)), statistics)
+                self._backward(samples, pairs, total, statistics)
 
     def _micro_batches(self, start: int, size: int) -> Iterator[Pairs]:
         steps = self.run.trained(self.iteration)
         return micro_batches(start, size, steps, self.micro_batch, self.backbone.device)
 
-    def _backward(self, samples: Samples, pairs: Pairs, total: int, statistics: UpdateStatistics) -> None:
+    def _backward(self, samples: Samples, pairs: Pairs, total: Tensor, statistics: UpdateStatistics) -> None:
         """Add the gradient of the pairs' share of a loss that is the mean over `total` pairs."""
         settings, count = self.run.objective, pairs.count
         mean = self._mean(samples, pairs, self.model, settings.unconditional_gradient)
@@ -302,7 +306,7 @@ class Trainer:
         statistics.ratio.append(surrogate.ratio)
         statistics.clipped.append(surrogate.clipped.float())
         statistics.loss.append(loss.detach())
-        self.accelerator.backward(loss.sum() / total)
+        self.accelerator.backward((loss * samples.counted[pairs.rows][:count]).sum() / total)
 
     def _on_policy(self, statistics: UpdateStatistics) -> bool:
         """Whether the first update's likelihood ratio is 1.
