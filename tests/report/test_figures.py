@@ -4,8 +4,10 @@ import argparse
 import json
 
 import matplotlib.image
+import matplotlib.text
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from progrpo.analysis import ovf_study, pruning_pilot, reward_clustering
 from progrpo.commands import figures as command
@@ -56,6 +58,37 @@ def test_both_files_are_written_and_repeat_to_the_byte(name, stored, tmp_path):
     picture = matplotlib.image.imread(tmp_path / "a.png")
     assert picture.shape[1] == pytest.approx(300 * figures.WIDTH, abs=1)
     assert (picture[..., :3] < 0.9).mean() > 0.01
+
+
+def outside(figure) -> list[str]:
+    """Texts of a figure that its edge cuts."""
+    figure.canvas.draw()
+    renderer, edge = figure.canvas.get_renderer(), figure.bbox.padded(1)
+    ticks = {
+        tick for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for tick in axis.get_ticklabels(which="both")
+    }
+    drawn = [text for text in figure.findobj(matplotlib.text.Text) if text.get_visible() and text.get_text().strip()]
+    texts = [text for text in drawn if text not in ticks]  # ticks beyond the limits are not drawn
+    boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts]
+    return [text for text, box in boxes if not (edge.contains(box.x0, box.y0) and edge.contains(box.x1, box.y1))]
+
+
+@pytest.mark.parametrize("name", command.FIGURES)
+def test_no_text_is_cut_by_the_edge(name, stored, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, stem: drawn.append(figure) or [])
+    draw(name, stored[name], tmp_path / "a")
+    (figure,) = drawn
+    figure.set_canvas(FigureCanvasAgg(figure))
+    assert outside(figure) == []
+
+
+@pytest.mark.parametrize("key", [key for key in figures.AXES if key not in ("iteration", "denoiser_calls")])
+def test_every_quantity_has_a_label_that_fits(key):
+    records = [{"iteration": step, key: 1e-3 * step} for step in range(1, 9)]
+    figure = figures.draw_training_curves({"Flow-GRPO": [records]}, (key,), window=2)
+    figure.set_canvas(FigureCanvasAgg(figure))
+    assert outside(figure) == []
 
 
 @pytest.mark.parametrize("name", ["fig2", "fig6", "pilot"])

@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from progrpo.analysis.ovf_study import curve
@@ -49,11 +50,12 @@ AXES = {
     "denoiser_calls": "denoiser calls of sampling (thousands)",
     "reward_mean": "mean reward of trained trajectories",
     "reward_std": "reward std within groups",
-    "candidates_mean": "mean reward of all candidates (previews where pruned)",
+    "candidates_mean": "mean reward of all candidates",
     "candidates_std": "reward std of all candidates",
     "kl": "KL to the reference",
     "clip_fraction": "clipped share of samples",
 }
+PROMPT_SIZE = 6.5  # points
 MAX_COLUMNS = 11  # of a preview grid; longer schedules show evenly spaced steps
 
 
@@ -169,6 +171,7 @@ def draw_ovf_study(study: dict) -> Figure:
         for (arm, name), dash in zip(ARM_LABELS.items(), DASHES, strict=False):
             _band(axis, study["curves"][arm][quantity], name, ARM_COLOURS[arm], dash)
         axis.set(xlabel="iteration", ylabel=label)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].legend(loc="best")
     _letters(axes)
     return figure
@@ -200,6 +203,8 @@ def draw_training_curves(
             style = (CYCLE[index % len(CYCLE)], DASHES[index % len(DASHES)])
             _band(axis, smoothed, label + suffix, *style, at=at)
         axis.set(xlabel=AXES[over], ylabel=AXES.get(key, key.replace("_", " ")))
+        if over == "iteration":
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].legend(loc="best")
     if len(keys) > 1:
         _letters(axes)
@@ -269,7 +274,8 @@ def _variance_against_cost(axis, pilot: dict) -> None:
         axis.annotate(name, (at, row[end]), fontsize=6, color=colour, **place)
     axis.set(xlabel="CostRatio", ylabel="variance of survivors' rewards")
     axis.margins(x=0.16)
-    axis.set_ylim(0, 1.75 * pilot["reference_variances"]["oracle"])
+    highest = max(row["variance_high"] for row in pilot["candidates"])
+    axis.set_ylim(0, max(1.75 * pilot["reference_variances"]["oracle"], 1.6 * highest))  # room for names and legend
     axis.legend(loc="upper left", ncols=2, columnspacing=1)
 
 
@@ -300,6 +306,9 @@ def draw_grid(images: np.ndarray, prompts: list[str], labels: list[str]) -> Figu
         wspace=0.05,
         hspace=0.05,
     )
+    lines = min(
+        5, int(cell_height * 72 / (1.25 * PROMPT_SIZE))
+    )  # of a prompt, in points: no more than fit beside its images
     smooth = "nearest" if images.shape[2] < 128 else "antialiased"
     for row in range(rows):
         for place, column in enumerate(shown):
@@ -311,6 +320,6 @@ def draw_grid(images: np.ndarray, prompts: list[str], labels: list[str]) -> Figu
             if row == 0:
                 axis.set_title(labels[column], fontsize=7, pad=3)
             if place == 0:
-                text = textwrap.fill(prompts[row], 18, max_lines=5)
-                axis.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=6.5, labelpad=4)
+                text = textwrap.fill(prompts[row], 18, max_lines=max(lines, 1))
+                axis.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=PROMPT_SIZE, labelpad=4)
     return figure
