@@ -1,5 +1,7 @@
 """Yours against the published: the interval is that of a repetition, and the verdict counts what lies inside."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -79,6 +81,12 @@ def test_the_command_says_so_in_one_line_where_nothing_is_published(tmp_path, mo
     assert main(["compare", "--config", str(config)]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("Your tier smoke agrees with the published: 1 of 1")
     assert len((tmp_path / "results/smoke/comparison.txt").read_text().splitlines()) == 3
+    assert main(["compare", "--config", str(config), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [(cell["model"], cell["metric"], cell["yours"], cell["verdict"]) for cell in told["cells"]] == [
+        ("run", "a", 1.0, "inside")
+    ]
+    assert told["verdict"].startswith("Your tier smoke agrees")
 
 
 def test_an_estimate_of_one_seed_has_no_interval_whatever_its_spread_says():

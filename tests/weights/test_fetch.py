@@ -297,6 +297,9 @@ def test_the_manifest_covers_what_the_paper_needs():
 def test_the_command_lists_and_names_near_names(capsys):
     assert main(["fetch", "--list"]) == 0
     assert "clip-vit-l14" in capsys.readouterr().out
+    assert main(["fetch", "--list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {name: Entry.model_validate(entry) for name, entry in listed.items()} == packaged_manifest()
     assert main(["fetch", "sd-14"]) == 2
     assert "did you mean sd14" in capsys.readouterr().err
     assert main(["fetch"]) == 2

@@ -15,6 +15,7 @@ def add_parser(commands) -> None:
         formatter_class=HelpFormatter,
     )
     parser.add_argument("--config", required=True, help="config/<tier>.yaml")
+    parser.add_argument("--json", action="store_true", help="print every cell and the verdict as JSON")
     parser.set_defaults(run=run)
 
 
@@ -23,17 +24,19 @@ def run(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from progrpo.config import load_config
-    from progrpo.files import write_text
-    from progrpo.report.comparison import NOTHING_PUBLISHED, compare, lines, verdict
+    from progrpo.files import to_json, write_text
+    from progrpo.report.comparison import as_data, compare, lines, verdict
     from progrpo.report.tables import PUBLISHED, load_summary
 
     config = load_config(arguments.config)
     published = PUBLISHED / config.tier / "summary.json"
-    if not published.is_file():
-        print(NOTHING_PUBLISHED.format(tier=config.tier))
+    cells = []
+    if published.is_file():
+        own = load_summary(Path(config.results) / "summary.json", config.tier)
+        cells = compare(own, load_summary(published, config.tier))
+    if arguments.json:
+        print(to_json(as_data(cells, config.tier), "the comparison", indent=1))
         return 0
-    own = load_summary(Path(config.results) / "summary.json", config.tier)
-    cells = compare(own, load_summary(published, config.tier))
     if cells:
         out = Path(config.results) / "comparison.txt"
         write_text(out, "\n".join([*lines(cells), verdict(cells, config.tier)]) + "\n")

@@ -16,6 +16,7 @@ def add_parser(commands) -> None:
     )
     parser.add_argument("name", nargs="?", help="name in the manifest")
     parser.add_argument("--list", action="store_true", help="list the manifest: name, size, licence, use")
+    parser.add_argument("--json", action="store_true", help="with --list: every entry whole, as JSON")
     parser.add_argument("--to", type=Path, help="folder to write (default: data/NAME)")
     parser.add_argument("--from-folder", type=Path, help="local folder that has the files; no network is used")
     parser.add_argument("--yes", action="store_true", help="do not ask before more than 1 GB")
@@ -25,12 +26,16 @@ def add_parser(commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """List the manifest or fetch one of its entries."""
+    from progrpo.files import to_json
     from progrpo.weights.fetch import fetch
     from progrpo.weights.manifest import FIRST, find_entry, human_size, packaged_manifest, read_manifest
 
     if arguments.manifest and not arguments.manifest.is_file():
         raise UserError(f"{arguments.manifest}: no such manifest")
     entries = read_manifest(arguments.manifest) if arguments.manifest else packaged_manifest()
+    if arguments.list and arguments.json:
+        print(to_json({name: entry.model_dump() for name, entry in entries.items()}, "the manifest", indent=1))
+        return
     if arguments.list:
         for name, entry in entries.items():
             count = f", {entry.count} prompts" if entry.count else ""

@@ -1,7 +1,7 @@
 """Yours against the published: does each number lie where running the published tier once more would put it?"""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import sqrt
 from typing import Any
 
@@ -54,6 +54,12 @@ def compare(yours: dict, published: dict) -> list[Cell]:
         for metric, estimate in metrics.items()
         if (own := yours["evaluations"].get(model, {}).get(metric))
     ]
+
+
+def as_data(cells: list[Cell], tier: str) -> dict[str, Any]:
+    """Every cell with its verdict, and that of all, for a machine."""
+    told = [{**asdict(cell), "verdict": cell.verdict} for cell in cells]
+    return {"tier": tier, "verdict": verdict(cells, tier), "cells": told}
 
 
 def verdict(cells: list[Cell], tier: str) -> str:
