@@ -6,6 +6,7 @@
 # make claims [TIER=mini]       the paper's claims judged from published results, in seconds; RERUN=1 SEEDS=2: from a cut trained here
 # make rehearsal [CORES=2]      tier paper on this CPU, over random weights in the official layouts (minutes, 0.4 GB in build/)
 # make publish TIER=mini        the author's step: results of this machine become published; REMOTE=<dvc remote>: with images, prompts and all weights
+# make restore TIER=mini        published trainings and scores back into results/, from where `make claims RERUN=1 SEEDS=8` goes on
 # make mutants                  breaks one line at a time and lists the breaks that no test notices (minutes)
 # make fuzz [CASES=20000]       damaged files of strangers through the command line; `make test` runs 1,600
 # make faults [ROUNDS=10]       kills, damaged files, full and read-only disks: the same command must end bit for bit the same (minutes)
@@ -24,7 +25,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport VIRTUAL_ENV
 
-.PHONY: reproduce tables claims rehearsal publish test test-slurm mutants fuzz faults lint docs install
+.PHONY: reproduce tables claims rehearsal restore publish test test-slurm mutants fuzz faults lint docs install
 
 reproduce: $(INSTALLED)
 	@bash workflow/scripts/reproduce.sh $(TIER) $(CORES)
@@ -50,6 +51,10 @@ endif
 
 rehearsal: $(INSTALLED)
 	progrpo rehearsal --cores $(CORES)
+
+restore: TIER := $(if $(filter file,$(origin TIER)),mini,$(TIER))
+restore: $(INSTALLED)
+	@python workflow/scripts/restore.py $(TIER)
 
 publish: $(INSTALLED)
 	@python workflow/scripts/publish.py $(TIER) $(REMOTE)

@@ -212,8 +212,8 @@ def test_a_tier_that_is_not_published_is_one_line(own_checkout):
 
 
 def test_adopting_does_not_replace_a_run_of_ones_own(own_checkout):
-    for name in ("evaluations", "analysis", "curves"):
-        (own_checkout / PUBLISHED / "mini" / f"{name}.dvc").write_text("outs: []\n")
+    (own_checkout / PUBLISHED / "mini/curves.dvc").write_text("outs: []\n")
+    write_json(own_checkout / PUBLISHED / "mini/contents.json", {"files": ["curves/base_sd35m-seed0.npz"]})
     (own_checkout / "results/mini/runs").mkdir(parents=True)
     result = call("snakemake", "-n", "all", "--config", "tier=mini", "results=stored", cwd=own_checkout)
     assert result.returncode == 1

@@ -67,7 +67,26 @@ def test_curves_are_drawn_only_where_all_their_runs_were_trained(name):
     config = tier(name)
     drawn = {Path(file).stem for file in Plan(config, SOURCE).figure_files()} & set(CURVES)
     assert drawn == {curves for curves, runs in CURVES.items() if set(runs) <= set(config.runs)}
-    assert not {Path(file).stem for file in Plan(config, SOURCE, made=False).figure_files()} & set(CURVES)
+    assert not {Path(file).stem for file in Plan(config, SOURCE, stored=[]).figure_files()} & set(CURVES)
+
+
+def test_of_stored_results_that_are_wanted_which_is_published():
+    whole = plan("mini")
+    evaluation, curve, analysis = (
+        getattr(whole, kind)()[0] for kind in ("evaluation_files", "learning_curve_files", "analysis_files")
+    )
+    names = [
+        file.removeprefix("results/mini/") for file in (evaluation, curve, "results/mini/analysis/pruning_pilot.json")
+    ]
+    part = Plan(tier("mini"), SOURCE, stored=[*names, "analysis/another.json"])
+    assert (part.evaluation_files(), part.learning_curve_files()) == ([evaluation], [curve])
+    assert part.analysis_files() == ["results/mini/analysis/pruning_pilot.json"]
+    assert part.figure_files() == ["results/mini/figures/pruning_pilot.pdf"]
+    everything = [Path(file).relative_to("results/mini") for file in whole.analysis_files() + whole.stored_samples()]
+    assert set(Plan(tier("mini"), SOURCE, stored=map(str, everything)).figure_files()) == {
+        file for file in whole.figure_files() if Path(file).stem not in CURVES
+    }
+    assert analysis in whole.analysis_files()
 
 
 def test_the_files_of_a_tier_lie_in_its_results_folder():

@@ -65,6 +65,25 @@ def test_weights_are_evaluated_again_in_a_clone_with_the_same_scores(author, tmp
     assert pulled.read_bytes() == image.read_bytes()
 
 
+def test_a_tier_that_is_published_in_part_is_adopted_and_gone_on_with(author, tmp_path):
+    """One of two seeds was run: stored results are those, and after `make restore` the other alone is to be trained."""
+    clone = tmp_path / "clone"
+    succeed("git", "clone", "--quiet", str(author), str(clone), cwd=tmp_path)
+    config = yaml.safe_load((clone / "config/cut.yaml").read_text())
+    (clone / "config/cut.yaml").write_text(yaml.safe_dump(config | {"seeds": [0, 1]}))
+    everything = ("snakemake", "all", "--profile", "local", "--cores", "1", "--config", "tier=cut")
+    for results in ("stored", "weights"):
+        planned = succeed(*everything, f"results={results}", "-n", "-p", cwd=clone)
+        assert RUN in planned
+        assert "seed1" not in planned
+    assert "1 trainings are there" in succeed("python", "workflow/scripts/restore.py", "cut", cwd=clone)
+    assert (clone / SCORES).read_bytes() == (author / SCORES).read_bytes()
+    planned = succeed(*everything, "-n", "-p", cwd=clone)
+    assert "--seed 1 --out" in planned
+    assert f"--out results/cut/runs/{RUN}" not in planned
+    assert "0 files restored" in succeed("python", "workflow/scripts/restore.py", "cut", cwd=clone)
+
+
 def test_the_summary_has_the_hashes_of_the_published_weights(author):
     published = author / "results/published/cut"
     hashes = read_json(published / "summary.json")["weights"]["progrpo_sd35m"]["0"]

@@ -6,7 +6,7 @@ from progrpo.config import load_config
 from progrpo.errors import UserError
 from progrpo.names import evaluated_names
 from progrpo.report.claims_file import load_claims
-from progrpo.workflow import options
+from progrpo.workflow import options, publishing
 from progrpo.workflow.code_inputs import Code
 from progrpo.workflow.plan import (
     ANALYSIS_FIGURES,
@@ -33,10 +33,16 @@ try:
     SITE = load_site()
     for run in TIER.runs.values():
         SITE.shape(run.hardware)
+    PUBLISHED = Path("results/published", TIER.tier)
+    if OPTIONS["results"] == "weights":
+        TIER = publishing.with_published_weights(TIER, PUBLISHED)
+    STORED = (
+        publishing.stored_files(PUBLISHED) if OPTIONS["results"] == "stored" else None
+    )
 except UserError as error:
     sys.exit(f"Snakefile: {error}")
 JUDGED = bool(TIER.learning_curve and CLAIMS.of_tier(TIER.tier))
-PLAN = Plan(TIER, Code(Path("code")), made=OPTIONS["results"] != "stored", site=SITE)
+PLAN = Plan(TIER, Code(Path("code")), stored=STORED, site=SITE)
 
 
 def regex(names):

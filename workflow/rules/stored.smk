@@ -1,14 +1,12 @@
-# The published results in the place of the rules that train and evaluate: --config results=stored.
+# The published results in the place of the rules that train and evaluate: --config results=stored. What is not published is left out.
 # Training curves need the runs themselves, which are not published.
 
-PUBLISHED = Path("results/published", TIER.tier)
-PARTS = ["evaluations", "analysis", *(["curves"] if TIER.learning_curve else [])]
-POINTERS = [f"{PUBLISHED}/{part}.dvc" for part in PARTS]
+POINTERS = [
+    pointer
+    for name in publishing.RESULTS
+    if Path(pointer := f"{PUBLISHED}/{name}.dvc").is_file()
+]
 
-if not all(Path(pointer).is_file() for pointer in POINTERS):
-    sys.exit(
-        f"Snakefile: --config results=stored: nothing is published of tier {TIER.tier} ({POINTERS[0]} is missing)"
-    )
 if Path(TIER.results, "runs").exists():
     sys.exit(
         f"Snakefile: --config results=stored: {TIER.results} holds a run of your own; move it away first"

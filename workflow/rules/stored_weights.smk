@@ -1,16 +1,7 @@
-# The published weights in the place of the rules that train: --config results=weights. Images, scores and analyses are made anew.
+# The published weights in the place of the rules that train: --config results=weights. Images, scores and analyses are made
+# anew, of the runs and seeds whose weights are published and of no others.
 
-PUBLISHED = Path("results/published", TIER.tier)
-FINALS = {
-    file: pointer
-    for file in PLAN.weights_files(TIER.runs)
-    if (pointer := PUBLISHED / "runs" / Path(file).parts[-3] / "final.dvc").is_file()
-}
-
-if not FINALS:
-    sys.exit(
-        f"Snakefile: --config results=weights: no weights are published of tier {TIER.tier} ({PUBLISHED}/runs)"
-    )
+FINALS = PLAN.weights_files(TIER.runs)
 
 
 localrules:
@@ -19,11 +10,11 @@ localrules:
 
 rule adopt_weights:
     input:
-        finals=list(map(str, FINALS.values())),
+        finals=[f"{PUBLISHED}/runs/{Path(file).parts[-3]}/final.dvc" for file in FINALS],
         snapshots=sorted(map(str, PUBLISHED.glob("runs/*/snapshots.dvc"))),
         records=f"{PUBLISHED}/training.dvc",
     output:
-        list(FINALS),
+        FINALS,
     log:
         "<results>/logs/adopt_weights.log",
     benchmark:

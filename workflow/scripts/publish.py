@@ -135,6 +135,7 @@ def publish(tier: str, remote: str) -> None:
         pointer.unlink()
     plan = Plan(load_config(f"config/{tier}.yaml"), Code(Path("code")))
     parts = copy_parts(plan, published, remote)
+    write_json(published / publishing.CONTENTS, {"files": publishing.contents(published)})
     pointers = point(published, parts, remote)
     summary = summarise(plan, published, parts)
     dvc("commit", "--quiet", "--force", *pointers, summary)

@@ -6,6 +6,7 @@ with a job's wildcards return a function of these.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,14 @@ def run_folders(weights: Iterable[str]) -> list[str]:
 
 
 class Plan:
-    """The jobs of one tier. `made`: training curves can be drawn, because the runs or their records are here. `site`: the cluster."""
+    """The jobs of one tier. `site`: the cluster.
 
-    def __init__(self, config: Config, code: Code, made: bool = True, site: Site = DEFAULT_SITE):
-        self.config, self.code, self.made, self.site = config, code, made, site
+    stored: files of the results folder that are published; where it is given, nothing is made, and what is not among them left out.
+    """
+
+    def __init__(self, config: Config, code: Code, stored: Iterable[str] | None = None, site: Site = DEFAULT_SITE):
+        self.config, self.code, self.site = config, code, site
+        self.stored = None if stored is None else frozenset(stored)
 
     # What there is
 
@@ -106,12 +111,12 @@ class Plan:
 
     def evaluation_files(self) -> list[str]:
         """Every evaluation of the tier: models x their seeds x their prompt sets."""
-        return [
+        return self._there(
             f"{self.config.results}/evaluations/{seed_folder(name, seed)}/{prompts}.json"
             for name in evaluated_names(self.config)
             for seed in seeds_of(self.config, name)
             for prompts in self.scored(prompt_sets_of(self.config, name))
-        ]
+        )
 
     def learning_curve_files(self) -> list[str]:
         """Every learning curve of the tier, and costs: runs x their seeds, and curves of base models x the seeds of their runs."""
@@ -125,7 +130,8 @@ class Plan:
             for name in (base_of(config.runs[run].model), run)
         }
         curves = [f"{config.results}/curves/{seed_folder(name, seed)}.npz" for name, seed in sorted(pairs)]
-        return curves + [file.removesuffix(".npz") + ".costs.json" for file in curves if not is_base(Path(file).name)]
+        costs = [file.removesuffix(".npz") + ".costs.json" for file in curves if not is_base(Path(file).name)]
+        return self._there(curves + costs)
 
     def grid_listings(self) -> list[str]:
         """The listings of the images that are shown side by side, of each model's first seed."""
@@ -137,18 +143,27 @@ class Plan:
 
     def analysis_files(self) -> list[str]:
         """Every analysis of the tier, and the cost model."""
-        return [f"{self.config.results}/analysis/{name}.json" for name in ["flops", *self.analyses()]]
+        return self._there(f"{self.config.results}/analysis/{name}.json" for name in ["flops", *self.analyses()])
 
     def stored_samples(self) -> list[str]:
         """The images that grids are drawn from."""
         names = {"previews": PILOT, QUALITATIVE: QUALITATIVE}
-        return [f"{self.config.results}/analysis/samples/{names[grid]}.npz" for grid in self.grids()]
+        return self._there(f"{self.config.results}/analysis/samples/{names[grid]}.npz" for grid in self.grids())
 
     def figure_files(self) -> list[str]:
         """Every figure of the tier; training curves only where the runs are."""
-        curves = [name for name, runs in CURVES.items() if self.made and set(runs) <= set(self.config.runs)]
-        drawn = [name for name in self.analyses() if name in ANALYSIS_FIGURES]
-        return [f"{self.config.results}/figures/{name}.pdf" for name in [*curves, *drawn, *self.grids()]]
+        made = self.stored is None
+        curves = [name for name, runs in CURVES.items() if made and set(runs) <= set(self.config.runs)]
+        analysed = {Path(file).stem for file in self.analysis_files()}
+        drawn = [name for name in self.analyses() if name in ANALYSIS_FIGURES and name in analysed]
+        grids = self.grids() if made or len(self.stored_samples()) == len(self.grids()) else []
+        return [f"{self.config.results}/figures/{name}.pdf" for name in [*curves, *drawn, *grids]]
+
+    def _there(self, files: Iterable[str]) -> list[str]:
+        """Those of some files of the results folder that are made, or published where nothing is made."""
+        return [
+            file for file in files if self.stored is None or os.path.relpath(file, self.config.results) in self.stored
+        ]
 
     # Code
 

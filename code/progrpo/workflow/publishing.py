@@ -11,7 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from progrpo.config import Config
 from progrpo.errors import UserError
+from progrpo.files import read_object
 from progrpo.names import evaluated_names, seed_folder, seeds_of
 from progrpo.typed import read_yaml
 from progrpo.workflow.plan import Plan
@@ -22,6 +24,9 @@ EMBEDDED_BYTES = 60 * 10**6
 LISTINGS = 10**6  # of those, for DVC's own lists of files
 RESULTS = ("evaluations", "analysis", "curves")  # always published, as far as they were made
 WEIGHTS = ("final", "snapshots")  # folders of a run, the more important first
+CONTENTS = (
+    "contents.json"  # beside the pointers: the files of RESULTS that are published, which a pointer alone does not say
+)
 RECORD = (
     "metrics.jsonl",
     "timings.jsonl",
@@ -73,6 +78,35 @@ def fitting(parts: Iterable[Part], sizes: dict[str, int], room: int) -> list[Par
             room -= sizes[part.path]
             taken.append(part)
     return taken
+
+
+def contents(published: Path) -> list[str]:
+    """The files of `RESULTS` in a folder of published results, by their names below it."""
+    found = [file for name in RESULTS for file in (published / name).rglob("*") if file.is_file()]
+    return sorted(str(file.relative_to(published)) for file in found)
+
+
+def stored_files(published: Path) -> list[str]:
+    """Those that are published of a tier, as `make publish` listed them; UserError where nothing is."""
+    if not (listing := published / CONTENTS).is_file() or not (files := read_object(listing)["files"]):
+        raise UserError(f"nothing is published of tier {published.name} ({listing} is missing or empty)")
+    return files
+
+
+def with_published_weights(config: Config, published: Path) -> Config:
+    """A tier of those runs and seeds alone whose weights are published; UserError where there are none."""
+    runs = {
+        name: run.model_copy(update={"seeds": seeds})
+        for name, run in config.runs.items()
+        if (seeds := tuple(s for s in seeds_of(config, name) if _pointer(published, name, s).is_file()))
+    }
+    if not runs:
+        raise UserError(f"no weights are published of tier {config.tier} ({published / 'runs'})")
+    return config.model_copy(update={"runs": runs})
+
+
+def _pointer(published: Path, run: str, seed: int) -> Path:
+    return published / "runs" / seed_folder(run, seed) / "final.dvc"
 
 
 def prompt_sources(plan: Plan) -> list[Path]:

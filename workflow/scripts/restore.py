@@ -1,0 +1,73 @@
+"""The body of `make restore`:  restore.py TIER
+
+Published trainings and scores come back into results/<tier>/, from where the rules go on: what is there is not made again, and what is
+not is trained. A file that is there already stays.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+from progrpo.config import load_config
+from progrpo.errors import UserError
+from progrpo.workflow import publishing
+from progrpo.workflow.code_inputs import Code
+from progrpo.workflow.plan import Plan
+
+PLACES = {"training": "runs", "runs": "runs"} | {
+    name: name for name in publishing.RESULTS
+}  # in the order of their making
+
+
+def bring(source: Path, target: Path) -> int:
+    """Copy the files of a folder that `target` lacks, each newer than those before it; how many."""
+    files = [
+        file
+        for file in sorted(source.rglob("*"))
+        if file.is_file() and file.suffix != ".dvc" and file.name != ".gitignore"
+    ]
+    files.sort(key=lambda file: file.name == "provenance.json")  # a training is complete when this is there
+    missing = [file for file in files if not (target / file.relative_to(source)).exists()]
+    for file in missing:
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
+    return len(missing)
+
+
+def bring_inputs(tier: str) -> None:
+    """Models, prompts and scorers: what is restored must be newer than what it was made from, or the rules make it again."""
+    plan = Plan(load_config(f"config/{tier}.yaml"), Code(Path("code")))
+    read = {file for run in plan.config.runs for file in plan.train_inputs(SimpleNamespace(run=run))}
+    read |= {*plan.evaluate_inputs(plan.scored(plan.config.evaluations))}
+    missing = sorted(file for file in read if not Path(file).exists())
+    if missing:
+        options = ("--profile", "local", "--cores", "1", "--config", f"tier={tier}")
+        subprocess.run(["snakemake", *missing, *options], check=True)
+
+
+def restore(tier: str) -> None:
+    """Pull and copy; UserError when nothing is published."""
+    published, results = Path("results/published", tier), Path("results", tier)
+    publishing.stored_files(published)
+    bring_inputs(tier)
+    pointers = [*published.glob("*.dvc"), *published.glob("runs/*/*.dvc")]
+    wanted = [str(path) for path in pointers if path.stem not in ("summary.json", "images", "prompts")]
+    subprocess.run(["dvc", "pull", "--quiet", "--force", *wanted], check=True)
+    count = sum(
+        bring(published / name, results / place) for name, place in PLACES.items() if (published / name).is_dir()
+    )
+    runs = len(list(results.glob("runs/*/final/provenance.json")))
+    print(
+        f"{count} files restored into {results}: {runs} trainings are there. `make claims RERUN=1 SEEDS=<n>` trains what is not."
+    )
+
+
+if __name__ == "__main__":
+    try:
+        restore(sys.argv[1])
+    except (UserError, subprocess.CalledProcessError) as error:
+        print(f"make restore: {error}", file=sys.stderr)
+        sys.exit(2)
