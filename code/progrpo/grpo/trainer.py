@@ -330,13 +330,11 @@ class Trainer:
             " use precision fp32"
         )
 
-    # ---------------------------------------------------------------- records
+    # ---------------------------------------------------------------- records and resume
 
     def _write_logs(self) -> None:
         write_text(self.out / "metrics.jsonl", "".join(line + "\n" for line in self.metrics))
         write_text(self.out / "timings.jsonl", "".join(line + "\n" for line in self.timings))
-
-    # ---------------------------------------------------------------- resume
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
