@@ -84,7 +84,7 @@ lint: $(INSTALLED)
 	snakefmt --check Snakefile workflow
 
 docs: build/docs-venv/.installed
-	build/docs-venv/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 build/docs-venv/bin/python -m mkdocs build --strict --quiet
 	@echo "build/site/index.html"
 
 build/docs-venv/.installed: docs/requirements.txt

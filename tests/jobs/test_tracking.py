@@ -84,15 +84,25 @@ def test_a_full_disk_ends_the_curves_and_not_the_training(tmp_path, capfd, monke
         def full(_):
             raise OSError(28, "No space left on device")
 
-        writer = tracked.trackers[0].writer.file_writer.event_writer._async_writer
+        writer = tracked.trackers["tensorboard"].writer.file_writer.event_writer._async_writer
         monkeypatch.setattr(writer._writer, "write", full)
         for step in (2, 3, 4):
             tracked.log(line(step, 0.5), {})
-        assert tracked.trackers == []
+        assert tracked.trackers == {}
     told = capfd.readouterr()
     assert told.out.count("tensorboard: ") == 1
     assert "No space left on device" in told.out
     assert "Traceback" not in told.out + told.err
+
+
+def test_a_folder_that_cannot_be_made_ends_the_curves_and_not_the_training(tmp_path, capsys):
+    (tmp_path / "tensorboard").write_text("a file in its place")
+    with tracking(tmp_path, "tensorboard") as tracked:
+        tracked.log(line(1, 0.5), {})
+        tracked.log(line(2, 0.5), {})
+    told = capsys.readouterr().out
+    assert told.count("tensorboard: ") == 1
+    assert "not logged from here on" in told
 
 
 def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch):
@@ -106,7 +116,7 @@ def test_wandb_has_the_numbers_and_the_settings(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_MODE", "offline")
     with tracking(tmp_path, "wandb") as tracked:
         tracked.log(line(1, 0.5), {"update": 1.0})
-        run = tracked.trackers[0].tracker
+        run = tracked.trackers["wandb"].tracker
         assert (run.name, run.id, run.project) == ("flow-seed0", "flow-seed0", "progrpo")
         assert run.config["iterations"] == 2
     told = capfd.readouterr().err.split("Run summary:")[1]  # in this process it has none without a server

@@ -27,7 +27,7 @@ class Tracking:
         if missing := [name for name in names if importlib.util.find_spec(name) is None]:
             raise UserError(f"tracking: pip install {' '.join(missing)}, or leave out what is not installed")
         self.names, self.label, self.run, self.out = names, f"{run_name}-seed{seed}", run, out
-        self.trackers: list[GeneralTracker] | None = None
+        self.trackers: dict[TrackerName, GeneralTracker] | None = None
 
     def log(self, line: dict[str, Any], seconds: dict[str, float]) -> None:
         """Log an iteration: its line of metrics.jsonl, and its seconds by part, which are in timings.jsonl; on the first rank.
@@ -36,23 +36,35 @@ class Tracking:
         """
         step = line["iteration"]
         if self.trackers is None:
-            self.trackers = [BEGIN[name](self, step) for name in self.names]
+            self.trackers = {}
+            for name in self.names:
+                self._written(name, self._begin, name, step)
         values = {name: value for name, value in line.items() if value is not None and name != "iteration"}
         values |= {f"seconds/{part}": value for part, value in seconds.items()}
-        for tracker in [*self.trackers]:
-            try:
-                tracker.log(values, step=step)
-            except OSError as error:
-                print(f"{tracker.name}: {CANNOT_WRITE.format(error)}; not logged from here on", flush=True)
-                self.trackers.remove(tracker)
+        for name, tracker in [*self.trackers.items()]:
+            if not self._written(name, tracker.log, values, step=step):
+                del self.trackers[name]
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:
         """Let the trackers write what is still on its way."""
-        for tracker in self.trackers or ():
-            tracker.finish()
+        for name, tracker in (self.trackers or {}).items():
+            self._written(name, tracker.finish)
+
+    def _written(self, name: TrackerName, write: Callable, *arguments: Any, **options: Any) -> bool:
+        """Whether a tracker could write; says so where not."""
+        try:
+            write(*arguments, **options)
+        except OSError as error:
+            print(f"{name}: {CANNOT_WRITE.format(error)}; not logged from here on", flush=True)
+            return False
+        return True
+
+    def _begin(self, name: TrackerName, step: int) -> None:
+        assert self.trackers is not None
+        self.trackers[name] = BEGIN[name](self, step)
 
     def _tensorboard(self, step: int) -> GeneralTracker:
         threading.excepthook = _but_of_writers(threading.excepthook)
