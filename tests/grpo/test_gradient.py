@@ -129,7 +129,7 @@ def test_the_accumulated_gradient_is_that_of_the_whole_loss(models, tmp_path, fa
     check_gradient(configuration(tmp_path, models, family, beta, both, micro_batch=2), tmp_path)
 
 
-def test_without_samples_of_zero_advantage_the_mean_is_that_of_the_others(models, tmp_path):
+def test_without_samples_of_zero_advantage_the_whole_loss_is_the_mean_of_the_others(models, tmp_path):
     """Their KL goes with them."""
     samples = check_gradient(configuration(tmp_path, models, "flow", BETA, True, micro_batch=3, zero="drop"), tmp_path)
     assert samples.counted.tolist() == [False, False, True, True]
