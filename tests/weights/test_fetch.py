@@ -300,6 +300,8 @@ def test_the_command_lists_and_names_near_names(capsys):
     assert main(["fetch", "--list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert {name: Entry.model_validate(entry) for name, entry in listed.items()} == packaged_manifest()
+    assert main(["fetch", "sd14", "--json"]) == 2
+    assert "give --list with it" in capsys.readouterr().err
     assert main(["fetch", "sd-14"]) == 2
     assert "did you mean sd14" in capsys.readouterr().err
     assert main(["fetch"]) == 2

@@ -33,7 +33,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.manifest and not arguments.manifest.is_file():
         raise UserError(f"{arguments.manifest}: no such manifest")
     entries = read_manifest(arguments.manifest) if arguments.manifest else packaged_manifest()
-    if arguments.list and arguments.json:
+    if arguments.json and not arguments.list:
+        raise UserError("--json prints the manifest: give --list with it")
+    if arguments.json:
         print(to_json({name: entry.model_dump() for name, entry in entries.items()}, "the manifest", indent=1))
         return
     if arguments.list:

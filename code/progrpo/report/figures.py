@@ -274,7 +274,7 @@ def _variance_against_cost(axis, pilot: dict) -> None:
         axis.annotate(name, (at, row[end]), fontsize=6, color=colour, **place)
     axis.set(xlabel="CostRatio", ylabel="variance of survivors' rewards")
     axis.margins(x=0.16)
-    highest = max(row["variance_high"] for row in pilot["candidates"])
+    highest = max((row["variance_high"] for row in pilot["candidates"]), default=0)
     axis.set_ylim(0, max(1.75 * pilot["reference_variances"]["oracle"], 1.6 * highest))  # room for names and legend
     axis.legend(loc="upper left", ncols=2, columnspacing=1)
 
