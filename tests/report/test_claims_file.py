@@ -34,15 +34,20 @@ def test_the_contrast_of_group_sizes_is_the_slope_per_doubling(claims):
     assert list(weights.values()) == pytest.approx(slope, abs=1e-3)
 
 
-def test_claims_are_of_known_tiers_and_metrics_of_known_scorers(claims):
+def test_every_claim_can_be_judged_in_its_tiers(claims):
+    """The arms of a contrast are runs of the tier, and its metrics are measured along the learning curves: else it stays `not run`."""
     tiers = {path.stem: load_config(path) for path in tier_files(ROOT / "config")}
     assert "claims" not in tiers
     for claim in claims.claims:
         assert set(claim.tiers) <= set(tiers)
-        if isinstance(claim.comparison, Contrast):
-            assert set(claim.metrics) <= set(tiers["mini"].scorers)
+        for tier in map(tiers.get, claim.tiers):
+            if isinstance(claim.comparison, Contrast):
+                assert {*claim.comparison.contrast, *(claim.comparison.share_of or {})} <= set(tier.runs), claim.id
+                assert set(claim.metrics) <= set(tier.evaluations[tier.learning_curve].scorers), claim.id
     for guard in claims.guards.values():
-        assert {*guard.every_seed, *guard.one_of} <= set(tiers["mini"].scorers)
+        assert {*guard.every_seed, *guard.one_of} <= set(
+            tiers["mini"].evaluations[tiers["mini"].learning_curve].scorers
+        )
         assert guard.baseline in tiers["mini"].runs
 
 
