@@ -1,7 +1,8 @@
-"""The two pictures of README, from the configuration and the published summary: python docs/pictures.py
+"""The pictures of README, from the configuration and what is published: python docs/pictures.py
 
-method.svg   one group of tier paper's Pro-GRPO run: who is cut at which step; the rewards in it are invented
-compute.svg  operations per epoch, the paper's numbers beside those counted here
+method.svg    one group of tier paper's Pro-GRPO run: who is cut at which step; the rewards in it are invented
+compute.svg   operations per epoch, the paper's numbers beside those counted here
+held_out.svg  what the arms of tier mini gain on held-out prompts; of published curves (dvc pull results/published/mini/curves.dvc)
 """
 
 import io
@@ -16,6 +17,9 @@ from progrpo.config import load_config
 from progrpo.files import read_json
 from progrpo.grpo.ovf import optimal_variance_filter
 from progrpo.paper_runs import FLOWGRPO, PROGRPO, PROGRPO_FLASH, paper_name
+from progrpo.report.claims_figures import draw_held_out
+from progrpo.report.claims_file import load_claims
+from progrpo.report.evidence import Evidence
 from progrpo.report.figures import BLUE, GREY, ORANGE, VERMILION
 from progrpo.report.tables.layout import load_layout
 
@@ -103,8 +107,15 @@ def compute() -> Figure:
     return figure
 
 
+def held_out() -> Figure:
+    """Gains in the reward that the flow arms of tier mini were trained with, on prompts that they were not."""
+    config = load_config(ROOT / "config" / "mini.yaml")
+    evidence = Evidence(config, ROOT / "results/published/mini", {})
+    return draw_held_out(load_claims(ROOT / "config" / "claims.yaml"), "flow", evidence)
+
+
 COUNTED = {"published": "as the paper counts", "measured": "as this code runs"}
-PICTURES = {"method": method, "compute": compute}
+PICTURES = {"method": method, "compute": compute, "held_out": held_out}
 
 
 def svg(name: str) -> bytes:

@@ -8,7 +8,7 @@ from progrpo.analysis.contrasts import Estimate
 from progrpo.errors import UserError
 from progrpo.report.claims_figures import draw_all
 from progrpo.report.claims_file import load_claims
-from progrpo.report.claims_page import BEGIN, END, as_json, page, with_outcomes
+from progrpo.report.claims_page import BEGIN, END, VERDICTS, as_json, page, with_outcomes, with_verdicts
 from progrpo.report.evidence import Evidence
 from progrpo.report.verdicts import Verdict, judge
 
@@ -71,6 +71,27 @@ def test_the_outcome_column_is_made_from_the_verdicts_and_the_rest_stays():
 def test_a_table_that_cannot_be_filled_is_one_line(text, complaint):
     with pytest.raises(UserError, match=complaint):
         with_outcomes(text, [Verdict("pro_equal_calls", "not run"), Verdict("diffusion", "not run")], "mini")
+
+
+def test_the_first_screen_has_the_guards_and_the_primary_claims(judged):
+    begin, end = (marker.format(tier="mini") for marker in VERDICTS)
+    text = with_verdicts(f"before\n{begin}\nold\n{end}\nafter", CLAIMS, judged[1], "mini")
+    rows = text.split(begin)[1].split(end)[0].strip().splitlines()
+    found = {verdict.id: verdict for verdict in judged[1]}
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter")
+    assert "old" not in text
+    primary = [claim for claim in CLAIMS.claims if claim.family == "primary"]
+    assert [row.split(" | ")[0] for row in rows[-len(primary) :]] == [f"| {claim.statement}" for claim in primary]
+    calls = rows[[claim.id for claim in primary].index("pro_equal_calls") - len(primary)]
+    verdict = found["pro_equal_calls"]
+    assert f"| equal calls | {verdict.estimate.effect:+.2f} [" in calls
+    assert calls.endswith(f"| {verdict.p_holm:.4f} | 3 | **{verdict.verdict}** |")
+    assert f"(`validity_flow`) | | | | | **{found['validity_flow'].verdict}** |" in "\n".join(rows)
+    assert with_verdicts(text, CLAIMS, judged[1], "mini") == text
+    assert with_verdicts(text, CLAIMS, judged[1], "paper") == text
+    with pytest.raises(UserError, match="must stand once each"):
+        with_verdicts(text.replace(end, ""), CLAIMS, judged[1], "mini")
 
 
 def test_the_page_names_every_claim_its_runs_and_their_configurations(judged):

@@ -4,9 +4,11 @@ import pytest
 
 from checkout import ROOT
 from progrpo.config import load_config
+from progrpo.cost.budget import phases_of
+from progrpo.cost.flops import sampling_calls
 from progrpo.errors import UserError
 from progrpo.files import write_json, write_jsonl
-from progrpo.report.costs import run_costs
+from progrpo.report.costs import UPDATE_CALLS, run_costs
 
 CONFIG = load_config(ROOT / "config" / "smoke.yaml")
 
@@ -35,3 +37,16 @@ def test_a_run_that_has_not_ended_has_no_costs(tmp_path):
     write_run(tmp_path, run, 4)
     with pytest.raises(UserError, match="4 of 5 iterations"):
         run_costs(tmp_path, run)
+
+
+def test_what_is_said_to_have_equal_calls_has():
+    """The control's iterations and README's numbers of tier mini are those that the counters of its runs come to."""
+
+    def calls(run) -> int:
+        return sampling_calls(phases_of(run)) + UPDATE_CALLS * run.group.survivors * run.trained_steps
+
+    runs = load_config(ROOT / "config" / "mini.yaml").runs
+    pro, flow, control = (runs[f"{name}_sd35m"] for name in ("progrpo", "flowgrpo", "plain12_equal_calls"))
+    assert control.iterations * calls(control) == pytest.approx(pro.iterations * calls(pro), abs=calls(control) / 2)
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"Pro-GRPO has {calls(pro)} for Flow-GRPO's {calls(flow)} per prompt" in text

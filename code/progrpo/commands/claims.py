@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     from progrpo.errors import UserError
     from progrpo.files import to_json, write_json, write_text
     from progrpo.report.claims_file import load_claims
-    from progrpo.report.claims_page import as_json, lines, page, with_outcomes
+    from progrpo.report.claims_page import as_json, lines, page, with_outcomes, with_verdicts
     from progrpo.report.verdicts import judge, targets
 
     config = load_config(arguments.config or f"config/{arguments.tier}.yaml")
@@ -63,7 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
         draw_all(claims, verdicts, evidence, arguments.figures)
     if arguments.pages:
         readme = Path("README.md")
-        outcomes = with_outcomes(readme.read_text(), verdicts, config.tier)
+        outcomes = with_verdicts(
+            with_outcomes(readme.read_text(), verdicts, config.tier), claims, verdicts, config.tier
+        )
         write_text(f"results/published/{config.tier}/README.md", page(claims, verdicts, config.tier))
         write_text(readme, outcomes)
     print(to_json(result, "the verdicts", indent=1) if arguments.json else "\n".join(lines(verdicts)))

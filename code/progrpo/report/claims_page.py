@@ -11,6 +11,7 @@ from progrpo.report.summary import rounded
 from progrpo.report.verdicts import NOT_RUN, VOID, Verdict
 
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
+VERDICTS = ("<!-- verdicts of {tier}:begin -->", "<!-- verdicts of {tier}:end -->")
 HEAD = f"{'claim':28} {'verdict':14} {'effect':>7} {'interval':>16} {'p':>7} {'n':>4} {'seconds':>8}"
 
 
@@ -145,14 +146,44 @@ def with_outcomes(text: str, verdicts: Iterable[Verdict], tier: str) -> str:
     A table whose head does not say that its outcomes are those of the tier is left as it is.
     UserError when the markers are not there, once each and in order, or a row names a claim that was not judged.
     """
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise UserError(f"README.md: {BEGIN} and {END} must stand once each around the table of claims")
-    before, rest = text.split(BEGIN)
-    table, after = rest.split(END)
+    before, table, after = _parted(text, BEGIN, END)
     if f"outcome in tier `{tier}`" not in table:
         return text
     judged = {verdict.id: verdict for verdict in verdicts}
     return before + BEGIN + "\n".join(_with_outcome(line, judged) for line in table.split("\n")) + END + after
+
+
+def with_verdicts(text: str, claims: Claims, verdicts: Iterable[Verdict], tier: str) -> str:
+    """A text with a tier's guards and primary claims, as they are judged, in a table between the tier's markers.
+
+    A text without these markers is left as it is. UserError when one of them is missing, stands twice or in the wrong order.
+    """
+    begin, end = (marker.format(tier=tier) for marker in VERDICTS)
+    if begin not in text and end not in text:
+        return text
+    before, _, after = _parted(text, begin, end)
+    stated = {claim.id: claim for claim in claims.claims}
+    rows = ["| claim | judged at | effect | p (Holm) | seeds | verdict |", "|---|---|---|---|---|---|"]
+    for verdict in verdicts:
+        claim = stated.get(verdict.id)
+        if claim is None:
+            rows.append(f"| Judged first: does the baseline learn? (`{verdict.id}`) | | | | | **{verdict.verdict}** |")
+        elif claim.family == "primary":
+            at = f"equal {claim.comparison.at}" if isinstance(claim.comparison, Contrast) else ""
+            found, p = verdict.estimate, verdict.p_holm
+            effect = "--" if found is None else f"{number(found.effect, True)} {interval(verdict)}"
+            cells = [claim.statement, at, effect, "--" if p is None else f"{p:.4f}", f"{found.n if found else 0}"]
+            rows.append("| " + " | ".join([*cells, f"**{verdict.verdict}**"]) + " |")
+    return "\n".join([before + begin, *rows, end + after])
+
+
+def _parted(text: str, begin: str, end: str) -> tuple[str, str, str]:
+    """A text before, between and after two markers; UserError unless each stands once, in order."""
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise UserError(f"README.md: {begin} and {end} must stand once each, in this order, around what is made")
+    before, _, rest = text.partition(begin)
+    between, _, after = rest.partition(end)
+    return before, between, after
 
 
 def _with_outcome(line: str, judged: dict[str, Verdict]) -> str:
