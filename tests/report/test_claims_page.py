@@ -6,7 +6,7 @@ from stored_curves import ARMS, write_curves, write_tier
 from checkout import ROOT
 from progrpo.analysis.contrasts import Estimate
 from progrpo.errors import UserError
-from progrpo.report.claims_figures import draw_all
+from progrpo.report.claims_figures import BANDS_FROM, SHOWN, draw_all, draw_held_out
 from progrpo.report.claims_file import load_claims
 from progrpo.report.claims_page import BEGIN, END, VERDICTS, as_json, page, with_outcomes, with_verdicts
 from progrpo.report.evidence import Evidence
@@ -122,3 +122,13 @@ def test_every_figure_is_drawn_with_results_and_without(judged, tmp_path):
     first = forest.read_bytes()
     draw_all(CLAIMS, verdicts, evidence, tmp_path / "some")
     assert forest.read_bytes() == first
+
+
+@pytest.mark.parametrize("seeds", [BANDS_FROM - 1, BANDS_FROM])
+def test_few_seeds_are_thin_lines_and_more_a_band(tmp_path, seeds):
+    config = write_tier(tmp_path)
+    write_curves(tmp_path, seeds=seeds)
+    axis = draw_held_out(CLAIMS, "flow", Evidence(config, tmp_path, {})).axes[0]
+    few = seeds < BANDS_FROM
+    assert len(axis.lines) == SHOWN * (1 + seeds if few else 1)
+    assert len(axis.collections) == (0 if few else SHOWN)

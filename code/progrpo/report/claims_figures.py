@@ -15,6 +15,7 @@ from progrpo.report.verdicts import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VOID
 COLOURS = {SUPPORTED: GREEN, INCONCLUSIVE: ORANGE, NOT_SUPPORTED: VERMILION, VOID: GREY}
 AXES = {"iterations": "iteration", "calls": "denoiser calls (thousands)", "seconds": "seconds"}
 MARKERS = "os^D"
+BANDS_FROM = 4  # seeds; the interval of fewer is wider than what it is about, and each seed is a thin line instead
 SHOWN = 6  # arms of one figure of curves, those first that contrasts of the primary family are about
 
 
@@ -91,7 +92,8 @@ def _band(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray |
 
 @styled
 def draw_held_out(claims: Claims, name: str, evidence: Evidence) -> Figure:
-    """Fig. 5 on held-out prompts: gain in the training reward against iterations, calls and seconds; 95 % bands over seeds."""
+    """Fig. 5 on held-out prompts: gain in the training reward against iterations, calls and seconds; means over seeds, and the seeds
+    as 95 % bands or, where they are few, as thin lines."""
     guard = claims.guards[name]
     figure, axes = canvas(3, 2.6, sharey=True)
     arms = _arms(claims, name, evidence)[:SHOWN]
@@ -102,11 +104,14 @@ def draw_held_out(claims: Claims, name: str, evidence: Evidence) -> Figure:
                 continue
             seeds = evidence.seeds(arm)
             curves = [evidence.gain(arm, guard.every_seed[0], seed) for seed in seeds]
-            mean, low, high = _band(np.stack([gains.mean(axis=1) for _, gains in curves]))
+            by_seed = np.stack([gains.mean(axis=1) for _, gains in curves])
+            mean, low, high = _band(by_seed)
             at_points = curves[0][0] * rate / (1000 if at == "calls" else 1)
             style = {"color": CYCLE[index % len(CYCLE)], "linestyle": DASHES[index % len(DASHES)]}
-            axis.plot(at_points, mean, label=f"{evidence.config.runs[arm].method}, {arm} ({len(seeds)})", **style)
-            if low is not None and high is not None:
+            axis.plot(at_points, mean, label=f"{evidence.config.runs[arm].method}, {arm}, n = {len(seeds)}", **style)
+            if len(seeds) < BANDS_FROM:
+                axis.plot(at_points, by_seed.T, color=style["color"], linewidth=0.5, alpha=0.7)
+            elif low is not None and high is not None:
                 axis.fill_between(at_points, low, high, color=style["color"], alpha=0.15, linewidth=0)
         if not arms:
             _empty(axis)
