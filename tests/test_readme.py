@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import subprocess
 
 import pytest
 import yaml
@@ -26,7 +27,7 @@ def test_every_file_that_a_link_names_exists():
     }
     assert {target for target in targets if target.startswith("#")} <= headings
     targets -= headings
-    assert {"docs/pictures/method.svg", "docs/pictures/compute.svg"} <= targets
+    assert {f"docs/pictures/{name}.svg" for name in ("method", "compute", "held_out")} <= targets
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
@@ -42,8 +43,10 @@ def pictures():
     return module
 
 
-@pytest.mark.parametrize("name", ["method", "compute"])
+@pytest.mark.parametrize("name", ["method", "compute", "held_out"])
 def test_a_picture_is_what_its_script_draws(name):
+    if name == "held_out":
+        subprocess.run(["dvc", "pull", "--quiet", "results/published/mini/curves.dvc"], cwd=ROOT, check=True)
     assert pictures().svg(name) == (ROOT / "docs" / "pictures" / f"{name}.svg").read_bytes()
 
 
