@@ -42,7 +42,9 @@ endif
 claims: TIER := $(if $(filter file,$(origin TIER)),mini,$(TIER))
 claims: $(INSTALLED)
 ifdef RERUN
-	snakemake $$(progrpo claims --tier $(TIER) --targets $(or $(SEEDS),2)) --profile local --cores $(CORES) --config tier=$(TIER)
+	@targets=$$(progrpo claims --tier $(TIER) --targets $(or $(SEEDS),2)) || exit 2; test -n "$$targets" || \
+	  { echo "make $@: no claim of tier $(TIER) compares trainings: there is nothing to run again" >&2; exit 2; }; \
+	  snakemake $$targets --profile local --cores $(CORES) --config tier=$(TIER)
 	progrpo claims --tier $(TIER) --own
 else
 	@test ! -f results/published/$(TIER)/curves.dvc || dvc pull --quiet results/published/$(TIER)/curves.dvc

@@ -9,6 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate")
+# What decides no iteration's time.
+TIMELESS = {"method", "evaluations", "seeds", "save_every", "snapshots", "iterations", "hardware"}
 
 
 @functools.cache
@@ -21,10 +23,15 @@ def code_hash() -> str:
     return digest.hexdigest()[:16]
 
 
-def config_hash(section: BaseModel) -> str:
-    """First 16 digits of the SHA-256 over the canonical JSON of a part of the configuration."""
-    text = json.dumps(section.model_dump(mode="json"), sort_keys=True, allow_nan=False)
+def config_hash(section: BaseModel, without: set[str] | None = None) -> str:
+    """First 16 digits of the SHA-256 over the canonical JSON of a part of the configuration, `without` some of its keys."""
+    text = json.dumps(section.model_dump(mode="json", exclude=without), sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def timing_hash(run: BaseModel) -> str:
+    """Hash of what of a run decides the time of an iteration: measured seconds stand for the run while it has the same."""
+    return config_hash(run, TIMELESS)
 
 
 def device_name() -> str:

@@ -51,8 +51,10 @@ def test_predictions_go_as_the_root_of_number_and_variance():
         "oracle": Arm(16, ((STEPS, 4),)),
         "random": Arm(16, ((2, 8), (3, 4)), "uniform"),
         "large": Arm(32),
+        "longer": Arm(8, iterations=3),
     }
     predicted = analyse(pools(), STAGES, arms, "plain")["arms"]
+    assert predicted.pop("longer") == pytest.approx(3 * predicted["half"])  # progress is linear in iterations
     assert set(predicted) == {"plain", "half", "oracle", "random"}  # 16 trajectories say nothing of 32
     assert predicted["plain"] == 1
     assert predicted["half"] == pytest.approx(np.sqrt(8 * 7 / 8 / (16 * 15 / 16)), rel=0.05)

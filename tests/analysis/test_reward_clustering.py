@@ -49,6 +49,26 @@ def test_statistics_against_scipy_and_by_hand():
     assert clustering.anderson_darling(np.zeros(1)) == pytest.approx(-1 + 2 * np.log(2))
 
 
+def test_the_distance_is_taken_from_the_law_of_gaussian_groups():
+    """Small groups are far from N(0, 1), however Gaussian their rewards; from their own law they are not."""
+    for n in (4, 12):
+        standardised = clustering.gaussian.standardise(gaussian_rewards(3000, n))
+        distance = clustering.distance_to_gaussian_groups(standardised)
+        assert 0 <= distance["low"] < distance["value"] < 0.01 < clustering.kolmogorov_smirnov(standardised.ravel())
+        assert distance["high"] < 0.02
+    assert clustering.kolmogorov_smirnov(clustering.gaussian.standardise(gaussian_rewards(3000, 4)).ravel()) > 0.05
+
+
+def test_a_uniform_subset_does_not_hang_on_one_draw():
+    rewards = bimodal_rewards(300)
+    found = [
+        clustering.subsampling_effects(rewards, 6, seed=seed)[0]["intervals"]["variance_over_expected"]["value"]
+        for seed in range(5)
+    ]
+    assert max(found) - min(found) < 0.015
+    assert np.mean(found) == pytest.approx(1, abs=0.01)
+
+
 def test_shares_are_counted_inside_each_prompt():
     # Standardised: -1.2247, 0, 1.2247 for each prompt, whatever its scale.
     rows = clustering.analyse([[0.0, 1.0, 2.0], [10.0, 30.0, 50.0]], keeps=(2,), simulations=9)["shares"]

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from progrpo.config import Config
+from checkout import ROOT
+from progrpo.config import Config, load_config
 from progrpo.errors import UserError
 from progrpo.files import write_json, write_jsonl
+from progrpo.paper_runs import PROGRPO
+from progrpo.provenance import timing_hash
 from progrpo.report.summary import collect, evaluation_metrics, training_metrics, wall_clock
 from small_results import analyses
 
@@ -44,14 +47,27 @@ def test_a_run_without_metrics_has_no_training(tmp_path):
 
 
 def test_each_part_of_the_wall_clock_is_its_own(tmp_path):
-    write_json(tmp_path / "gpu" / "wall_clock.json", {"what": "mini", "device": "GPU", "runs": {"pro": SECONDS}})
+    config = load_config(ROOT / "config" / "mini.yaml")
     write_json(tmp_path / "gpu" / "wall_clock_sd14.json", {"what": "sd14", "device": "GPU", "runs": {"dance": SECONDS}})
-    write_json(tmp_path / "cpu" / "wall_clock.json", {"what": "other", "device": "CPU", "runs": {"pro": SECONDS}})
+    write_json(tmp_path / "cpu" / "wall_clock.json", {"what": "smoke", "device": "CPU", "runs": {"pro": SECONDS}})
     seconds = {"vae": 2.0, "denoiser": 30.0, "total": 33.0}
-    assert wall_clock(tmp_path, of={"mini", "sd14"}) == {"GPU": {"pro": seconds, "dance": seconds}}
+    assert wall_clock(tmp_path, config) == {"GPU": {"dance": seconds}}
     write_json(tmp_path / "cpu" / "wall_clock.json", {"what": "mini", "device": "CPU", "runs": {"pro": {}}})
     with pytest.raises(UserError, match="cpu/wall_clock.json: runs.pro.decoder: Field required"):
-        wall_clock(tmp_path, of={"mini"})
+        wall_clock(tmp_path, config)
+
+
+def test_seconds_of_a_run_count_while_it_is_set_as_it_was_timed(tmp_path):
+    config = load_config(ROOT / "config" / "mini.yaml")
+    run = config.runs[PROGRPO]
+    longer = run.model_copy(update={"iterations": 7, "snapshots": (), "method": "another name"})
+    others = [run.model_copy(update=change) for change in ({"prompts_per_iteration": 4}, {"micro_batch": 16})]
+    for settings, found in ((timing_hash(run), 1), (timing_hash(longer), 1), *((timing_hash(o), 0) for o in others)):
+        timed = {PROGRPO: {**SECONDS, "settings": settings}}
+        write_json(tmp_path / "cpu" / "wall_clock.json", {"what": "mini", "device": "CPU", "runs": timed})
+        assert len(wall_clock(tmp_path, config)) == found
+    write_json(tmp_path / "cpu" / "wall_clock.json", {"what": "mini", "device": "CPU", "runs": {PROGRPO: SECONDS}})
+    assert wall_clock(tmp_path, config) == {}  # older than the hash
 
 
 def test_metrics_of_an_evaluation_are_told_apart_by_set_and_benchmark(tmp_path):
@@ -107,7 +123,8 @@ def test_a_summary_holds_the_tiers_runs_seeds_and_hardware_and_nothing_else(conf
     write_jsonl(results / "runs" / "pro-seed1" / "metrics.jsonl", [{"iteration": 1, "loss": 1 / 3}])
     cost = analyses()["flops"] | {"note": 2 / 3}
     write_json(results / "analysis" / "flops.json", cost)
-    write_json(hardware / "gpu" / "wall_clock.json", {"what": "toy", "device": "GPU", "runs": {"pro": SECONDS}})
+    timed = {"pro": {**SECONDS, "settings": timing_hash(config.runs["pro"])}, "other": SECONDS}
+    write_json(hardware / "gpu" / "wall_clock.json", {"what": "toy", "device": "GPU", "runs": timed})
     summary = collect(config, hardware)
     assert summary["tier"] == "toy"
     values = {run: metrics["test.pickscore"]["seeds"] for run, metrics in summary["evaluations"].items()}
@@ -116,4 +133,4 @@ def test_a_summary_holds_the_tiers_runs_seeds_and_hardware_and_nothing_else(conf
     assert summary["training"]["pro"]["loss"]["mean"] == 0.3333333333
     assert list(summary["analysis"]) == ["flops"]
     assert summary["analysis"]["flops"]["note"] == 0.6666666667
-    assert list(summary["hardware"]) == ["GPU"]
+    assert {device: list(runs) for device, runs in summary["hardware"].items()} == {"GPU": ["pro"]}

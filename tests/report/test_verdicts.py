@@ -101,6 +101,29 @@ def test_three_seeds_are_judged_by_the_pooled_error_and_one_is_inconclusive(worl
     assert one["pro_equal_samples"].verdict == "inconclusive"
 
 
+def test_the_pooled_error_is_that_of_gains_at_the_contrasts_own_budget(world, tmp_path):
+    """The arms that were compared after fewer iterations differ more there: the error of their final gains would be too small."""
+    write_curves(tmp_path, seeds=3)
+    early = np.random.default_rng(0).normal(0, 0.3, (3, 1))
+    for seed in range(3):  # a step of Flow-GRPO's curve that its final weights do not show
+        path = tmp_path / "curves" / f"flowgrpo_sd35m-seed{seed}.npz"
+        stored = dict(np.load(path))
+        stored["scores"][:-1] += early[seed]
+        np.savez(path, **stored)
+    evidence = Evidence(world[0], tmp_path, {})
+    found = {v.id: v.estimate for v in judge(CLAIMS, evidence)}
+    wide = found["pro_equal_calls"].high - found["pro_equal_calls"].low
+    assert wide > 2 * (found["pro_equal_iterations"].high - found["pro_equal_iterations"].low)
+
+
+def test_an_arm_that_ends_before_the_budget_gives_no_error(world, tmp_path):
+    write_curves(tmp_path, seeds=3)
+    evidence = Evidence(world[0], tmp_path, {})
+    budget = evidence.budget(["progrpo_sd35m", "flowgrpo_sd35m"], "calls")
+    assert evidence.reaches("progrpo_sd35m", "calls", budget)
+    assert not evidence.reaches("progrpo_sd35m", "calls", budget + 2 * evidence.rate("progrpo_sd35m", "calls"))
+
+
 def test_seconds_of_different_devices_are_not_compared(world, tmp_path):
     write_curves(tmp_path, seeds=2)
     write_json(tmp_path / "curves" / "progrpo_sd35m-seed1.costs.json", costs(792, 1, device="a GPU"))

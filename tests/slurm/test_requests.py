@@ -28,7 +28,7 @@ class Asked(dict):
 
 def sbatch_line(hardware: Hardware, site: Site, folder) -> str:
     """What the plugin submits for a training with such hardware, as `workflow/rules/train.smk` asks for it."""
-    asked = Asked(site.resources(hardware) | site.placed(gpu=True))
+    asked = Asked(site.resources(hardware))
     if asked["nodes"] > 1:
         asked |= {"mpi": "srun", "tasks": asked["nodes"], "tasks_per_gpu": 0}
     job = SimpleNamespace(resources=Asked(asked), threads=1)

@@ -170,6 +170,7 @@ def test_the_shape_of_a_site_lies_in_a_file_that_git_ignores(own_checkout):
     site = load_site(own_checkout / "config/site.yaml", {})
     assert set(Site.model_fields) == site.model_fields_set  # the example shows every key
     assert site.placed(gpu=True) == {"slurm_partition": "gpu", "constraint": "nvlink"}
+    assert site.placed(gpu=False) == {"slurm_partition": "cpu", "constraint": ""}
     _, profile = profile_of(own_checkout, SLURM_ACCOUNT_NAME="bench")
     assert (
         "{'mem_mb': 8000, 'runtime': 60, 'slurm_account': 'bench', 'slurm_partition': 'cpu', 'qos': 'normal'}"

@@ -12,11 +12,23 @@ from checkout import ROOT, call
 from progrpo.config import load_config, tier_files
 from progrpo.files import write_json
 from progrpo.report.tables import PUBLISHED, build, load_summary, table_names
+from progrpo.workflow.code_inputs import Code
 from progrpo.workflow.publishing import EMBEDDED_BYTES
 from small_results import analyses
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 TIERS, TABLES = (next(entry[name] for entry in STAGES["vars"] if name in entry) for name in ("tiers", "tables"))
+# Modules that read, check, write and complain, and those of which another output of the same command is made.
+COMMON = {"benchmark_settings", "commands.options", "errors", "execution", "files", "identity", "plugins", "typed"}
+COMMON |= {"provenance"}  # hashes of settings
+NETWORKS = {"devices", "grpo.backbone", "grpo.pipeline_folder", "grpo.samplers", "grpo.schedules", "grpo.tuning"}
+OTHERS = {
+    "table": {"report.metrics", "report.evidence"},
+    "metrics": {f"report.tables.{name}" for name in ("bodies", "document", "latex", "layout", "page", "settings")}
+    | {"analysis.statistics", "paper_runs", "report.evidence", "report.summary"},  # as stored in the summary
+    "discrepancies": NETWORKS | {"commands.analyse", "config", "model_files", "safe_names"},
+}
+SILENT = {stage: {f"progrpo.{name}" for name in COMMON | others} for stage, others in OTHERS.items()}
 OBJECTS = Path("dvc-remote/files/md5")
 pytestmark = pytest.mark.xdist_group("workflow")
 
@@ -30,6 +42,23 @@ def test_every_table_of_every_published_tier_has_a_stage():
     assert sorted(TABLES) == sorted(table_names(ROOT / "paper_tables" / "expected"))
     assert sorted(TIERS) == sorted(path.parent.name for path in (ROOT / PUBLISHED).glob("*/summary.json"))
     assert "smoke" not in TIERS  # its numbers mean nothing
+
+
+@pytest.mark.parametrize(
+    ("stage", "entry"),
+    [
+        ("table", "progrpo.commands.tables"),
+        ("metrics", "progrpo.commands.tables:write_metrics"),
+        ("discrepancies", "progrpo.commands.analyse:run_discrepancies"),
+    ],
+)
+def test_a_stage_runs_again_when_code_that_decides_its_numbers_changes(stage, entry):
+    """Every module that a stage's command imports is one of its dependencies, or none that knows a number of its output."""
+    named = [path for path in STAGES["stages"][stage]["deps"] if path.startswith("code/")]
+    for module in Code(ROOT / "code").modules(entry):
+        stem = "code/" + module.replace(".", "/")
+        watched = any(f"{stem}.py" == path or f"{stem}/".startswith(f"{path}/") for path in named)
+        assert watched or module in SILENT[stage] or (ROOT / stem).is_dir(), f"{stage}: {module}"
 
 
 @pytest.mark.parametrize("tier", TIERS)

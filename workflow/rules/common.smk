@@ -41,7 +41,7 @@ try:
     )
 except UserError as error:
     sys.exit(f"Snakefile: {error}")
-JUDGED = bool(TIER.learning_curve and CLAIMS.of_tier(TIER.tier))
+JUDGED = bool(CLAIMS.of_tier(TIER.tier))
 PLAN = Plan(TIER, Code(Path("code")), stored=STORED, site=SITE)
 
 

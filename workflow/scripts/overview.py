@@ -6,7 +6,9 @@ from pathlib import Path
 from progrpo.config import Config, load_config
 from progrpo.errors import UserError
 from progrpo.files import read_json
-from progrpo.names import model_of, seed_folder
+from progrpo.names import model_of, parse_seed_folder, seed_folder, seeds_of
+
+PARTS = ("runs", "evaluations", "curves")  # of a results folder that are named by run and seed
 
 
 def in_domain(summary: dict, config: Config) -> list[str]:
@@ -20,13 +22,28 @@ def in_domain(summary: dict, config: Config) -> list[str]:
     return lines
 
 
+def complete(results: Path, config: Config) -> str:
+    """What a tier's folder has of its trainings, whose results may have been adopted."""
+    wanted = {(run, seed) for run in config.runs for seed in seeds_of(config, run)}
+    found = {parse_seed_folder(path.name.split(".")[0]) for part in PARTS for path in results.glob(f"{part}/*")}
+    there = wanted & found
+    seeds = ", ".join(map(str, sorted({seed for _, seed in there})))
+    runs = len({run for run, _ in there})
+    if there == wanted:
+        return f"Tier {config.tier} is complete: {runs} runs with seeds {seeds}."
+    return (
+        f"Tier {config.tier}: results of {len(there)} of {len(wanted)} trainings ({runs} of {len(config.runs)} runs"
+        f"{', seeds ' + seeds if seeds else ''})."
+    )
+
+
 def main(tier: str) -> None:
     """Print the overview of a tier."""
     config = load_config(f"config/{tier}.yaml")
     results = Path(config.results)
     summary = read_json(results / "summary.json")
     figures = ", ".join(path.stem for path in sorted((results / "figures").glob("*.pdf")))
-    print(f"\nTier {tier} is complete: {len(config.runs)} runs with seeds {', '.join(map(str, config.seeds))}.")
+    print(f"\n{complete(results, config)}")
     print(
         f"  tables   {results}/tables.html, {results}/tables/*.tex; on paper: make paper-tables.pdf OWN=1 TIER={tier}"
     )

@@ -145,7 +145,7 @@ def publish(tier: str, remote: str) -> None:
     dvc("gc", "--quiet", "--force", "--workspace", "--cloud", "--remote", EMBEDDED)
     publishing.require_small(Path("dvc-remote"))
     dvc("repro", "--quiet", "--glob", f"*@{tier}*")
-    if plan.config.learning_curve and load_claims("config/claims.yaml").of_tier(tier):
+    if load_claims("config/claims.yaml").of_tier(tier):
         subprocess.run(["progrpo", "claims", "--tier", tier, "--pages"], check=True)
     count = sum(part.path.endswith("/final") for part in parts)
     evaluated = len(list(Path(plan.config.results, "evaluations").glob("*/")))

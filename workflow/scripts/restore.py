@@ -28,7 +28,8 @@ def bring(source: Path, target: Path) -> int:
         for file in sorted(source.rglob("*"))
         if file.is_file() and file.suffix != ".dvc" and file.name != ".gitignore"
     ]
-    files.sort(key=lambda file: file.name == "provenance.json")  # a training is complete when this is there
+    # Samples before the analyses of them; a training is complete when its provenance is there.
+    files.sort(key=lambda file: (file.name == "provenance.json", "samples" not in file.parts))
     missing = [file for file in files if not (target / file.relative_to(source)).exists()]
     for file in missing:
         place = target / file.relative_to(source)

@@ -23,11 +23,12 @@ SIGNAL = ("ovf", "uniform")  # the two rules whose ratio of signal to noise is a
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to train: trajectories started, stages (completed steps, kept), selection rule."""
+    """A way to train: trajectories started, stages (completed steps, kept), selection rule, iterations."""
 
     size: int
     stages: tuple[tuple[int, int], ...] = ()
     rule: str = "ovf"
+    iterations: int = 1
 
     @property
     def keep(self) -> int:
@@ -133,7 +134,7 @@ def analyse(pools: Pools, stages: tuple[tuple[int, int], ...], arms: dict[str, A
 
 
 def predicted_gains(pools: Pools, arms: dict[str, Arm], baseline: str | None) -> dict[str, float]:
-    """sqrt(K Var_kept) of each arm over the baseline's, for the arms that the pools are large enough for; {} without baseline."""
+    """Iterations times sqrt(K Var_kept) of each arm over the baseline's, where the pools are large enough; {} without baseline."""
     size, steps = pools.rewards.shape[1], pools.previews.shape[2]
     fitting = {
         name: arm
@@ -142,5 +143,8 @@ def predicted_gains(pools: Pools, arms: dict[str, Arm], baseline: str | None) ->
     }
     if baseline not in fitting:
         return {}
-    law = {name: float(np.sqrt(arm.keep * arm_moments(pools, arm)[:, 0].mean())) for name, arm in fitting.items()}
+    law = {
+        name: arm.iterations * float(np.sqrt(arm.keep * arm_moments(pools, arm)[:, 0].mean()))
+        for name, arm in fitting.items()
+    }
     return {name: value / law[baseline] for name, value in law.items()}

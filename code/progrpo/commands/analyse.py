@@ -180,7 +180,12 @@ def run_gradients(arguments: argparse.Namespace) -> int:
         raise UserError(f"{arguments.samples}: not pools of an analysis with one pair of pruning steps and `keep`")
     stages = tuple(zip(analysis.candidates[0], analysis.keep, strict=True))
     arms = {
-        name: Arm(run.group.size, tuple((stage.step, stage.keep) for stage in run.group.pruning), run.group.rule)
+        name: Arm(
+            run.group.size,
+            tuple((stage.step, stage.keep) for stage in run.group.pruning),
+            run.group.rule,
+            run.iterations,
+        )
         for name, run in config.runs.items()
         if run.model == analysis.model
     }

@@ -21,6 +21,7 @@ from progrpo.config import Run
 from progrpo.cost.utilisation import PeakMemory, matmul_peak, model_flops
 from progrpo.grpo.backbone import Backbone
 from progrpo.grpo.trainer import Trainer
+from progrpo.provenance import timing_hash
 from progrpo.rewards.base import Scorer
 
 PARTS = ("denoiser", "decoder", "reward", "rollout", "update")
@@ -88,6 +89,7 @@ def time_run(run: Run, backbone: Backbone, reward: Scorer, prompts: list[str], r
     peak, flop = matmul_peak(backbone.device, backbone.dtype), model_flops(trainer)
     return {
         **seconds,
+        "settings": timing_hash(run),
         "calls": calls,
         "trained_passes": pairs,
         "matmul_peak": peak,

@@ -18,6 +18,7 @@ Statistic = Literal[
     "gradient_noise",
     "gradient_signal",
     "preview_at_half",
+    "calls_ratio",
     "cost_model",
 ]
 

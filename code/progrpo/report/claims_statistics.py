@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 from progrpo.analysis.statistics import mean_interval
 from progrpo.paper_runs import FLOWGRPO, PROGRPO
-from progrpo.report.evidence import Evidence
+from progrpo.report.evidence import COSTS, Evidence
 
 Found = tuple[float, float | None, float | None, int] | str
 DELTA = 0.5  # of Fig. 6's share |A| <= delta
+NO_CLUSTERING = "no analysis reward_clustering"
 LACKS = "the stored {} has no {}; it is older than the claim"
 
 
@@ -18,18 +19,15 @@ def _analysis(evidence: Evidence, name: str) -> dict:
 def _clustering(evidence: Evidence) -> Found:
     rows = [row for row in _analysis(evidence, "reward_clustering").get("shares", []) if row["delta"] == DELTA]
     if not rows:
-        return "no analysis reward_clustering"
+        return NO_CLUSTERING
     return rows[0]["observed"], rows[0]["low"], rows[0]["high"], _analysis(evidence, "reward_clustering")["prompts"]
 
 
 def _distance(evidence: Evidence) -> Found:
     result = _analysis(evidence, "reward_clustering")
-    fit = result.get("goodness_of_fit", {}).get("kolmogorov_smirnov", {})
-    if "low" not in fit:
-        return (
-            LACKS.format("reward_clustering", "interval of the distance") if result else "no analysis reward_clustering"
-        )
-    return fit["statistic"], fit["low"], fit["high"], result["prompts"]
+    if not (found := result.get("distance_to_gaussian_groups")):
+        return LACKS.format("reward_clustering", "distance from Gaussian groups") if result else NO_CLUSTERING
+    return found["value"], found["low"], found["high"], result["prompts"]
 
 
 def _subset(rule: str, quantity: str) -> Callable[[Evidence], Found]:
@@ -37,9 +35,7 @@ def _subset(rule: str, quantity: str) -> Callable[[Evidence], Found]:
         result = _analysis(evidence, "reward_clustering")
         rows = [row for row in result.get("subsampling", []) if row["rule"] == rule]
         if not rows or "intervals" not in rows[0]:
-            return (
-                LACKS.format("reward_clustering", "intervals of subsets") if result else "no analysis reward_clustering"
-            )
+            return LACKS.format("reward_clustering", "intervals of subsets") if result else NO_CLUSTERING
         found = rows[0]["intervals"][quantity]
         return found["value"], found["low"], found["high"], result["prompts"]
 
@@ -65,21 +61,35 @@ def _preview(evidence: Evidence) -> Found:
     return rows[0]["spearman"], rows[0]["low"], rows[0]["high"], result["prompts"]
 
 
-def _cost(evidence: Evidence) -> Found:
+def _ratios(evidence: Evidence, kind: str) -> list[float] | str:
+    """Pro-GRPO over Flow-GRPO of an iteration's calls or seconds, for each common seed; or why there are none."""
     first, second = (evidence.costs.get(run, {}) for run in (PROGRPO, FLOWGRPO))
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
         return f"no costs of {PROGRPO} and {FLOWGRPO} with a common seed"
+    return [
+        sum(first[seed][part] for part in COSTS[kind]) / sum(second[seed][part] for part in COSTS[kind])
+        for seed in seeds
+    ]
+
+
+def _calls(evidence: Evidence) -> Found:
+    ratios = _ratios(evidence, "calls")
+    return ratios if isinstance(ratios, str) else _mean(ratios)
+
+
+def _cost(evidence: Evidence) -> Found:
+    calls, seconds = _ratios(evidence, "calls"), _ratios(evidence, "seconds")
+    if isinstance(calls, str) or isinstance(seconds, str):
+        return str(calls)
     if len(evidence.devices(PROGRPO, FLOWGRPO)) > 1:
         return "the arms ran on several kinds of devices"
+    return _mean([a / b for a, b in zip(seconds, calls, strict=True)])
 
-    def ratio(seed: int, one: str, other: str) -> float:
-        return (first[seed][one] + first[seed][other]) / (second[seed][one] + second[seed][other])
 
-    seconds = [ratio(seed, "rollout_seconds", "update_seconds") for seed in seeds]
-    calls = [ratio(seed, "sampling_calls", "update_calls") for seed in seeds]
-    found = mean_interval([a / b for a, b in zip(seconds, calls, strict=True)])
-    return float(found["mean"] or 0.0), found["low"], found["high"], len(seeds)
+def _mean(values: list[float]) -> Found:
+    found = mean_interval(values)
+    return float(found["mean"] or 0.0), found["low"], found["high"], len(values)
 
 
 STATISTICS: dict[str, Callable[[Evidence], Found]] = {
@@ -90,5 +100,6 @@ STATISTICS: dict[str, Callable[[Evidence], Found]] = {
     "gradient_noise": _gradient("noise"),
     "gradient_signal": _gradient("signal"),
     "preview_at_half": _preview,
+    "calls_ratio": _calls,
     "cost_model": _cost,
 }

@@ -19,6 +19,10 @@ from progrpo.report.summary import ANALYSES
 from progrpo.typed import Count, Number, check, read_checked
 
 ARRAYS = {"iterations": ("i", 1), "scorers": ("U", 1), "prompts": ("U", 1), "scores": ("f", 4), "provenance": ("U", 0)}
+COSTS = {  # of an iteration
+    "calls": ("sampling_calls", "update_calls"),
+    "seconds": ("rollout_seconds", "update_seconds"),
+}
 
 
 class Provenance(Part):
@@ -129,8 +133,7 @@ class Evidence:
         if at == "iterations":
             return 1.0
         stored = self.costs.get(run, {}).values()
-        pairs = {"calls": ("sampling_calls", "update_calls"), "seconds": ("rollout_seconds", "update_seconds")}[at]
-        return median(sum(costs[key] for key in pairs) for costs in stored) if stored else None
+        return median(sum(costs[key] for key in COSTS[at]) for costs in stored) if stored else None
 
     def devices(self, *runs: str) -> set[str]:
         """Devices that some runs were trained on."""
@@ -141,15 +144,20 @@ class Evidence:
         stored = [self.costs.get(run, {}).get(seed) for run in runs for seed in seeds]
         return sum(c["iterations"] * (c["rollout_seconds"] + c["update_seconds"]) for c in stored if c)
 
+    def end(self, run: str, at: str) -> float | None:
+        """The abscissa at which the shortest curve of a run ends; None where its cost is not stored."""
+        rate = self.rate(run, at)
+        return None if rate is None else rate * min(curve.iterations[-1] for curve in self.curves[run].values())
+
     def budget(self, runs: Iterable[str], at: str) -> float | None:
         """The largest abscissa that all of some runs reach; None where a cost is not stored."""
-        ends = []
-        for run in runs:
-            rate = self.rate(run, at)
-            if rate is None:
-                return None
-            ends.append(rate * min(curve.iterations[-1] for curve in self.curves[run].values()))
-        return min(ends)
+        ends = [self.end(run, at) for run in runs]
+        return None if None in ends else min(end for end in ends if end is not None)
+
+    def reaches(self, run: str, at: str, budget: float | None) -> bool:
+        """Whether a run's curves end at a budget or later, to within one iteration."""
+        end, rate = self.end(run, at), self.rate(run, at)
+        return end is not None and rate is not None and budget is not None and end + rate > budget
 
     def gains_at(self, run: str, metric: str, seeds: Iterable[int], at: str, budget: float) -> np.ndarray:
         """Gains (seeds, prompts) at a budget, linear between the snapshots."""

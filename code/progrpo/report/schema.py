@@ -321,6 +321,7 @@ class Timing(Part):
     decoder: Number
     denoiser: Number
     total: Number
+    settings: Label | None = None
 
 
 class WallClock(Part):

@@ -1,6 +1,6 @@
 """All numbers of a tier that its tables read, in one file without dates, hosts or times."""
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from progrpo.config import Config
 from progrpo.errors import UserError
 from progrpo.files import read_jsonl
 from progrpo.names import base_of, parse_seed_folder, seeds_of
+from progrpo.provenance import timing_hash
 from progrpo.report.schema import Analyses, Evaluation, Metrics, WallClock
 from progrpo.typed import check, read_checked, read_yaml
 
@@ -39,7 +40,7 @@ def collect(config: Config, hardware: Path, weights: Path | None = None) -> dict
             "evaluations": _by_run(results / "evaluations", config, evaluated),
             "training": _by_run(results / "runs", config, training_metrics),
             "analysis": analysed,
-            "hardware": wall_clock(hardware, of={config.tier, *config.models}),
+            "hardware": wall_clock(hardware, config),
             **({"learning_curves": learning_curves(config)} if config.learning_curve else {}),
             **({"weights": published_weights(weights)} if weights else {}),
         }
@@ -141,23 +142,24 @@ def published_weights(folder: Path) -> dict[str, dict[str, dict[str, str]]]:
     return hashes
 
 
-def wall_clock(folder: Path, of: Container[str]) -> dict[str, dict[str, dict[str, float]]]:
+def wall_clock(folder: Path, config: Config) -> dict[str, dict[str, dict[str, float]]]:
     """{device: {run: {vae, denoiser, total}}}, seconds per iteration, from the files of `progrpo bench` in `folder`.
 
-    `of`: what may have been timed, the tier or the official architectures of its models; other files are passed over.
+    They count when they are of the official architectures of the tier's models, or of the tier's own runs as these are set today.
     UserError names a file that is no such measurement.
     """
     devices: dict[str, dict] = {}
     for path in sorted(folder.glob("*/wall_clock*.json")):
         record = read_checked(WallClock, path)
-        if record["what"] not in of:
-            continue
         for run, seconds in record["runs"].items():
-            devices.setdefault(record["device"], {})[run] = {
-                "vae": seconds["decoder"],
-                "denoiser": seconds["denoiser"],
-                "total": seconds["total"],
-            }
+            own = record["what"] == config.tier and run in config.runs
+            same = own and seconds.get("settings") == timing_hash(config.runs[run])
+            if same or record["what"] in config.models:
+                devices.setdefault(record["device"], {})[run] = {
+                    "vae": seconds["decoder"],
+                    "denoiser": seconds["denoiser"],
+                    "total": seconds["total"],
+                }
     return devices
 
 

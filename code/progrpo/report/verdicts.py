@@ -127,9 +127,22 @@ def missing(contrast: Contrast, guard: Guard, evidence: Evidence) -> str:
 def units_of(
     weights: dict[str, float], at: str, seeds: list[int], metrics: Iterable[str], guard: Guard, evidence: Evidence
 ):
-    """A contrast's units (seeds, prompts) at equal budgets: in units of the baseline's gain; of several metrics, the mean of
-    each in standard deviations of the base model's prompts."""
-    metrics, parts, budget = tuple(metrics), [], evidence.budget(weights, at)
+    """A contrast's units (seeds, prompts) at the smallest budget of its arms."""
+    return units_at(weights, at, evidence.budget(weights, at), seeds, metrics, guard, evidence)
+
+
+def units_at(
+    weights: dict[str, float],
+    at: str,
+    budget: float | None,
+    seeds: list[int],
+    metrics: Iterable[str],
+    guard: Guard,
+    evidence: Evidence,
+):
+    """Weighted gains (seeds, prompts) at a budget: in units of the baseline's gain; of several metrics, the mean of each in
+    standard deviations of the base model's prompts."""
+    metrics, parts = tuple(metrics), []
     for metric in metrics:
         gains = [w * evidence.gains_at(run, metric, seeds, at, budget or 0.0) for run, w in weights.items()]
         parts.append(np.sum(gains, axis=0) / scale(guard, metric, len(metrics) == 1, evidence))
@@ -186,19 +199,17 @@ def _contrast(claim: Claim, contrast: Contrast, claims: Claims, guard: Guard, ev
 
 
 def _pooled(claim, contrast: Contrast, claims: Claims, guard: Guard, seeds: list[int], evidence: Evidence):
-    """Error of the contrast from all arms of the guard that have its seeds; None where they are too few."""
+    """Error of the contrast, from gains at its own budget of all arms of the guard that have its seeds and reach it.
+
+    None where they are too few: gains at another budget have another spread.
+    """
+    at, budget = contrast.at, evidence.budget(contrast.contrast, contrast.at)
     others = (c.comparison for c in claims.claims if c.guard == claim.guard)
     arms = {arm for other in others if isinstance(other, Contrast) for arm in other.contrast}
-    shared = sorted(arm for arm in arms if set(seeds) <= set(evidence.seeds(arm)))
+    shared = sorted(arm for arm in arms if set(seeds) <= set(evidence.seeds(arm)) and evidence.reaches(arm, at, budget))
     if len(seeds) < 2 or len(shared) < ARMS_POOLED:
         return None
-    columns = []
-    for arm in shared:
-        parts = [
-            evidence.final_gains(arm, metric, seeds).mean(1) / scale(guard, metric, len(claim.metrics) == 1, evidence)
-            for metric in claim.metrics
-        ]
-        columns.append(np.mean(parts, axis=0))
+    columns = [units_at({arm: 1.0}, at, budget, seeds, claim.metrics, guard, evidence).mean(1) for arm in shared]
     sd, freedom = pooled_error(np.stack(columns, axis=1))
     return sd * float(np.linalg.norm(list(contrast.contrast.values()))), freedom
 

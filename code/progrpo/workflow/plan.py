@@ -147,8 +147,11 @@ class Plan:
 
     def stored_samples(self) -> list[str]:
         """The images that grids are drawn from."""
-        names = {"previews": PILOT, QUALITATIVE: QUALITATIVE}
-        return self._there(f"{self.config.results}/analysis/samples/{names[grid]}.npz" for grid in self.grids())
+        return self._there(map(self._sample, self.grids()))
+
+    def _sample(self, grid: str) -> str:
+        name = {"previews": PILOT, QUALITATIVE: QUALITATIVE}[grid]
+        return f"{self.config.results}/analysis/samples/{name}.npz"
 
     def figure_files(self) -> list[str]:
         """Every figure of the tier; training curves only where the runs are."""
@@ -156,7 +159,7 @@ class Plan:
         curves = [name for name, runs in CURVES.items() if made and set(runs) <= set(self.config.runs)]
         analysed = {Path(file).stem for file in self.analysis_files()}
         drawn = [name for name in self.analyses() if name in ANALYSIS_FIGURES and name in analysed]
-        grids = self.grids() if made or len(self.stored_samples()) == len(self.grids()) else []
+        grids = [grid for grid in self.grids() if made or self._there([self._sample(grid)])]
         return [f"{self.config.results}/figures/{name}.pdf" for name in [*curves, *drawn, *grids]]
 
     def _there(self, files: Iterable[str]) -> list[str]:
@@ -201,7 +204,7 @@ class Plan:
         def one(key: str) -> OfJob:
             return lambda wildcards: self.site.resources(hardware(wildcards))[key]
 
-        return {key: one(key) for key in self.site.resources(Hardware())} | self.site.placed(gpu=True)
+        return {key: one(key) for key in self.site.resources(Hardware())}
 
     def train_nodes(self, wildcards) -> int:
         """Number of nodes of a training."""
@@ -267,8 +270,7 @@ class Plan:
 
     def evaluation_resources(self, sets: list[str]) -> dict[str, Any]:
         """What a job asks of a cluster: the largest of its prompt sets, and the time of all."""
-        asked = self.site.resources(*(self.config.evaluations[name].hardware for name in sets))
-        return asked | self.site.placed(gpu=True)
+        return self.site.resources(*(self.config.evaluations[name].hardware for name in sets))
 
     # Learning curves
 

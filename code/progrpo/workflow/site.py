@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from progrpo.config import Hardware, Positive, Section
 from progrpo.errors import UserError
@@ -83,13 +83,20 @@ class Site(Section):
             "cpus_per_task": max(1, gpus * self.cpus_per_gpu),
             "gres": f"gpu:{typed}" if gpus and self.gpu_request == "gres" else "",
             "slurm_extra": f"--gpus-per-node={typed}" if gpus and self.gpu_request == "gpus-per-node" else "",
+            **self.placed(gpu=gpus > 0),
         }
 
     def placed(self, gpu: bool) -> dict[str, str]:
-        """Where jobs run, as far as the site says: those that may ask for GPUs, or all others."""
+        """Where a job with or without GPUs runs, by the keys that the site has; a constraint is of nodes with GPUs."""
         partition = self.partition if gpu else self.cpu_partition or self.partition
-        asked = {"slurm_partition": partition, "constraint": self.constraint if gpu else None}
-        return {key: value for key, value in asked.items() if value}
+        found = {"slurm_partition": partition} if partition else {}
+        return found | ({"constraint": self.constraint if gpu else ""} if self.constraint else {})
+
+    @model_validator(mode="after")
+    def _both_partitions(self):
+        if self.cpu_partition and not self.partition:
+            raise ValueError("cpu_partition: needs `partition` too, that of jobs with a GPU")
+        return self
 
 
 def load_site(path: Path = SITE, environment: Mapping[str, str] = os.environ) -> Site:

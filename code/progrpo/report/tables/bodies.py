@@ -149,7 +149,7 @@ def wall_clock_body(layout: Layout, summary: dict) -> Body:
         measured = [(device, runs[row.key]) for device, runs in sorted(summary["hardware"].items()) if row.key in runs]
         for device, seconds in measured:
             cells: dict[str, Cell] = {column.key: Estimate(seconds[column.key]) for column in layout.columns}
-            lines.append(Line(row.label, cells, device, block=row.block))
+            lines.append(Line(row.label, cells, device, block=row.block, ranked=False))  # medians without an interval
         if not measured:
             lines.append(Line(row.label, {}, "measured", block=row.block))
     return Body(layout.columns, lines, leading=("Method", ""))
