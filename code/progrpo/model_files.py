@@ -66,13 +66,27 @@ def _require_bounded(value: Any, key: str, where: Path) -> None:
         raise UserError(f"{where}: {key} names code to download ({value[:60]}), which is never run; remove the key")
 
 
+def holds_safetensors(folder: Path, variant: str | None = None) -> bool:
+    """Whether a folder holds safetensors under the names of transformers or diffusers, those of a variant where one is named.
+
+    Others' files, as open_clip's or an adapter's, may lie beside weights that are no safetensors.
+    """
+    of = f".{variant}" if variant else ""
+    names = (
+        f"{name}{end}"
+        for name in ("model", "diffusion_pytorch_model")
+        for end in (f"{of}.safetensors", f".safetensors.index{of}.json")
+    )
+    return any((folder / name).is_file() for name in names)
+
+
 def open_network(kind: Any, folder: Path, absent: Collection[str] = (), **options: Any) -> Any:
     """A model of transformers or diffusers, class `kind`, with all its weights, but those `absent`, from a folder.
 
     A library would fill a weight that the files lack with random numbers. UserError names it, or one that holds NaN or infinity.
     """
     require_sane(folder)
-    options |= {"local_files_only": True, "use_safetensors": any(folder.glob("*.safetensors*"))}
+    options |= {"local_files_only": True, "use_safetensors": holds_safetensors(folder, options.get("variant"))}
     with reading_model(folder):
         network, report = kind.from_pretrained(folder, output_loading_info=True, **options)
     for key in sorted({str(key) for key in report["missing_keys"]} - set(absent)):

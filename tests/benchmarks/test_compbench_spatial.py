@@ -106,6 +106,16 @@ def test_the_score_weighs_confidence_and_position_and_drops_below_one_half():
     assert spatial_score("owl", "cat", "on the left of", both) == 0
 
 
+def test_the_best_object_of_a_label_counts_in_whatever_order_they_are_stored():
+    objects = [thing("cup", 0.3, RIGHT), thing("dog", 0.8, RIGHT), thing("cup", 0.9, LEFT), thing("cup", 0.9, RIGHT)]
+    assert spatial_score("cup", "dog", "on the left of", objects) == pytest.approx(0.925)
+
+
+def test_a_person_counts_under_any_of_the_names():
+    objects = [thing("girl", 0.9, LEFT), thing("dog", 0.8, RIGHT)]
+    assert spatial_score("woman", "dog", "on the left of", objects) == pytest.approx(0.925)
+
+
 def test_the_first_object_of_a_label_counts_and_persons_share_a_label():
     objects = [thing("person", 0.9, LEFT), thing("person", 0.8, RIGHT), thing("dog", 0.8, [150, 200, 200, 260])]
     assert spatial_score("girl", "dog", "on the left of", objects) == pytest.approx(0.925)
@@ -140,6 +150,14 @@ def test_the_command_writes_prompt_and_score(tmp_path):
     assert lines == [{"prompt": LINE["prompt"], "score": pytest.approx(0.9)}, {"prompt": LINE["prompt"], "score": 0}]
     scores = json.loads((tmp_path / "scores.summary.json").read_text())
     assert (scores["metric"], scores["score"]) == ("spatial_external", pytest.approx(0.45))
+
+
+def test_a_line_without_a_locality_has_that_of_its_prompt():
+    without = {key: value for key, value in LINE.items() if key != "locality"}
+    other = {**without, "prompt": "a cup on the right of a dog"}
+    lines = [LINE, without, {**LINE, "locality": None}, other]
+    scores = [result["score"] for result in spatial.verdicts((f"d:{k}", line) for k, line in enumerate(lines))]
+    assert scores == [pytest.approx(0.9)] * 3 + [0]
 
 
 @pytest.mark.parametrize(
@@ -236,6 +254,19 @@ def test_owlv2_answers_in_pixels_under_the_nouns_it_was_asked_for(owlv2, tmp_pat
         == 0
     )
     assert json.loads((tmp_path / "s.summary.json").read_text())["metric"] == "spatial_owlv2"
+
+
+def test_a_noun_longer_than_the_models_text_is_cut_and_a_short_one_asked_as_it_is(owlv2):
+    detector = spatial_detect.load_spatial_detector(owlv2)
+    asked = []
+    detector.model.register_forward_pre_hook(lambda _, __, given: asked.append(given["input_ids"]), with_kwargs=True)
+    for noun in ("circle", "cup" * 60, "\u732b" * 40):
+        assert len(detector.find(Image.new("RGB", (40, 20)), [noun, "square"])) == 16
+    detector.processor.tokenizer.model_max_length = 16  # as released: what the model reads
+    queries = [["a photo of a circle", "a photo of a square"]]
+    assert torch.equal(asked[0], detector.processor(text=queries, return_tensors="pt").input_ids)
+    end = detector.processor.tokenizer.eos_token_id
+    assert all((ids == end).any(-1).all() and ids.shape == asked[0].shape for ids in asked)
 
 
 def test_a_folder_of_another_model_is_refused(tmp_path):

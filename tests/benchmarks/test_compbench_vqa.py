@@ -76,6 +76,16 @@ def test_the_first_token_is_enc_and_the_two_added_tokens_come_last(vqa):
     assert ids[1:] == tuple(vqa.tokenizer("a red bench?")["input_ids"][1:])
 
 
+def test_a_question_is_cut_to_what_the_model_reads(vqa):
+    config = vqa.model.config.text_config
+    assert len(vqa.tokens("red " * 60)) == blip.MAX_TOKENS < config.max_position_embeddings
+    small = vqa_config(WORDS)
+    small.text_config.max_position_embeddings = 16
+    short = blip.BlipVqa(blip.BlipForQuestionAnswering(small).eval(), vqa.tokenizer)
+    assert yes_probabilities(short, torch.zeros(1, 3, 32, 32), [["red " * 60]])[0][0] > 0
+    assert short.tokens("a red bench?") == vqa.tokens("a red bench?")
+
+
 def test_probabilities_are_those_of_the_first_decoded_token(vqa):
     torch.manual_seed(0)
     image = torch.randn(1, 3, 32, 32)

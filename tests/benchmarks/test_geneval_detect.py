@@ -160,6 +160,12 @@ def test_the_color_is_the_argmax_over_the_mean_of_the_normalised_templates():
     assert classifier.classify(crops, "square") == expected
 
 
+def test_a_class_longer_than_the_classifiers_text_is_cut():
+    classifier = color.ColorClassifier(random_clip(), clip_tokenizer(), ("red", "blue"))
+    (found,) = classifier.classify([Image.new("RGB", (20, 30), "red")], "cup" * 60)
+    assert found in ("red", "blue")
+
+
 def test_plain_gelu_is_refused():
     with pytest.raises(UserError, match="activation is 'gelu'"):
         color.ColorClassifier(random_clip("gelu"), clip_tokenizer(), ("red",))

@@ -60,8 +60,12 @@ def test_coco_labels_take_genevals_names_by_index(tmp_path):
     assert detector_classes(tmp_path) == ("circle", "square")
 
 
-def test_the_vocabulary_of_a_record_is_the_one_that_has_its_class():
-    assert vocabulary_of({"include": [{"class": "triangle"}]}).colors == COLORS
-    assert vocabulary_of({"include": [{"class": "dog"}]}) == geneval_vocabulary()
-    assert vocabulary_of({"include": [{"class": "unicorn"}]}) == geneval_vocabulary()
-    assert vocabulary_of(None) == geneval_vocabulary()
+def test_the_vocabulary_of_records_is_the_one_that_has_their_first_class():
+    assert vocabulary_of([{"include": [{"class": "triangle"}]}]).colors == COLORS
+    assert (
+        vocabulary_of([{"include": [{"class": "dog"}]}, {"include": [{"class": "triangle"}]}]) == geneval_vocabulary()
+    )
+    assert vocabulary_of([{"include": [{"class": "unicorn"}]}]) == geneval_vocabulary()
+    for nothing in (None, 3, {}, {"include": []}, {"include": {"class": "dog"}}, {"include": [None, {"class": 3}]}):
+        assert vocabulary_of([nothing]) == geneval_vocabulary()
+        assert vocabulary_of([nothing, {"exclude": [{"class": "triangle"}]}]).colors == COLORS

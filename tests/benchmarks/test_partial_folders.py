@@ -109,6 +109,42 @@ def test_images_beside_the_samples_of_a_compbench_folder_are_counted(tmp_path):
         list_images(tmp_path)
 
 
+@pytest.fixture(params=["", "samples"])
+def compbench(tmp_path, request):
+    """A whole T2I-CompBench folder: three prompts with two images each, numbered through."""
+    for k in range(6):
+        put(tmp_path / "images" / request.param / f"{('a bench', 'a cup', 'a dog_1')[k // 2]}_{k:06d}.png")
+    return tmp_path / "images"
+
+
+@pytest.mark.parametrize(
+    ("gone", "message", "left"),
+    [
+        (["a cup_000003"], "1 of 3 prompts have fewer images than the 2 of others, the first is 'a cup'", 5),
+        (["a dog_1_000005"], "1 of 3 prompts have fewer images than the 2 of others, the first is 'a dog_1'", 5),
+        (["a bench_000001", "a cup_000002", "a dog_1_000005"], "2 numbers are left out of the images' 0 to 4", 3),
+        (["a bench_000000", "a bench_000001"], "2 numbers are left out of the images' 0 to 5", 4),
+    ],
+)
+def test_a_partial_compbench_folder_is_refused_or_reported(compbench, gone, message, left):
+    assert len(list_images(compbench)) == 6
+    assert gaps(compbench) is None
+    for name in gone:
+        next(compbench.rglob(f"{name}.png")).unlink()
+    with pytest.raises(UserError, match=message):
+        list_images(compbench)
+    assert len(list_images(compbench, allow_partial=True)) == left
+
+
+def test_a_compbench_folder_may_number_the_images_of_each_prompt(tmp_path):
+    for name in ("a bench_0", "a bench_1", "a cup_0", "a cup_1"):
+        put(tmp_path / f"{name}.png")
+    assert len(list_images(tmp_path)) == 4
+    (tmp_path / "a cup_1.png").unlink()
+    with pytest.raises(UserError, match="1 of 2 prompts have fewer images"):
+        list_images(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["../x.png", "/x.png", "a/../../x.png", "0.png", "./0.png", "//0.png"])
 def test_an_index_names_images_inside_its_folder_once(own, name):
     with open(own / "prompts.jsonl", "a") as file:
@@ -148,6 +184,32 @@ def test_a_record_that_only_excludes_has_its_verdict(tmp_path, include):
     )
     verdicts = [json.loads(line)["correct"] for line in (tmp_path / "v.jsonl").read_text().splitlines()]
     assert verdicts == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({**RECORD, "include": {"class": "bench"}}, 'd.jsonl:1: not a GenEval record: "include" and "exclude"'),
+        ({**RECORD, "include": ["bench"]}, 'd.jsonl:1: a clause has no "class"'),
+        ({**RECORD, "include": "bench"}, "d.jsonl:1: not a GenEval record"),
+        ({**RECORD, "include": [{"class": ["bench"], "count": 1}]}, 'd.jsonl:1: a clause has no "class"'),
+        (["bench"], "d.jsonl:1: not a GenEval record"),
+    ],
+)
+def test_a_first_record_of_another_shape_is_named(tmp_path, capsys, metadata, message):
+    lines = [{"image": f"{k}.png", "metadata": m, "detections": []} for k, m in enumerate((metadata, RECORD))]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = ["geneval", "verdict", "--detections", str(tmp_path / "d.jsonl"), "--out", str(tmp_path / "v.jsonl")]
+    assert main(command) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_miniature_worlds_classes_are_known_by_what_a_first_record_excludes(tmp_path):
+    excludes = {"tag": "none", "exclude": [{"class": "triangle", "count": 1}], "prompt": "no triangle"}
+    line = {"image": "0.png", "metadata": excludes, "detections": []}
+    (tmp_path / "d.jsonl").write_text(json.dumps(line))
+    command = ["geneval", "verdict", "--detections", str(tmp_path / "d.jsonl"), "--out", str(tmp_path / "v.jsonl")]
+    assert main(command) == 0
 
 
 @pytest.mark.parametrize(

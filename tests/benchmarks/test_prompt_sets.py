@@ -57,6 +57,15 @@ def test_a_limit_per_style_takes_the_first_prompts_of_every_style(tmp_path):
     ]
 
 
+def test_what_lies_beside_the_four_styles_of_the_hpsv2_benchmark_is_no_style(tmp_path):
+    write_styles(tmp_path, 2)
+    for name in ("drawbench", "meta"):
+        write(tmp_path, f"{name}.json", ["a dog"])
+    assert {p.metadata["style"] for p in load_prompts(tmp_path)} == {"anime", "concept-art", "paintings", "photo"}
+    (tmp_path / "photo.json").unlink()  # a folder of other styles, all of which count
+    assert len({p.metadata["style"] for p in load_prompts(tmp_path)}) == 5
+
+
 def test_a_limit_per_style_that_cannot_be_met_is_named(tmp_path):
     with pytest.raises(UserError, match="style anime has 5 prompts, fewer than limit_per_style"):
         load_prompts(write_styles(tmp_path, 5), limit_per_style=6)
@@ -99,6 +108,44 @@ def test_unusual_separators_inside_a_prompt_do_not_split_it(tmp_path):
 def test_the_generated_images_of_this_project_are_a_prompt_file_too(tmp_path):
     line = {"image": "0.png", "prompt": "a red dog", "metadata": RECORD}
     assert load_prompts(write(tmp_path, "prompts.jsonl", json.dumps(line)))[0].metadata == RECORD
+
+
+def test_metadata_of_another_kind_than_a_record_is_kept(tmp_path):
+    lines = [{"prompt": f"{style} {k}", "metadata": {"style": style}} for style in ("anime", "photo") for k in range(2)]
+    path = write(tmp_path, "prompts.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    chosen = load_prompts(path, limit_per_style=1, vocabulary=WORDS)
+    assert chosen == [PromptRecord("anime 0", {"style": "anime"}), PromptRecord("photo 0", {"style": "photo"})]
+    assert load_prompts(write(tmp_path, "p.json", [{"prompt": "a dog", "metadata": {}}])) == [PromptRecord("a dog", {})]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"tag": "colors"}, "item 1: not a GenEval record"),
+        ({"include": []}, "item 1: not a GenEval record"),
+        ({"exclude": [{"class": "dog", "count": 1}]}, "item 1: not a GenEval record"),
+        ("anime", 'item 1: "metadata" must be an object'),
+        (["anime"], 'item 1: "metadata" must be an object'),
+        ({"style": ["anime"]}, 'item 1: "metadata" must be an object, and its "style" a string'),
+    ],
+)
+def test_metadata_that_is_half_a_record_or_no_object_is_refused(tmp_path, metadata, message):
+    with pytest.raises(UserError, match=message):
+        load_prompts(write(tmp_path, "p.json", [{"prompt": "a dog", "metadata": metadata}]), limit_per_style=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("p.csv", "\n,\nid,prompt\n1,a dog\n"),
+        ("p.tsv", "\n \nid\tPrompt\n1\ta dog\n"),
+        ("p.txt", "\n\t\nid\tPrompt\n1\ta dog\n"),
+    ],
+)
+def test_blank_lines_before_a_tables_head_do_not_count(tmp_path, name, text):
+    assert load_prompts(write(tmp_path, name, text)) == [PromptRecord("a dog")]
+    with pytest.raises(UserError, match=f'{name}:3: the table needs one column "prompt"|without a column "prompt"'):
+        load_prompts(write(tmp_path, name, text.replace("rompt", "ort")))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """CLIP score equals the cosine of either library, in either layout."""
 
 import json
+import shutil
 
 import open_clip
 import pytest
@@ -10,6 +11,7 @@ from tiny_scorers import PROMPTS, TINY_OPEN_CLIP, spread
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPProcessor
 
 from progrpo.errors import UserError
+from progrpo.model_files import holds_safetensors
 from progrpo.rewards import load_scorer
 
 
@@ -41,3 +43,22 @@ def test_clip_score_equals_original_open_clip(tmp_path, pil_images, images):
 def test_an_empty_folder_is_one_line(tmp_path):
     with pytest.raises(UserError, match="clip_score: .*neither model.safetensors nor open_clip_model.safetensors"):
         load_scorer("clip_score", tmp_path)
+
+
+def test_open_clips_weights_beside_pickled_ones_of_transformers_do_not_matter(clip_folder, tmp_path, images):
+    folder = shutil.copytree(clip_folder, tmp_path / "clip")
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder / "open_clip_model.safetensors")
+    torch.save(weights, folder / "pytorch_model.bin")
+    expected = load_scorer("clip_score", clip_folder).score(images, PROMPTS)
+    assert torch.equal(load_scorer("clip_score", folder).score(images, PROMPTS), expected)
+
+
+def test_weights_under_the_names_of_the_libraries_are_known_as_safetensors(tmp_path):
+    names = ("model.safetensors", "diffusion_pytorch_model.safetensors", "model.safetensors.index.json")
+    variants = ("diffusion_pytorch_model.fp16.safetensors", "model.safetensors.index.fp16.json")
+    for name in (*names, *variants, "adapter_model.safetensors", "open_clip_model.safetensors"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_bytes(b"")
+        assert holds_safetensors(tmp_path / name) == (name in names)
+        assert holds_safetensors(tmp_path / name, "fp16") == (name in variants)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_scorers import PROMPTS
 
+from progrpo.cli import main
 from progrpo.errors import UserError
 from progrpo.rewards import WeightedSum, load_scorer
 from progrpo.rewards.base import BatchedScorer, unique_prompts
@@ -137,3 +138,14 @@ def test_a_weighted_sum_names_a_scorer_that_is_not_there():
         WeightedSum({"mean": Mean()}, {"clip": 1.0})
     with pytest.raises(UserError, match="no scorer is named"):
         WeightedSum({"mean": Mean()}, {})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--prompts", "0"), ("--prompts", "-5"), ("--seed", "-1"), ("--seed", str(10**30))]
+)
+def test_a_report_of_no_prompts_or_of_no_seed_is_refused(tmp_path, capsys, option, value):
+    (tmp_path / "pickscore").mkdir()
+    out = tmp_path / "r.json"
+    assert main(["scorers", "report", "--scorers", str(tmp_path), "--out", str(out), option, value]) == 2
+    assert f"{option} {value}: must be between" in capsys.readouterr().err
+    assert not out.exists()

@@ -1,5 +1,6 @@
 """The manifest, and downloads from a local web server: resumed, verified, refused."""
 
+import gzip
 import hashlib
 import http.server
 import json
@@ -116,6 +117,32 @@ def test_a_server_without_ranges_starts_over(server, tmp_path):
     assert path.read_bytes() == CONTENT
 
 
+def test_a_text_that_a_server_would_pack_goes_on_where_it_stopped(server, tmp_path):
+    class Packing(server):
+        """Packs what it sends, ranges of the packed bytes, unless it is asked for the bytes as they are."""
+
+        def do_GET(self):
+            """Answer with what is left of the packed content."""
+            if self.headers.get("Accept-Encoding") == "identity":
+                super().do_GET()
+                return
+            packed = gzip.compress(CONTENT)
+            start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+            self.send_response(206 if 0 < start < len(packed) else 416 if start else 200)
+            self.send_header("Content-Encoding", "gzip")
+            self.send_header("Content-Length", str(len(packed[start:])))
+            self.end_headers()
+            self.wfile.write(packed[start:])
+
+    (tmp_path / "weights.bin.part").write_bytes(CONTENT[:100])
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Packing) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        (path,) = fetch("weights", entry(f"http://127.0.0.1:{web.server_port}/{{file}}"), tmp_path)
+        web.shutdown()
+    assert path.read_bytes() == CONTENT
+    assert server.log == ["bytes=100-"]
+
+
 @pytest.mark.parametrize("part", [CONTENT, CONTENT + b"too long"])
 def test_a_part_that_is_complete_or_too_long(server, tmp_path, part):
     (tmp_path / "weights.bin.part").write_bytes(part)
@@ -151,6 +178,37 @@ def test_a_file_without_a_published_hash_must_stay_the_same(server, tmp_path):
     (tmp_path / "fetched.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match="expected ffff"):
         fetch("weights", unknown, tmp_path)
+
+
+def test_the_record_of_another_revision_decides_nothing(server, tmp_path):
+    """The old file is not kept, and the new one is not refused; nor is a local copy of it."""
+    (tmp_path / "weights.bin").write_bytes(b"of an older revision")
+    digest = sha256(tmp_path / "weights.bin")
+    record = {"source": "an older revision", "files": {"weights.bin": {"sha256": digest, "bytes": 20}}}
+    (tmp_path / "fetched.json").write_text(json.dumps(record))
+    unknown = entry(server.url, {"weights.bin": None})
+    (path,) = fetch("weights", unknown, tmp_path)
+    assert path.read_bytes() == CONTENT
+    record = json.loads((tmp_path / "fetched.json").read_text())
+    assert (record["source"], record["files"]["weights.bin"]["sha256"]) == (unknown.source, HASH)
+    newer = entry(hub="someone/something", revision="2", files={"weights.bin": None})
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "weights.bin").write_bytes(b"newer")
+    (path,) = fetch("weights", newer, tmp_path, from_folder=tmp_path / "local")
+    assert path.read_bytes() == b"newer"
+
+
+def test_a_hub_repository_of_a_new_revision_is_not_refused(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(
+        huggingface_hub,
+        "snapshot_download",
+        lambda _, *, local_dir, revision, **__: (local_dir / "a.json").write_text(revision),
+    )
+    for revision in ("1", "2"):
+        (path,) = fetch("x", entry(hub="a/b", revision=revision, files={"a.json": None}), tmp_path)
+        assert path.read_text() == revision
 
 
 def test_the_first_download_of_a_revision_decides_for_all_clones(server, tmp_path):
@@ -192,6 +250,10 @@ def test_more_than_a_gigabyte_is_asked_for(server, tmp_path):
     fetch("weights", large, tmp_path, ask=lambda question: asked.append(question) or "y")
     assert asked == [f"download 4.3 GB into {tmp_path}? [y/N] "]
     fetch("again", large, tmp_path / "other", confirmed=True, ask=lambda question: pytest.fail("asked"))
+    fetch("weights", large, tmp_path, ask=lambda question: pytest.fail("asked"))  # it is there
+    newer = entry(server.url + "?2", {"weights.bin": None}, bytes="about 4300000000")
+    with pytest.raises(UserError, match="confirm or give --yes"):  # what is there is of another source
+        fetch("weights", newer, tmp_path, ask=lambda question: "n")
 
 
 def test_no_terminal_means_no(server, tmp_path):

@@ -113,6 +113,9 @@ def test_a_download_is_present_when_its_files_are_those_of_its_record(here):
     (folder / file).write_bytes(text[:-1])
     assert "has another size" in machine.downloads()["geneval"]["state"]
     assert "geneval: data/geneval" in reasons("paper")
+    record = json.loads((folder / RECORD).read_text())
+    (folder / RECORD).write_text(json.dumps({**record, "source": "an older one"}))
+    assert "another revision" in machine.downloads()["geneval"]["state"]
     (folder / RECORD).write_text("{}")
     assert RECORD in machine.downloads()["geneval"]["state"]
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from progrpo.benchmarks.prompt_sets import Vocabulary, validate_record
 from progrpo.errors import UserError
@@ -15,6 +16,15 @@ from progrpo.files import read_jsonl
 from progrpo.safe_names import path_inside
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+TURNS = {  # what turns an image upright, by its EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -192,6 +202,14 @@ def _compbench_gaps(folder: Path) -> str | None:
     odd = [p.name for p in pictures if not re.fullmatch(r".+_\d+\.png", p.name, re.DOTALL)]
     if odd:
         return f"{len(odd)} of {len(pictures)} images are not named '<prompt>_000000.png', the first is {odd[0]}"
+    named = [(prompt, int(number)) for prompt, _, number in (p.stem.rpartition("_") for p in pictures)]
+    counts, numbers = Counter(prompt for prompt, _ in named), {number for _, number in named}
+    most, last = max(counts.values(), default=0), max(numbers, default=-1)
+    fewer = sorted(prompt for prompt, count in counts.items() if count < most)
+    if fewer:
+        return f"{len(fewer)} of {len(counts)} prompts have fewer images than the {most} of others, the first is {fewer[0]!r}"
+    if left_out := last + 1 - len(numbers):
+        return f"{left_out} numbers are left out of the images' 0 to {last}"
     beside = _other_pictures(folder, pictures)
     return f"{len(beside)} images lie beside samples/, the first is {beside[0].name}" if beside else None
 
@@ -206,12 +224,33 @@ def require_records(images: list[BenchmarkImage], vocabulary: Vocabulary) -> Non
 
 
 def open_image(path: Path) -> Image.Image:
-    """The RGB image of a file, turned upright by its EXIF orientation; UserError names a file that does not
-    open."""
+    """The RGB image of a file, turned upright by its EXIF orientation; 16-bit grey keeps its upper 8 bits. UserError names
+    a file that does not open, or whose pixels have no known white."""
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+        # not by its path: Pillow then maps grey TIFF into memory with its sides swapped where the orientation swaps them
+        with open(path, "rb") as file, Image.open(file) as image:
+            image.load()
+            turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+            upright = _eight_bits(image, path).convert("RGB")
+            return upright if turn is None else upright.transpose(turn)
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: the image does not open ({error}); generate it again") from None
+    except UserError:
+        raise
+    except UnidentifiedImageError:
+        raise UserError(f"{path}: the image does not open (of no known format); generate it again") from None
+    except Exception as error:  # Pillow's readers have half a dozen kinds of their own, among them struct.error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: the image does not open ({reason}); generate it again") from None
+
+
+def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    # Pillow would cut all that is above 255 off, so that 16-bit grey becomes white, and floats in [0, 1] black
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        numbers = "32-bit whole" if image.mode == "I" else "floating-point"
+        raise UserError(
+            f"{path}: pixels are {numbers} numbers, whose white is unknown; save it with 8 bits per channel"
+        )
+    return image

@@ -19,12 +19,13 @@ from progrpo.errors import UserError
 from progrpo.files import read_json, read_jsonl, read_text
 
 RELATIONS = ("left of", "right of", "above", "below")
+STYLES = ("anime", "concept-art", "paintings", "photo")  # of HPSv2's benchmark
 
 
 @dataclass(frozen=True)
 class PromptRecord:
-    """One prompt; `metadata` is its GenEval record, {"style": name} in HPSv2's benchmark, or None for a plain
-    prompt."""
+    """One prompt; `metadata` is its GenEval record, {"style": name} in HPSv2's benchmark, other keys that a file gave it, or
+    None for a plain prompt."""
 
     prompt: str
     metadata: dict | None = None
@@ -49,7 +50,8 @@ def load_prompts(
 
     path: .txt (a prompt per line), .jsonl (GenEval records, or objects with "prompt" and maybe "metadata"), .json (a list of
     strings or of such objects), .tsv or .csv (a table with the column "prompt", as PartiPrompts has it), or a folder of
-    .json files, one per style, as HPSv2's benchmark has them. A file under another of these endings is known by its content.
+    .json files, one per style, as HPSv2's benchmark has them: where its four styles are there, whatever lies beside them (the
+    hub's folder holds DrawBench too) is not read. A file under another of these endings is known by its content.
     distinct: repeated entries count once (DrawBench's file has each five times). vocabulary: when given, records may name
     only its classes and colours. UserError names file and line (or item) of the first entry that is no prompt or no
     valid record, an empty file, and a style with fewer prompts than `limit_per_style`, or a prompt without a style.
@@ -121,14 +123,15 @@ def _read_table(path: Path, text: str, delimiter: str) -> list[PromptRecord]:
     )
     prompts = []
     try:
-        head = [cell.strip().lower() for cell in next(rows, [])]
+        filled = (row for row in rows if any(cell.strip() for cell in row))
+        head = [cell.strip().lower() for cell in next(filled, [])]
         if head.count("prompt") != 1:
-            raise UserError(f'{path}:1: the table needs one column "prompt"; it has {", ".join(head)[:80] or "none"}')
-        for row in rows:
-            if any(cell.strip() for cell in row):
-                if len(row) <= head.index("prompt") or not row[head.index("prompt")].strip():
-                    raise UserError(f"{path}:{rows.line_num}: the row has no prompt")
-                prompts.append(PromptRecord(row[head.index("prompt")].strip()))
+            where, found = f"{path}:{max(1, rows.line_num)}", ", ".join(head)[:80] or "none"
+            raise UserError(f'{where}: the table needs one column "prompt"; it has {found}')
+        for row in filled:
+            if len(row) <= head.index("prompt") or not row[head.index("prompt")].strip():
+                raise UserError(f"{path}:{rows.line_num}: the row has no prompt")
+            prompts.append(PromptRecord(row[head.index("prompt")].strip()))
     except csv.Error as error:
         raise UserError(f"{path}:{rows.line_num}: not a table ({error})") from None
     return prompts
@@ -142,10 +145,11 @@ def _read_json(path: Path, vocabulary: Vocabulary | None) -> list[PromptRecord]:
 
 
 def _read_styles(folder: Path, vocabulary: Vocabulary | None) -> list[PromptRecord]:
+    files = sorted(folder.glob("*.json"))
+    if {path.stem for path in files} >= set(STYLES):
+        files = [path for path in files if path.stem in STYLES]
     return [
-        PromptRecord(record.prompt, {"style": path.stem})
-        for path in sorted(folder.glob("*.json"))
-        for record in _read_json(path, vocabulary)
+        PromptRecord(record.prompt, {"style": path.stem}) for path in files for record in _read_json(path, vocabulary)
     ]
 
 
@@ -165,7 +169,11 @@ def _record(entry: Any, where: str, vocabulary: Vocabulary | None) -> PromptReco
     if isinstance(entry, str):
         return PromptRecord(prompt)
     metadata = entry if {"include", "exclude"} & set(entry) else entry.get("metadata")
-    if metadata is not None:
+    if metadata is None:
+        return PromptRecord(prompt)
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("style", ""), str):
+        raise UserError(f'{where}: "metadata" must be an object, and its "style" a string: {json.dumps(metadata)[:60]}')
+    if {"tag", "include", "exclude"} & set(metadata):
         validate_record(metadata, where, vocabulary)
     return PromptRecord(prompt, metadata)
 

@@ -1,6 +1,7 @@
 """`progrpo geneval prompts | detect | verdict | convert`."""
 
 import argparse
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -154,7 +155,7 @@ def run_verdict(arguments: argparse.Namespace) -> None:
     if not lines:
         raise UserError(f"{path}: holds no detections; run `progrpo geneval detect` first")
     known, partial = stored_settings(path)
-    known = known or vocabulary_of(lines[0][1].get("metadata"))
+    known = known or vocabulary_of(line.get("metadata") for _, line in lines)
     protocol = Protocol(arguments.threshold, arguments.counting_threshold, arguments.max_objects, arguments.max_overlap)
     results = verdicts(lines, known, protocol)
     scores = summary([line["metadata"] for _, line in lines], results)
@@ -170,15 +171,27 @@ def run_verdict(arguments: argparse.Namespace) -> None:
     print(f"overall (mean of tags) = {scores['overall']:.5f}" + (f"  PARTIAL: {partial}" if partial else ""))
 
 
-def vocabulary_of(record: dict | None):
-    """GenEval's vocabulary or the miniature world's: the first that has the class of a record's first clause, else GenEval's."""
+def vocabulary_of(records: Iterable[object]):
+    """GenEval's vocabulary or the miniature world's: the first that has the first class that records name, else GenEval's.
+
+    records: as a file has them, not yet checked.
+    """
     from progrpo.benchmarks.geneval.vocabulary import geneval_vocabulary
     from progrpo.benchmarks.prompt_sets import Vocabulary
     from progrpo.miniature import prompts as miniature
 
     known = (geneval_vocabulary(), Vocabulary(miniature.CLASSES, miniature.COLORS))
-    name = (record.get("include") or [{}])[0].get("class") if isinstance(record, dict) else None
+    name = next(_classes(records), None)
     return next((vocabulary for vocabulary in known if name in vocabulary.classes), known[0])
+
+
+def _classes(records: Iterable[object]) -> Iterator[str]:
+    """The classes of the clauses of records; what is no record or no clause has none."""
+    for record in records:
+        groups = [record.get("include"), record.get("exclude")] if isinstance(record, dict) else []
+        for clause in (clause for group in groups if isinstance(group, list) for clause in group):
+            if isinstance(clause, dict) and isinstance(clause.get("class"), str):
+                yield clause["class"]
 
 
 def run_convert(arguments: argparse.Namespace) -> None:

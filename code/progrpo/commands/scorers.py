@@ -2,7 +2,7 @@
 
 import argparse
 
-from progrpo.commands.options import HelpFormatter, add_device
+from progrpo.commands.options import HelpFormatter, add_device, require_between
 from progrpo.errors import UserError
 
 
@@ -46,6 +46,8 @@ def run_report(arguments: argparse.Namespace) -> int:
     from progrpo.miniature.scorer_report import report
     from progrpo.plugins import SCORERS
 
+    require_between("--prompts", arguments.prompts, 1, 10**5)
+    require_between("--seed", arguments.seed, 0, 10**18)
     choose_device("cpu")
     folders = {kind: path for kind in SCORERS if (path := Path(arguments.scorers, kind)).is_dir()}
     if not folders:

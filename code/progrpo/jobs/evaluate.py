@@ -1,6 +1,7 @@
 """From images to scores and benchmark results."""
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from progrpo.benchmarks.compbench import CATEGORIES
 from progrpo.benchmarks.images import BenchmarkImage, gaps, list_images, open_image
 from progrpo.config import Config
 from progrpo.devices import choose_device
@@ -43,6 +45,9 @@ def evaluate_images(
     if not chosen:
         raise UserError(f"{images}: holds no prompt set of tier {config.tier} ({', '.join(config.evaluations)})")
     require_sets(config, chosen)
+    for name in chosen:
+        if "compbench" in config.evaluations[name].benchmarks:
+            compbench_category(name)
     tools = Tools(config, choose_device(device_name), allow_partial)
     for name in chosen:
         require_generated(images / name)
@@ -153,15 +158,27 @@ def run_geneval(tools: Tools, folder: Path, name: str, out: Path) -> dict:
     return {**scores, "tags": {tag: entry["score"] for tag, entry in scores["tags"].items()}}
 
 
+def compbench_category(name: str) -> str:
+    """The category of T2I-CompBench++ that a prompt set's name holds as a word; UserError when it holds none or several."""
+    words = re.split("[^a-z]+", name.lower())
+    found = [category for category in CATEGORIES if category in words]
+    if len(found) != 1:
+        raise UserError(
+            f"prompt set {name}: its name must hold one of {', '.join(CATEGORIES)} as a word, by which T2I-CompBench++ judges "
+            f"it, and holds {' and '.join(found) or 'none'}; rename it"
+        )
+    return found[0]
+
+
 def run_compbench(tools: Tools, folder: Path, name: str, out: Path) -> dict:
-    """T2I-CompBench++ of a folder whose prompt set is named `..._<category>`: BLIP-VQA, or detections and the spatial rule."""
+    """T2I-CompBench++ of a folder whose prompt set is named after a category: BLIP-VQA, or detections and the spatial rule."""
     from progrpo.benchmarks.compbench import spatial, vqa
     from progrpo.benchmarks.compbench.blip import load_vqa
     from progrpo.benchmarks.compbench.chunks import load_chunker
     from progrpo.benchmarks.compbench.spatial_detect import detect_spatial, load_spatial_detector
 
+    category = compbench_category(name)
     chunker = tools.once("chunker", lambda: load_chunker(tools.setting("compbench", "chunker")))
-    category = name.rsplit("_", 1)[-1]
     if category == "spatial":
         path = tools.setting("compbench", "spatial_detector")
         detector = tools.once("spatial", lambda: load_spatial_detector(path, tools.device))

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import NotRequired
 
 import requests
 from tqdm import tqdm
@@ -26,6 +27,7 @@ class Fetched(TypedDict):
 class Record(TypedDict):
     """What `RECORD` holds."""
 
+    source: NotRequired[str]
     files: dict[str, Fetched]
 
 
@@ -110,7 +112,9 @@ def _bring(name: str, entry: Entry, to: Path, from_folder: Path | None) -> list[
 
 def _confirm(name: str, entry: Entry, to: Path, confirmed: bool, ask: Callable[[str], str]) -> None:
     present = to.is_dir() and all((to / file).is_file() for file in entry.files)
-    if confirmed or present or entry.size <= CONFIRM_ABOVE:
+    earlier = _earlier(to) if present else None
+    outdated = earlier is not None and earlier.get("source") != entry.source  # its files come anew
+    if confirmed or (present and not outdated) or entry.size <= CONFIRM_ABOVE:
         return
     try:
         answer = ask(f"download {human_size(entry.size)} into {to}? [y/N] ")
@@ -120,13 +124,22 @@ def _confirm(name: str, entry: Entry, to: Path, confirmed: bool, ask: Callable[[
         raise UserError(f"{name}: not downloaded; confirm or give --yes")
 
 
+def _earlier(to: Path) -> Record | None:
+    """What the last download into a folder recorded, or None."""
+    return read_checked(Record, to / RECORD) if (to / RECORD).is_file() else None
+
+
 def expected_hash(entry: Entry, to: Path, file: str) -> str | None:
-    """What a file's sha256 must begin with: the manifest's hash, else that of the first download, else None."""
+    """What a file's sha256 must begin with: the manifest's hash, else that of the first download from the same source, as
+    the folder's record has it, else None."""
     known = entry.files.get(file)
     if known:
         return known.removeprefix("begins ")
-    record = to / RECORD
-    return read_checked(Record, record)["files"].get(file, {}).get("sha256") if record.is_file() else None
+    earlier = _earlier(to)
+    if earlier is None or earlier.get("source") != entry.source:  # another revision may hold another file
+        return None
+    found = earlier["files"].get(file)
+    return found["sha256"] if found else None
 
 
 def verify(entry: Entry, to: Path, file: str, path: Path) -> None:
@@ -183,7 +196,9 @@ def download(url: str, part: Path) -> None:
     UserError: unreachable, refused by the server, or interrupted; what arrived stays in the .part file.
     """
     have = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
+    headers = {"Accept-Encoding": "identity"}  # a range counts bytes as they are sent, the part holds them unpacked
+    if have:
+        headers["Range"] = f"bytes={have}-"
     try:
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
             if have and response.status_code == 416:  # nothing left to send: the part is whole, or not of this file

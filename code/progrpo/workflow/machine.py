@@ -144,9 +144,12 @@ def _state(folder: Path, entry: Entry, hashes: bool) -> str:
     if not (folder / RECORD).is_file():
         return "absent"
     try:
-        recorded = read_checked(Record, folder / RECORD)["files"]
+        record = read_checked(Record, folder / RECORD)
     except UserError as error:
         return str(error)
+    if record.get("source") != entry.source:
+        return f"{folder} is of another revision: {record.get('source')}"
+    recorded = record["files"]
     plain = [file for file in entry.files if not re.search(r"[*?\[]", file)]
     for file in sorted({*plain, *recorded}):
         path = folder / file

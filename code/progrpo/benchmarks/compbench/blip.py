@@ -105,10 +105,11 @@ class BlipVqa:
             )
         self.model, self.tokenizer = model, tokenizer
         self.image_size = model.config.vision_config.image_size
+        self.most_tokens = min(MAX_TOKENS, model.config.text_config.max_position_embeddings)
 
     def tokens(self, question: str) -> tuple[int, ...]:
         """Token ids of a question, the first replaced by [ENC] as the original does by hand."""
-        ids = self.tokenizer(question, truncation=True, max_length=MAX_TOKENS)["input_ids"]
+        ids = self.tokenizer(question, truncation=True, max_length=self.most_tokens)["input_ids"]
         return (self.enc, *ids[1:])
 
     def first_token_logits(self, patches: Tensor, ids: Tensor) -> Tensor:

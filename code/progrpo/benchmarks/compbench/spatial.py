@@ -1,9 +1,9 @@
 """T2I-CompBench++'s 2D-spatial score as a pure function of stored detections (UniDet_eval/2D_spatial_eval.py).
 
 A line is {"prompt", "obj1", "obj2", "locality", "objects": [{"label", "score", "box": [x0, y0, x1, y1]}]}: the two
-nouns, the phrase between them, and what a detector found, best score first, in the pixels of the benchmark's frame
-(shorter side 479, longer at most 480). The original's detector is UniDet RS200 (non-commercial, detectron2); it can
-be run elsewhere and stored in this format.
+nouns, the phrase between them (that of the prompt where the line has none), and what a detector found, in the pixels of
+the benchmark's frame (shorter side 479, longer at most 480). The original's detector is UniDet RS200 (non-commercial,
+detectron2); it can be run elsewhere and stored in this format.
 """
 
 from collections.abc import Iterable
@@ -114,12 +114,12 @@ def spatial_score(obj1: str, obj2: str, locality: str | None, objects: list[dict
     """Score of one image: a quarter of each found object's confidence and half of the position score; below 0.5 it is
     0.
 
-    The first object of a label counts, so objects must be sorted by falling score, as detectors give them.
+    The best object of a label counts, the first of equal ones.
     """
-    first: dict[str, dict] = {}
-    for found in objects:
-        first.setdefault(found["label"], found)
-    one, two = first.get(as_label(obj1)), first.get(as_label(obj2))
+    best: dict[str, dict] = {}
+    for found in sorted(objects, key=lambda found: -found["score"]):
+        best.setdefault(as_label(found["label"]), found)
+    one, two = best.get(as_label(obj1)), best.get(as_label(obj2))
     score = sum(0.25 * found["score"] for found in (one, two) if found)
     if one and two:
         score += position_score(locality, one["box"], two["box"]) / 2
@@ -157,7 +157,8 @@ def verdicts(lines: Iterable[tuple[str, dict]]) -> list[dict]:
         image = normpath(line["image"]) if line.get("image") is not None else where
         if seen.setdefault(image, where) != where:
             raise UserError(f"{where}: image {image} was judged already, see {seen[image]}")
-        score = spatial_score(line["obj1"], line["obj2"], line.get("locality"), line["objects"])
+        locality = line.get("locality") or find_locality(line["prompt"])
+        score = spatial_score(line["obj1"], line["obj2"], locality, line["objects"])
         results.append({"prompt": line["prompt"], "score": score})
     return results
 

@@ -40,12 +40,15 @@ class Owlv2Detector:
 
     def __init__(self, model: Owlv2ForObjectDetection, processor: Owlv2Processor):
         self.model, self.processor = model, processor
+        self.most_tokens = model.config.text_config.max_position_embeddings
 
     @torch.no_grad()
     def find(self, image: Image.Image, labels: list[str]) -> list[dict]:
-        """Every box whose best query is one of the labels, with that query's sigmoid score."""
+        """Every box whose best query is one of the labels, with that query's sigmoid score; of a label that is longer than
+        the model's text (16 tokens as released), its beginning is asked for."""
         queries = [[f"a photo of a {label}" for label in labels]]
-        inputs = self.processor(text=queries, images=image, return_tensors="pt").to(self.model.device)
+        fitting = {"truncation": True, "max_length": self.most_tokens}
+        inputs = self.processor(text=queries, images=image, return_tensors="pt", **fitting).to(self.model.device)
         output = self.model(**inputs)
         side = max(image.size)  # OWLv2 pads to a square at the right and bottom: boxes are relative to its side
         (found,) = self.processor.post_process_grounded_object_detection(

@@ -41,6 +41,7 @@ class ColorClassifier:
                 )
         self.model, self.tokenizer, self.colors = model, tokenizer, colors
         self.size = model.config.vision_config.image_size
+        self.most_tokens = model.config.text_config.max_position_embeddings
         self._directions: dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -49,7 +50,9 @@ class ColorClassifier:
         templates."""
         if name not in self._directions:
             texts = [t.format(color=color, name=name) for color in self.colors for t in TEMPLATES]
-            tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=77, return_tensors="pt")
+            tokens = self.tokenizer(
+                texts, padding=True, truncation=True, max_length=self.most_tokens, return_tensors="pt"
+            )
             embedded = self.model.get_text_features(**tokens.to(self.model.device)).pooler_output
             means = F.normalize(embedded, dim=-1).view(len(self.colors), len(TEMPLATES), -1).mean(1)
             self._directions[name] = F.normalize(means, dim=-1)
