@@ -142,6 +142,19 @@ def test_where_no_sample_counts_the_gradient_is_zero(models, tmp_path):
     assert not accumulated(trainer, moved(trainer))[0].any()
 
 
+def test_the_mean_is_over_the_samples_that_count_on_all_ranks(models, tmp_path, monkeypatch):
+    """Of four ranks one has two that count: its share is four times the mean, which the mean over ranks makes whole again."""
+    trainer = trainer_of(
+        configuration(tmp_path, models, "flow", BETA, True, micro_batch=2, zero="drop"), tmp_path / "out"
+    )
+    samples = moved(trainer)
+    alone, _ = accumulated(trainer, samples)
+    monkeypatch.setattr(type(trainer.accelerator), "num_processes", property(lambda self: 4))
+    monkeypatch.setattr(trainer.accelerator, "gather", lambda count: torch.cat([count, count.new_zeros(3)]))
+    shared, _ = accumulated(trainer, samples)
+    assert (shared - 4 * alone).norm() < 1e-5 * shared.norm()
+
+
 def check_gradient(config: Config, tmp_path: Path) -> Samples:
     trainer = trainer_of(config, tmp_path / "out")
     samples = moved(trainer)

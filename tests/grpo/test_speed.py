@@ -41,7 +41,7 @@ def test_pairs_of_several_steps_give_the_gradient_of_one_step_at_a_time(models, 
     assert len(loss) == 8
     for samples, other, its_loss in others:
         assert torch.equal(samples.rollout.states, plain.rollout.states)
-        assert relative(other, gradient) < 1e-6
+        assert relative(other, gradient) < 1e-4  # 4e-7 on one processor, 2e-5 on another: kernels differ with the batch
         torch.testing.assert_close(its_loss, loss, rtol=1e-5, atol=1e-6)
 
 

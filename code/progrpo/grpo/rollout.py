@@ -105,7 +105,10 @@ class TrajectoryNoise:
         return TrajectoryNoise(*self.key, self.prompts[part], self.shape, self.shared_initial)
 
     def seed_of(self, *path: int) -> int:
-        """A 63-bit seed that depends on the whole path of numbers."""
+        """A seed that depends on the whole path of numbers: 63 bits, of which torch's generator on the CPU uses the lower 32.
+
+        Two trajectories of different iterations may thus, rarely, have the same noise; within one the chance is below 1e-4.
+        """
         words = np.random.SeedSequence((*self.key, *path)).generate_state(1, np.uint64)
         return int(words[0] >> np.uint64(1))
 

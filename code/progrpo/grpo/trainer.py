@@ -275,8 +275,8 @@ class Trainer:
 
     def _accumulate(self, samples: Samples, start: int, size: int, statistics: UpdateStatistics) -> None:
         """Gradient of one update: all its micro-batches and trained steps, of the samples that count on any rank."""
-        counted = self.accelerator.gather(samples.counted[start : start + size].sum()[None]).float().mean().clamp(min=1)
-        total = counted * len(self.run.trained(self.iteration))
+        counted = self.accelerator.gather(samples.counted[start : start + size].sum()[None]).float().sum().clamp(min=1)
+        total = counted / self.accelerator.num_processes * len(self.run.trained(self.iteration))
         for pairs in self._micro_batches(start, size):
             self._stop_if_asked()
             with nullcontext() if pairs.last else self.accelerator.no_sync(self.model):

@@ -25,20 +25,21 @@ class PreviewGrid:
     """Collects the images of the first trajectory of the first prompts, one column per scoring pass (each step, then the end)."""
 
     prompts: int
-    columns: list[dict[int, np.ndarray]] = field(default_factory=list)
+    columns: dict[int, dict[int, np.ndarray]] = field(default_factory=dict)
 
-    def add(self, images: Tensor, prompt: Tensor, offset: int) -> None:
-        """Keep what belongs to the grid of one batch of images (B, 3, H, W); `offset` is the number of the batch's prompt 0."""
+    def add(self, images: Tensor, prompt: Tensor, offset: int, column: int) -> None:
+        """Keep what belongs to a column of one batch of images (B, 3, H, W); `offset` is the number of the batch's prompt 0."""
+        kept = self.columns.setdefault(column, {})
         for k, local in enumerate(prompt.tolist()):
             number = offset + local
-            if number < self.prompts and number not in self.columns[-1]:
+            if number < self.prompts and number not in kept:
                 pixels = (images[k].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
-                self.columns[-1][number] = pixels.cpu().numpy()
+                kept[number] = pixels.cpu().numpy()
 
     def array(self) -> np.ndarray:
         """(prompts, columns, H, W, 3) uint8."""
         rows = sorted(self.columns[0])
-        return np.stack([np.stack([column[row] for column in self.columns]) for row in rows])
+        return np.stack([np.stack([column[row] for _, column in sorted(self.columns.items())]) for row in rows])
 
 
 def sample_analysis(config: Config, name: str, out: Path, device_name: str) -> None:
@@ -100,9 +101,7 @@ def sample_pool(
     def score(images: Tensor, prompt: Tensor) -> Tensor:
         nonlocal scored
         if grid is not None:
-            if offset == 0 and scored % (len(prompts) * analysis.group) == 0:
-                grid.columns.append({})
-            grid.add(images, prompt, offset)
+            grid.add(images, prompt, offset, column=scored // (len(prompts) * analysis.group))
         scored += len(images)
         return scorer.score(images, [prompts[k] for k in prompt.tolist()])
 
