@@ -81,6 +81,21 @@ def test_every_tier_is_planned_from_the_same_rules(checkout, tier, miniature):
     assert generations > sum(trained.values())  # the base models come on top
 
 
+def test_claims_about_base_models_alone_are_judged_without_a_figure_of_trainings(checkout):
+    planned = dry_run(checkout, "results/paper/claims.json", "--config", "tier=paper")
+    assert "judge_claims" in planned
+    assert "claims_forest" not in planned
+
+
+@pytest.mark.parametrize("asked", [("SEEDS=0",), ("SEEDS=two",), ("TIER=paper",)])
+def test_a_cut_without_a_list_of_runs_starts_nothing(checkout, asked):
+    """Snakemake without a target would make the whole tier."""
+    refused = call("make", "claims", "RERUN=1", *asked, "INSTALLED=", cwd=checkout)
+    assert refused.returncode != 0
+    assert "rule" not in refused.stdout.replace("rules", "")
+    assert "jobs" not in refused.stdout
+
+
 def test_the_command_line_accepts_every_command_of_the_dag(checkout):
     planned = dry_run(checkout, "-p", "all", "--profile", "local", "--config", "tier=smoke", "miniature=trained")
     commands = {command.strip() for command in re.findall(r"\bprogrpo ([a-z][^>&\n]*) >", planned)}

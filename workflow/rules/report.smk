@@ -1,8 +1,9 @@
 # What a person reads: figures, image grids, and the tables of this run, on one page and in LaTeX.
 
+GUARDS = CLAIMS.guards_of(TIER.tier)  # none where no claim of the tier compares trainings
 CLAIM_FIGURES = [
-    *("forest", "predicted", "pairs"),
-    *(f"curves_{name}" for name in CLAIMS.guards_of(TIER.tier)),
+    *(("forest", "predicted", "pairs") if GUARDS else ()),
+    *(f"curves_{name}" for name in GUARDS),
 ]
 EXPECTED_TABLES = sorted(Path("paper_tables/expected").glob("*.yaml"))
 
@@ -150,7 +151,7 @@ if JUDGED:
             code=PLAN.code_of("progrpo.commands.claims"),
             config=CONFIG_FILE,
             settings=PLAN.tables_settings(),
-            figures=subpath(output[1], parent=True),
+            figures=f"{TIER.results}/figures",
         shell:
             "progrpo claims --config {params.config:q} --claims {input.claims:q} --own --out {output[0]:q}"
             " --figures {params.figures:q} > {log:q} 2>&1"

@@ -17,7 +17,7 @@ from progrpo.config import load_config
 from progrpo.errors import UserError
 from progrpo.files import write_json, write_text
 from progrpo.names import seed_folder
-from progrpo.report.claims_file import load_claims
+from progrpo.report.claims_file import CLAIMS, load_claims
 from progrpo.report.summary import collect
 from progrpo.workflow import publishing
 from progrpo.workflow.code_inputs import Code
@@ -145,7 +145,7 @@ def publish(tier: str, remote: str) -> None:
     dvc("gc", "--quiet", "--force", "--workspace", "--cloud", "--remote", EMBEDDED)
     publishing.require_small(Path("dvc-remote"))
     dvc("repro", "--quiet", "--glob", f"*@{tier}*")
-    if load_claims("config/claims.yaml").of_tier(tier):
+    if load_claims(CLAIMS).of_tier(tier):
         subprocess.run(["progrpo", "claims", "--tier", tier, "--pages"], check=True)
     count = sum(part.path.endswith("/final") for part in parts)
     evaluated = len(list(Path(plan.config.results, "evaluations").glob("*/")))

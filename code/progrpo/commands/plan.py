@@ -234,7 +234,10 @@ def _evaluations(plan: "Plan", networks: dict, counts: dict, hours) -> dict[tupl
 
 def _jobs(plan: "Plan", sources: set[str]) -> dict[str, int]:
     """Number of jobs by kind, as the rules of workflow/rules cut them."""
+    from progrpo.report.claims_file import CLAIMS, load_claims
+
     jobs = [(sets, model) for sets in plan.evaluation_jobs().values() for model in plan.models_of(sets)]
+    judged = CLAIMS.is_file() and load_claims(CLAIMS).of_tier(plan.config.tier)
     made = {
         "fetch": len(sources),
         "train": len(plan.weights_files(plan.config.runs)),
@@ -242,6 +245,7 @@ def _jobs(plan: "Plan", sources: set[str]) -> dict[str, int]:
         "evaluate": sum(_sampled_seeds(plan, model, sets[0]) for sets, model in jobs if plan.scored(sets)),
         "analyse": len(plan.config.analyses) + len(plan.analysis_files()),
         "figures": len(plan.figure_files()) + bool(plan.grid_listings()),
+        "curves, claims": len(plan.learning_curve_files()) + bool(judged),
         "summary, tables, target": 3,
     }
     return {**made, "total": sum(made.values())}

@@ -20,7 +20,12 @@ SHOWN = 6  # arms of one figure of curves, those first that contrasts of the pri
 
 
 def draw_all(claims: Claims, verdicts: list[Verdict], evidence: Evidence, folder: Path) -> list[Path]:
-    """Write claims_forest, claims_predicted, claims_pairs and claims_curves_<guard> of a tier as PDF and PNG; the paths."""
+    """Write claims_forest, claims_predicted, claims_pairs and claims_curves_<guard> of a tier as PDF and PNG; the paths.
+
+    A tier whose claims compare no trainings has none of them.
+    """
+    if not claims.guards_of(evidence.config.tier):
+        return []
     figures = {
         "claims_forest": draw_forest(claims, verdicts),
         "claims_predicted": draw_predicted(claims, evidence),

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from progrpo.typed import Count, Name, Number, check, read_yaml
 
+CLAIMS = Path("config/claims.yaml")
 Text = Annotated[str, Field(min_length=1, max_length=300)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weights = Annotated[dict[Name, Number], Field(min_length=2)]
