@@ -75,3 +75,18 @@ def test_determinism_that_comes_too_late_or_cannot_be_is_refused(monkeypatch):
     with pytest.raises(UserError, match="in use already"):
         make_deterministic()
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("text", ["abc", "0", "-1", "", "1.5"])
+def test_a_number_of_threads_that_is_none_is_named(without_cuda, text):
+    without_cuda.setenv("OMP_NUM_THREADS", text)
+    with pytest.raises(UserError, match=f"OMP_NUM_THREADS={text}: must be"):
+        choose_device("cpu")
+
+
+def test_of_nested_numbers_of_threads_the_first_counts(without_cuda):
+    before = torch.get_num_threads()
+    without_cuda.setenv("OMP_NUM_THREADS", "1,4")
+    choose_device("cpu")
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(before)

@@ -1,9 +1,10 @@
 """Names of runs and base models, and of their folders."""
 
 import pytest
+from pydantic import ValidationError
 
 from checkout import ROOT
-from progrpo.config import load_config, tier_files
+from progrpo.config import Config, load_config, tier_files
 from progrpo.errors import UserError
 from progrpo.names import (
     base_of,
@@ -67,3 +68,16 @@ def test_two_runs_that_the_paper_calls_alike_stay_apart():
     assert distinct_names(["flowgrpo_sd35m", "mine"]) == ["Flow-GRPO", "mine"]
     both = ["progrpo_sd14", "progrpo_sd15"]
     assert distinct_names(both) == ["Pro-GRPO (progrpo_sd14)", "Pro-GRPO (progrpo_sd15)"]
+
+
+def test_an_evaluation_of_a_run_says_how_its_family_is_sampled():
+    """Otherwise the training succeeds, and its images cannot be made."""
+    config = load_config(ROOT / "config" / "smoke.yaml").model_dump(mode="json")
+    del config["evaluations"]["drawbench"]["sampling"]["diffusion"]
+    with pytest.raises(
+        ValidationError, match=r"evaluations.drawbench.sampling, for run \w+: 'diffusion' is not defined"
+    ):
+        Config.model_validate(config)
+    for run in config["runs"].values():
+        run["evaluations"] = [name for name in run["evaluations"] or config["evaluations"] if name != "drawbench"]
+    Config.model_validate(config)

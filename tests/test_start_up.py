@@ -1,8 +1,10 @@
 """A misspelt name is answered before anything is imported that takes seconds."""
 
+import os
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +25,14 @@ MISTAKES = {
     "analysis": (["sample-rewards", "--config", "config/smoke.yaml", "--analysis", "x", "--out", "o"], "--analysis x"),
     "detections": (["geneval", "verdict", "--detections", "nope.jsonl", "--out", "o"], "nope.jsonl"),
     "timed run": (["bench", "--config", "config/smoke.yaml", "--compare", "plain", "--runs", "x"], "no such run"),
+    **{
+        f"seed of {command}": (
+            [command, "--config", "config/smoke.yaml", "--run", "progrpo_sd35m", "--seed", seed, "--out", "o"],
+            f"--seed {seed}: must be between 0 and",
+        )
+        for command, seed in (("train", "-1"), ("train", str(2**32)), ("generate", "-1"), ("learning-curve", "-1"))
+    },
+    "seed of miniature": (["miniature", "pickscore", "--seed", "-1", "--out", "o"], "--seed -1: must be between 0 and"),
 }
 
 
@@ -47,3 +57,43 @@ def test_the_package_is_imported_without_its_libraries():
     code = "import sys; before = set(sys.modules); import progrpo; print(*set(sys.modules) - before)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["progrpo"]
+
+
+COMMAND = [sys.executable, "-c", "import sys; from progrpo.cli import main; sys.exit(main(sys.argv[1:]))"]
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["--completion", "bash"], ["fetch", "--list"]])
+def test_a_reader_that_has_left_is_no_traceback(arguments):
+    """As `progrpo ... | head -1`, of short outputs and long ones."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*COMMAND, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    os.close(writer)
+    assert done.returncode in (0, 141)  # argparse itself passes over a help text that nobody reads
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_disk_behind_standard_output_is_one_line():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*COMMAND, "fetch", "--list"], stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr == "progrpo fetch: error: standard output: No space left on device\n"
+
+
+def test_a_variable_of_the_shell_that_is_not_set_is_no_folder(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = str(ROOT / "config" / "smoke.yaml")
+    assert main(["train", "--config", config, "--run", "progrpo_sd35m", "--seed", "0", "--out", ""]) == 2
+    assert capsys.readouterr().err == "progrpo: error: --out: is empty\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("command", "missing"), [("compare", "results/published"), ("summary", "results/smoke")])
+def test_from_another_folder_nothing_false_is_said_or_written(capsys, tmp_path, monkeypatch, command, missing):
+    monkeypatch.chdir(tmp_path)
+    assert main([command, "--config", str(ROOT / "config" / "smoke.yaml")]) == 2
+    said = capsys.readouterr()
+    assert f"{missing} is not here" in said.err
+    assert said.out == ""
+    assert not list(tmp_path.iterdir())

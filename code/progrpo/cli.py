@@ -5,6 +5,7 @@ import importlib
 import io
 import os
 import sys
+from itertools import pairwise
 from typing import NoReturn
 
 from progrpo.errors import UserError
@@ -111,27 +112,41 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
-    parser = build_parser()
-    if any("\0" in word for word in argv or ()):  # a shell cannot pass it, a caller in Python can
-        parser.error("a NUL character in an argument")
-    arguments = parser.parse_args(argv)
+    name = "progrpo"
     try:
+        arguments = _parsed(argv)
+        name += f" {arguments.command}"
         _check_names(arguments)
-        return arguments.run(arguments) or 0
+        status = arguments.run(arguments) or 0
+        sys.stdout.flush()  # here a reader that has left is noticed
     except UserError as error:
-        sys.stderr.write(one_line(f"progrpo {arguments.command}: error: {error}"))
+        sys.stderr.write(one_line(f"{name}: error: {error}"))
         return 2
     except KeyboardInterrupt:
-        print(f"progrpo {arguments.command}: interrupted", file=sys.stderr)
+        print(f"{name}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:  # a name that is too long, a folder that may not be read
-        if error.filename is None:
-            raise
-        sys.stderr.write(one_line(f"progrpo {arguments.command}: error: {error.filename}: {error.strerror}"))
+    except OSError as error:  # a name that is too long, a folder that may not be read, a full disk
+        sys.stderr.write(one_line(f"{name}: error: {error.filename or 'standard output'}: {error.strerror or error}"))
         return 2
+    return status
+
+
+def _parsed(argv: list[str] | None) -> argparse.Namespace:
+    parser = build_parser()
+    if any("\0" in word for word in argv or ()):  # a shell cannot pass it, a caller in Python can
+        parser.error("a NUL character in an argument")
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit:  # after --help or --version, whose text is still to be written
+        sys.stdout.flush()
+        raise
+    words = sys.argv[1:] if argv is None else argv
+    if "--out=" in words or ("--out", "") in pairwise(words):  # a variable of a shell that is not set
+        raise UserError("--out: is empty")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -347,10 +347,11 @@ class Config(Section):
             _known(self.prompt_sets, run.prompts, f"runs.{name}.prompts")
             for scorer in run.reward:
                 _known(self.scorers, scorer, f"runs.{name}.reward")
-            for prompts in run.evaluations or ():
-                _known(self.evaluations, prompts, f"runs.{name}.evaluations")
-        if self.learning_curve is not None:
-            _known(self.evaluations, self.learning_curve, "learning_curve")
+            used = self.evaluations if run.evaluations is None else run.evaluations
+            for prompts in filter(None, (*used, self.learning_curve)):
+                _known(self.evaluations, prompts, f"runs.{name}.evaluations, learning_curve")
+                sampling, family = self.evaluations[prompts].sampling, self.models[run.model].family
+                _known(sampling, family, f"evaluations.{prompts}.sampling, for run {name}")
         for name, evaluation in self.evaluations.items():
             _known(self.prompt_sets, name, "evaluations")
             for scorer in evaluation.scorers:

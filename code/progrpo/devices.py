@@ -53,10 +53,19 @@ def choose_device(name: str) -> torch.device:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
     elif device.type == "cpu":
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+        torch.set_num_threads(_threads())
     else:
         raise UserError(f"--device {name}: not supported; use cpu, cuda or auto")
     return device
+
+
+def _threads() -> int:
+    """OMP_NUM_THREADS, of a list for nested levels the first; UserError when that is no positive whole number."""
+    text = os.environ.get("OMP_NUM_THREADS", "1")
+    first = text.partition(",")[0].strip()
+    if not (first.isascii() and first.isdigit() and int(first) > 0):
+        raise UserError(f"OMP_NUM_THREADS={text}: must be a positive whole number")
+    return int(first)
 
 
 def _require_the_gpus_of_the_job() -> None:

@@ -49,6 +49,12 @@ def source_file(name: str, table: Mapping[str, str]) -> Path:
     return Path(spec.origin)
 
 
+def own_file(name: str, table: Mapping[str, str]) -> Path | None:
+    """The file of code outside this package that a name stands for; None for what the package has."""
+    inside = table.get(name, name).partition(":")[0].partition(".")[0] == __name__.partition(".")[0]
+    return None if inside else source_file(name, table)
+
+
 def load(name: str, table: Mapping[str, str]) -> Any:
     """The class or function that a name stands for; UserError when there is none."""
     try:

@@ -13,6 +13,7 @@ import tiny
 from progrpo.benchmarks.geneval import color, detector
 from progrpo.benchmarks.geneval.detect import detect_images
 from progrpo.cli import main
+from progrpo.commands.geneval import _configured_models
 from progrpo.errors import UserError
 from progrpo.files import write_jsonl
 from progrpo.miniature.scenes import render
@@ -278,3 +279,11 @@ def test_bad_input_is_one_line_and_leaves_earlier_results(models, images, tmp_pa
 def test_colors_without_a_classifier_are_refused(models, images):
     with pytest.raises(UserError, match="--clip"):
         detect_images(images, detector.load_detector(models / "mask2former"), None)
+
+
+def test_a_wrong_configuration_of_another_tier_is_passed_over(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "mine.yaml").write_text("scorers: {redness: {kind: 'no_such_module:Redness'}}\n")
+    assert _configured_models() == []
+    assert "config/mine.yaml: passed over" in capsys.readouterr().err

@@ -154,3 +154,21 @@ def test_an_input_file_that_is_not_there_is_named(world, tmp_path):
     shutil.rmtree(tmp_path / "models" / "pickscore")
     with pytest.raises(UserError, match=r"pickscore: no .*fetch"):
         identities(world)
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "ingredient"),
+    [
+        ("scorers.pickscore.kind", "own_reward:Reward", "scorers.pickscore.code"),
+        ("runs.flow_pro.group.rule", "own_reward:rule", "rule_code"),
+    ],
+)
+def test_code_of_ones_own_decides_by_its_content(world, monkeypatch, key, name, ingredient):
+    """A training does not go on with another formula under the same name."""
+    monkeypatch.syspath_prepend(world.parent)
+    module = world.parent / "own_reward.py"
+    module.write_text("Reward = rule = 1\n")
+    change(world, key, name)
+    before = identities(world)
+    module.write_text("Reward = rule = 2\n")
+    assert changed(before, identities(world))["train"] == [ingredient]

@@ -70,6 +70,7 @@ def test_the_verdict_is_that_of_the_cells_with_an_interval():
 def test_the_command_says_so_in_one_line_where_nothing_is_published(tmp_path, monkeypatch, capsys, request):
     config = request.config.rootpath / "config" / "smoke.yaml"
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "results" / "published").mkdir(parents=True)
     write_json("results/smoke/summary.json", summary(run={"a": [1.0]}))
     line = "Nothing is published of tier smoke: there is nothing to compare with.\n"
     assert main(["compare", "--config", str(config)]) == 0

@@ -108,7 +108,7 @@ def config(tmp_path) -> Config:
             "models": {"sd35m": {"family": "flow", "path": "sd35m", "resolution": 24}},
             "scorers": {"pickscore": {"kind": "pickscore"}},
             "prompt_sets": {"test": {"path": "prompts.txt"}},
-            "evaluations": {"test": {"sampling": {}}},
+            "evaluations": {"test": {"sampling": {"flow": {"steps": 4, "guidance_scale": 1.0}}}},
             "runs": {"pro": run},
         }
     )

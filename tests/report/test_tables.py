@@ -58,7 +58,7 @@ def config(tmp_path) -> Config:
             },
             "scorers": {"pickscore": {"kind": "pickscore"}},
             "prompt_sets": {"test_flow": {"path": "prompts.txt"}},
-            "evaluations": {"test_flow": {"sampling": {}}},
+            "evaluations": {"test_flow": {"sampling": {"flow": {"steps": 4, "guidance_scale": 1.0}}}},
             "runs": {
                 "flowgrpo_sd35m": run_settings("sd35m", group={"size": 24}),
                 "progrpo_sd35m": run_settings("sd35m", lora={}, ema={}),

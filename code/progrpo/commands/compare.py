@@ -24,11 +24,14 @@ def run(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from progrpo.config import load_config
+    from progrpo.errors import UserError
     from progrpo.files import to_json, write_text
     from progrpo.report.comparison import as_data, compare, lines, verdict
     from progrpo.report.tables import PUBLISHED, load_summary
 
     config = load_config(arguments.config)
+    if not PUBLISHED.is_dir():
+        raise UserError(f"{PUBLISHED} is not here; give the command in the root of the repository")
     published = PUBLISHED / config.tier / "summary.json"
     cells = []
     if published.is_file():

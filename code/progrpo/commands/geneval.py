@@ -1,6 +1,7 @@
 """`progrpo geneval prompts | detect | verdict | convert`."""
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -128,12 +129,16 @@ def _load_models(arguments: argparse.Namespace):
 
 
 def _configured_models() -> list[tuple[Path, Path]]:
-    """(detector, colour classifier) of the tiers' configurations, those that are here, each once."""
+    """(detector, colour classifier) of the tiers' configurations, those that are here, each once; a wrong file has none."""
     from progrpo.config import load_config, tier_files
 
     found = []
     for path in tier_files():
-        options = load_config(path).benchmarks.get("geneval", {})
+        try:
+            options = load_config(path).benchmarks.get("geneval", {})
+        except UserError as error:
+            print(f"{path}: passed over: {error}", file=sys.stderr)
+            continue
         pair = (Path(options.get("detector", "")), Path(options.get("color_classifier", "")))
         if options and pair not in found and all(part.exists() for part in pair):
             found.append(pair)

@@ -25,10 +25,13 @@ def run(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from progrpo.config import load_config
+    from progrpo.errors import UserError
     from progrpo.files import write_json
     from progrpo.report.summary import collect
 
     config = load_config(arguments.config)
+    if not Path(config.results).is_dir():
+        raise UserError(f"{config.results} is not here; run the tier first, in the root of the repository")
     out = Path(arguments.out or Path(config.results) / "summary.json")
     write_json(out, collect(config, Path(arguments.hardware)))
     return 0

@@ -6,6 +6,7 @@ sets there are besides, and how the same work is cut into processes and batches,
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from progrpo.config import Config, Model, PromptSet
 from progrpo.errors import UserError
 from progrpo.files import sha256
 from progrpo.identity import hash_files, hash_results, spoilt_file
+from progrpo.plugins import SCORERS, SELECTION_RULES, own_file
 
 # The workflow leaves out the same. Of the model and the prompts the content counts, not the name.
 LABELS = {"method", "model", "prompts", "evaluations", "save_every", "seeds"}
@@ -29,6 +31,7 @@ def of_training(config: Config, name: str, seed: int) -> dict[str, Any]:
     return {
         **run.model_dump(mode="json", exclude={**dict.fromkeys(LABELS | CUTS, True), "previews": {"agreement"}}),
         **previews,
+        **_own_code("rule_code", run.group.rule, SELECTION_RULES),
         "seed": seed,
         "model": _model(config.models[run.model]),
         "prompts": _prompts(config.prompt_sets[run.prompts], {"limit", "distinct"}),
@@ -104,7 +107,14 @@ def _scorer(config: Config, name: str) -> dict[str, Any]:
     section = config.scorers[name]
     decisive = section.model_dump(mode="json", include={"kind", "precision"})
     files = hash_files(section.path, "such folder") if section.path else None
+    decisive |= _own_code("code", section.kind, SCORERS)
     return {**decisive, "options": _with_files(section.options, set()), "files": files}
+
+
+def _own_code(key: str, name: str, table: Mapping[str, str]) -> dict[str, str]:
+    """{key: SHA-256 of the module} of a scorer or rule of one's own; of the package's, nothing: its version decides."""
+    file = own_file(name, table)
+    return {key: sha256(file)} if file else {}
 
 
 def _with_files(settings: dict[str, Any], excluded: set[str]) -> dict[str, Any]:

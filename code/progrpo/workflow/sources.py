@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from progrpo.config import Config
-from progrpo.plugins import SCORERS, source_file
+from progrpo.plugins import SCORERS, own_file
 from progrpo.rewards.registry import declared_files
 from progrpo.workflow.code_inputs import PACKAGE
 
@@ -64,9 +64,9 @@ def scorer_files(config: Config, names: Iterable[str]) -> list[str]:
 
 def own_code(name: str, table: Mapping[str, str]) -> list[str]:
     """The module of a `package.module:name` outside this package; what lies inside is in the code's fingerprint."""
-    if inner_module(name, table):
+    file = own_file(name, table)
+    if file is None:
         return []
-    file = source_file(name, table)
     return [str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)]
 
 
