@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from diffusers import DiffusionPipeline
+from diffusers import DDIMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 
 import progrpo
 import tiny
@@ -147,6 +147,45 @@ def test_mistakes_of_pruned_sampling_are_one_line(models):
     ):
         with pytest.raises(UserError, match=message):
             progrpo.sample_pruned(*arguments)
+
+
+SD14 = {"set_alpha_to_one": False, "steps_offset": 1, "clip_sample": False}  # as its scheduler has them
+
+
+@pytest.mark.parametrize(
+    ("model", "scheduler", "told"),
+    [
+        ("sd14", DDIMScheduler(**SD14, prediction_type="v_prediction"), "prediction_type is 'v_prediction'"),
+        ("sd14", DDIMScheduler(**SD14, timestep_spacing="linspace"), "timestep_spacing is 'linspace'"),
+        ("sd35m", FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), "use_dynamic_shifting is True"),
+    ],
+)
+def test_a_pipeline_of_another_schedule_is_refused_before_it_is_changed(models, model, scheduler, told):
+    pipeline = DiffusionPipeline.from_pretrained(models / model, scheduler=scheduler)
+    sampling = progrpo.Sampling(steps=2, guidance_scale=1, noise=0.7)
+    with pytest.raises(UserError, match=f"{told}; the sampler of .* is written for") as error:
+        progrpo.sample_pruned(pipeline, ["a"], blueness, progrpo.Group(size=2), sampling)
+    assert "\n" not in str(error.value)
+    assert all(parameter.requires_grad for parameter in pipeline.vae.parameters())
+
+
+@pytest.mark.parametrize(
+    ("prompts", "seed", "told"),
+    [
+        ("a red circle", 0, "prompts: give a list of at least one text, not 'a red circle'"),
+        ([], 0, r"prompts: give a list of at least one text, not \[\]"),
+        (["a", None], 0, "prompts: give a list of at least one text"),
+        (["a"], -1, "seed -1: must be between 0 and 4294967295"),
+        (["a"], 2**32, "seed 4294967296: must be between"),
+    ],
+)
+def test_prompts_that_are_no_list_and_seeds_of_no_run_are_one_line(tmp_path, prompts, seed, told):
+    """Before the pipeline is touched: none is loaded here."""
+    with pytest.raises(UserError, match=told):
+        progrpo.sample_pruned(None, prompts, blueness, progrpo.Group(size=2), None, seed)
+    with pytest.raises(UserError, match=told):
+        progrpo.train_pipeline(None, blueness, prompts, None, tmp_path / "run", seed)
+    assert not (tmp_path / "run").exists()
 
 
 # ---------------------------------------------------------------- training

@@ -26,7 +26,7 @@ MISTAKES = {
     "detections": (["geneval", "verdict", "--detections", "nope.jsonl", "--out", "o"], "nope.jsonl"),
     "timed run": (["bench", "--config", "config/smoke.yaml", "--compare", "plain", "--runs", "x"], "no such run"),
     **{
-        f"seed of {command}": (
+        f"seed {seed} of {command}": (
             [command, "--config", "config/smoke.yaml", "--run", "progrpo_sd35m", "--seed", seed, "--out", "o"],
             f"--seed {seed}: must be between 0 and",
         )

@@ -144,8 +144,25 @@ def test_bench_of_the_official_shapes_writes_what_table_13_reads(tmp_path, monke
     assert record["versions"]["torch"] == torch.__version__
     with pytest.raises(UserError, match="progrpo_sd14: not a method of sd35m"):
         run_bench("--official", "sd35m", "--runs", "progrpo_sd14", *small)
-    with pytest.raises(UserError, match="--repeats 0"):
+    with pytest.raises(UserError, match="--repeats 0: must be at least 1"):
         run_bench("--official", "sd35m", "--repeats", 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        (["--table", "t.json", "--json"], "--json: needs --compare"),
+        (["--table", "t.json", "--compare", "plain", "--json"], "--compare: needs --config"),
+        (["--official", "sd35m", "--compare", "plain"], "--compare: needs --config"),
+        (["--official", "sd35m", "--compile"], "--compile: needs --compare"),
+        (["--official", "sd35m", "--into", "README.md"], "--into: needs --table"),
+        (["--official", "sd35m", "--warmup", -1], "--warmup -1: must be at least 0"),
+    ],
+)
+def test_an_option_that_bench_would_not_read_or_cannot_use_is_refused(words, needed, monkeypatch):
+    monkeypatch.setattr("progrpo.devices.choose_device", lambda name: pytest.fail("models would be loaded"))
+    with pytest.raises(UserError, match=needed):
+        run_bench(*words)
 
 
 def test_bench_of_a_tier_times_its_own_run(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from test_gradient import FAMILIES, configuration, trainer_of
 import tiny
 from progrpo.config import Previews
 from progrpo.errors import UserError
-from progrpo.grpo.previews import rank_agreement, require_agreement
+from progrpo.grpo.previews import preview_decoder, rank_agreement, require_agreement
 from progrpo.grpo.rollout import Counters, Rollout, Stage
 from progrpo.jobs.ingredients import of_training
 
@@ -64,6 +64,15 @@ def test_a_smaller_preview_is_the_image_of_the_averaged_latent(models, tmp_path)
     expected = trainer.backbone.decode(F.avg_pool2d(latents, 2))
     assert 2 * expected.shape[-1] == trainer.backbone.model.resolution
     torch.testing.assert_close(trainer.preview(latents), expected)
+
+
+def test_a_scale_that_leaves_no_pixel_of_a_latent_is_one_line(models, tmp_path):
+    trainer = trainer_with(models, tmp_path)
+    side = trainer.backbone.latent_shape[-1]
+    with pytest.raises(UserError, match=rf"previews\.scale .*: leaves nothing of a latent .* at least 1/{side}$"):
+        preview_decoder(trainer.backbone, Previews(scale=0.99 / side))
+    decode = preview_decoder(trainer.backbone, Previews(scale=1.01 / side))
+    assert decode(latents_of(trainer)).isfinite().all()
 
 
 def test_a_tiny_decoder_makes_previews_and_not_final_images(models, decoders, tmp_path):

@@ -1,5 +1,7 @@
 """Expand and prune on a fake model: what is called how often, who survives, and that a trajectory's noise is its own."""
 
+from functools import partial
+
 import official_schedules
 import pytest
 import torch
@@ -147,6 +149,19 @@ def test_a_rule_that_keeps_no_ascending_subset_is_named(kept, what):
 
     with pytest.raises(UserError, match=f"selection rule careless: kept .*{what}"):
         roll(FLOW, PruningPlan(6, ((5, 4),), rule=careless))
+
+
+class Careless:
+    """A rule that is an object, which has no name of its own."""
+
+    def __call__(self, rewards, keep, seeds):
+        return torch.zeros(len(rewards), keep, dtype=torch.long)
+
+
+@pytest.mark.parametrize(("rule", "name"), [(Careless(), "Careless"), (partial(Careless()), "partial")])
+def test_a_careless_rule_without_a_name_is_named_by_its_class(rule, name):
+    with pytest.raises(UserError, match=f"selection rule {name}: kept "):
+        roll(FLOW, PruningPlan(6, ((5, 4),), rule=rule))
 
 
 def test_shared_initial_noise_is_one_noise_for_all():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from unicodedata import normalize
 
@@ -104,6 +105,16 @@ def test_one_prompt_with_a_runs_weights_needs_those_that_were_published(world, t
         assert main([*asked, *more]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line
+
+
+def test_a_prompt_of_another_encoding_is_one_line_before_a_model_is_loaded(world, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("progrpo.jobs.generate.load_model", lambda *_: pytest.fail("loaded"))
+    config, _ = world
+    out = tmp_path / "one.png"
+    assert generate(config, out, "--prompt", os.fsdecode(b"caf\xe9")) == 2  # as a shell passes latin-1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--prompt 'caf\\udce9': not UTF-8 text" in line
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

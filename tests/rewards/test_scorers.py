@@ -98,6 +98,31 @@ def test_a_score_that_is_no_number_names_scorer_prompt_and_remedy(images):
         scorer.score(images, PROMPTS)
 
 
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        (torch.zeros(4, 1), r"\(4, 1\)"),
+        (torch.tensor(0.0), r"\(\)"),
+        (torch.zeros(3), r"\(3,\)"),
+        (None, "NoneType"),
+        ([[1.0], [2.0, 3.0]], "list"),
+    ],
+)
+def test_what_is_not_one_score_for_each_image_names_the_scorer(images, returned, told):
+    class Forgetful(BatchedScorer):
+        def score_batch(self, images, prompts):
+            return returned
+
+    scorer = Forgetful.load(None, "cpu")
+    with pytest.raises(UserError, match=f"^Forgetful: returned {told} for 4 images; return one number each$"):
+        scorer.score(images, PROMPTS)
+
+
+def test_scores_may_be_a_list(images):
+    scores = Mean(value=lambda i: i.mean((1, 2, 3)).tolist()).score(images, PROMPTS)
+    assert torch.equal(scores, images.mean((1, 2, 3)))
+
+
 def test_unknown_precision_and_batch_size_are_one_line():
     with pytest.raises(UserError, match="precision 'fp8' is unknown; use one of fp32, bf16, fp16, tf32"):
         Mean(precision="fp8")

@@ -22,6 +22,12 @@ TABLES_7_AND_8 = Path("config/paper.yaml")
 MARKS = ("<!-- speed -->", "<!-- /speed -->")  # of a document's table
 COMPARED_PROMPTS = 4  # of every run alike
 GPU_TFLOPS, GPU_UTILISATION = 495, 0.35  # as `progrpo plan` assumes: a fast GPU makes saving the larger share
+NEEDS = (  # an option, and the one without which it says nothing; random weights of official shapes have no plain loop
+    ("compare", "config"),
+    ("compile", "compare"),
+    ("json", "compare"),
+    ("into", "table"),
+)
 PROMPTS = [f"random prompt {number}" for number in range(64)]
 
 
@@ -70,11 +76,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Time every run, one after the other; the file is written again after each."""
     from progrpo.devices import choose_device
 
+    for name, needed in NEEDS:
+        if getattr(arguments, name) and not getattr(arguments, needed):
+            raise UserError(f"--{name}: needs --{needed}")
     if arguments.table:
         return _table(Path(arguments.table), arguments.into)
-    for name in ("repeats", "prompts", "micro_batch", "sampling_batch"):
-        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: must be at least 1")
+    for name in ("warmup", "repeats", "prompts", "micro_batch", "sampling_batch"):
+        least = 0 if name == "warmup" else 1
+        if getattr(arguments, name) is not None and getattr(arguments, name) < least:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: must be at least {least}")
     device = choose_device(arguments.device)
     if arguments.compare:
         return _compare(arguments, device)
@@ -166,8 +176,6 @@ def _compare(arguments: argparse.Namespace, device) -> int:
     from progrpo.cost.saving import measure_saving, official_saving
     from progrpo.files import to_json
 
-    if not arguments.config:
-        raise UserError("--compare: needs --config; random weights of official shapes have no plain loop")
     arguments.prompts = arguments.prompts or COMPARED_PROMPTS
     config = load_config(arguments.config)
     runs = dict(_runs(arguments, config))

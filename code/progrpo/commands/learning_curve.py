@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from progrpo.commands.options import HelpFormatter, add_device, add_start, start_of
+from progrpo.commands.options import HelpFormatter, add_device, add_start, require_between, start_of
 
 
 def add_parser(commands) -> None:
@@ -27,6 +27,8 @@ def add_parser(commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Score what is missing."""
+    require_between("--seed", arguments.seed, 0, 2**32 - 1)
+
     from progrpo.config import load_config
     from progrpo.jobs.learning_curve import learning_curve
 

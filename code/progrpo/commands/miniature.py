@@ -4,7 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
-from progrpo.commands.options import HelpFormatter
+from progrpo.commands.options import HelpFormatter, require_between
 from progrpo.plugins import SCORERS
 
 JUDGES = (*SCORERS, "detector", "blip_vqa")  # detector: with its classifier of colours
@@ -29,6 +29,8 @@ def add_parser(commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the part and save it in its official layout."""
+    require_between("--seed", arguments.seed, 0, 2**32 - 1)
+
     import torch
 
     from progrpo.errors import UserError

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from progrpo.commands.options import HelpFormatter, add_device, add_start, start_of
+from progrpo.commands.options import HelpFormatter, add_device, add_start, require_between, start_of
 
 
 def add_parser(commands) -> None:
@@ -26,6 +26,8 @@ def add_parser(commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train; 0 when the run is complete, 143 when a signal stopped it (the same command goes on)."""
+    require_between("--seed", arguments.seed, 0, 2**32 - 1)
+
     from progrpo.config import load_config
     from progrpo.jobs.train import train_run
 

@@ -24,10 +24,15 @@ Decode = Callable[[Tensor], Tensor]
 def preview_decoder(backbone: Backbone, settings: Previews) -> Decode | None:
     """Latents (B, C, H, W) to preview images (B, 3, H', W') float32 in [0, 1]; None where previews are decoded as final images are.
 
-    UserError: a folder that holds no tiny autoencoder, or one of other latents.
+    UserError: a folder that holds no tiny autoencoder, or one of other latents; a scale that leaves no pixel of a latent.
     """
     if settings.plain:
         return None
+    side = backbone.latent_shape[-1]
+    if int(side * settings.scale) < 1:
+        raise UserError(
+            f"previews.scale {settings.scale:g}: leaves nothing of a latent of {side} x {side}; use at least 1/{side}"
+        )
     autoencoder = _decoder(backbone, settings)
 
     @torch.no_grad()

@@ -240,7 +240,8 @@ class _Sampling:
         try:
             check_kept(kept, rewards, keep)
         except ValueError as error:
-            raise UserError(f"selection rule {self.plan.rule.__name__}: {error}") from None
+            name = getattr(self.plan.rule, "__name__", type(self.plan.rule).__name__)  # an object has its class's
+            raise UserError(f"selection rule {name}: {error}") from None
         self.stages.append(Stage(step, rewards.cpu(), kept, None if plain is None else plain.cpu()))
         rows = (kept + torch.arange(self.prompts)[:, None] * rewards.shape[1]).flatten()
         self.prompt, self.trajectory = self.prompt[rows], self.trajectory[rows]

@@ -48,12 +48,14 @@ def generate_image(
 ) -> None:
     """Make one image of a text, as the first image of a set of that one prompt would be, sampled as for the first set of the run's.
 
-    The file is written anew at each call: it is for looking at, and no evaluation reads it. UserError: a file of another kind, weights
-    that are not those a training published.
+    The file is written anew at each call: it is for looking at, and no evaluation reads it. UserError: a file of another kind, a text
+    that is not Unicode, weights that are not those a training published.
     """
     model = checked_model(config, name, weights)
     if out.suffix not in (".png", ".jpg"):
         raise UserError(f"--out {out}: name a .png or .jpg for the image of --prompt")
+    if any("\ud800" <= character <= "\udfff" for character in prompt):  # bytes of another encoding arrive as these
+        raise UserError(f"--prompt {prompt!r}: not UTF-8 text: it holds a lone surrogate, half of a character")
     sets = prompt_sets_of(config, name)
     if not sets:
         raise UserError(

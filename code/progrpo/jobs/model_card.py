@@ -1,6 +1,7 @@
 """The README.md beside trained weights, in the form of the Hugging Face hub's model cards."""
 
 from progrpo.config import Model, Run
+from progrpo.devices import DTYPES
 
 CARD = """---
 base_model: {base}
@@ -33,10 +34,17 @@ The model was made to score high on the reward above. What that reward does not 
 agreement with the prompt. The licence and the limits of the base model hold. `provenance.json` has the hashes of the settings, of the
 code, and of every file here.
 """
-ADAPTER = """pipeline = DiffusionPipeline.from_pretrained({base!r})
+# With a dtype, because parts of a base model may be stored in another precision, and would not fit together as they are stored.
+ADAPTER = """import torch
+from diffusers import DiffusionPipeline
+
+pipeline = DiffusionPipeline.from_pretrained({base!r}, dtype={dtype})
 pipeline.load_lora_weights("this folder")"""
-WHOLE = """{name} = {kind}.from_pretrained("this folder", subfolder={name!r})
-pipeline = DiffusionPipeline.from_pretrained({base!r}, {name}={name})"""
+WHOLE = """import torch
+from diffusers import DiffusionPipeline, {kind}
+
+{name} = {kind}.from_pretrained("this folder", subfolder={name!r}, dtype={dtype})
+pipeline = DiffusionPipeline.from_pretrained({base!r}, {name}={name}, dtype={dtype})"""
 
 
 def group_text(run: Run) -> str:
@@ -47,6 +55,7 @@ def group_text(run: Run) -> str:
 
 def model_card(run: Run, model: Model, seed: int, reward: str, denoiser: str, kind: str) -> str:
     """The card of a run's weights; `reward` names its reward, `denoiser` the trained part of the pipeline, `kind` its class."""
+    dtype = DTYPES[model.precision]
     tags = ["text-to-image", "grpo", *(["lora"] if run.lora else [])]
     return CARD.format(
         base=model.path,
@@ -59,5 +68,5 @@ def model_card(run: Run, model: Model, seed: int, reward: str, denoiser: str, ki
         steps=run.sampling.steps,
         guidance=run.sampling.guidance_scale,
         seed=seed,
-        use=(ADAPTER if run.lora else WHOLE).format(base=model.path, name=denoiser, kind=kind),
+        use=(ADAPTER if run.lora else WHOLE).format(base=model.path, name=denoiser, kind=kind, dtype=dtype),
     )

@@ -1,11 +1,11 @@
 """A function as a scorer."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from progrpo.errors import UserError
 from progrpo.rewards.base import BatchedScorer
 
 RewardFunction = Callable[[Tensor, list[str]], Tensor | Sequence[float]]
@@ -18,11 +18,6 @@ class FunctionScorer(BatchedScorer):
         super().__init__(getattr(reward, "__name__", type(reward).__name__), device, batch_size=batch_size)
         self.reward = reward
 
-    def score_batch(self, images: Tensor, prompts: list[str]) -> Tensor:
-        """Scores (b,); UserError when the function returns another number of them."""
-        scores = torch.as_tensor(self.reward(images, prompts), dtype=torch.float32)
-        if scores.shape != (len(images),):
-            raise UserError(
-                f"{self.name}: returned {tuple(scores.shape)} for {len(images)} images; return one number each"
-            )
-        return scores
+    def score_batch(self, images: Tensor, prompts: list[str]) -> Any:
+        """What the function returns; `score` checks it."""
+        return self.reward(images, prompts)

@@ -4,6 +4,7 @@ Shape letters: P prompts, K survivors per prompt, H x W pixels.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
@@ -15,6 +16,7 @@ from progrpo.errors import UserError
 from progrpo.grpo.backbone import FAMILIES, Backbone
 from progrpo.grpo.groups import plan_of
 from progrpo.grpo.rollout import Policy, Stage, TrajectoryNoise, expand_and_prune, in_batches
+from progrpo.grpo.schedules import require_schedule
 from progrpo.pieces.function_scorer import FunctionScorer, RewardFunction
 
 T5_TOKENS = 128  # as Flow-GRPO trains SD3.5-M
@@ -44,9 +46,10 @@ def sample_pruned(
     """Sample a group of trajectories for each of P prompts and prune it on the rewards of its one-step previews; paper, section 4.3.
 
     reward(images (b, 3, H, W) in [0, 1], b prompts) gives b numbers, for at most `batch` images, as many as a model call has rows.
-    The pipeline is used as `backbone_of` says. UserError: a pipeline of another kind, a pruning step beyond the last, a reward that
-    is no finite number.
+    The pipeline is used as `backbone_of` says. UserError: a pipeline of another kind, no list of prompts, another seed than a run's,
+    a pruning step beyond the last, a reward that is no finite number.
     """
+    require_prompts_and_seed(prompts, seed)
     if group.pruning and group.pruning[-1].step > sampling.steps:
         raise UserError(f"pruning step {group.pruning[-1].step} lies beyond the {sampling.steps} denoising steps")
     backbone = backbone_of(pipeline)
@@ -67,15 +70,27 @@ def sample_pruned(
     return PrunedGroups(images, rollout.rewards, rollout.trajectories, rollout.stages)
 
 
+def require_prompts_and_seed(prompts: list[str], seed: int) -> None:
+    """UserError for prompts that are no list of at least one text, or for a seed outside 0..2^32 - 1, which a run may have."""
+    texts = isinstance(prompts, list | tuple) and all(isinstance(prompt, str) for prompt in prompts)
+    if not texts or not prompts:
+        raise UserError(f"prompts: give a list of at least one text, not {repr(prompts)[:60]}")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed {seed}: must be between 0 and {2**32 - 1}")
+
+
 def backbone_of(pipeline: DiffusionPipeline) -> Backbone:
     """A loaded Stable Diffusion 1 or 3 pipeline taken apart, on its device, in its denoiser's precision and resolution.
 
-    Its networks are frozen in place, and its decoder becomes float32. UserError for a pipeline of another kind.
+    Its networks are frozen in place, and its decoder becomes float32. UserError for a pipeline of another kind,
+    or one whose schedule the sampler does not know.
     """
     family = next((name for name, (_, kind) in FAMILIES.items() if isinstance(pipeline, kind)), None)
     if family is None:
         known = " or ".join(kind.__name__ for _, kind in FAMILIES.values())
         raise UserError(f"{type(pipeline).__name__}: not supported; load a {known}")
+    path = str(getattr(pipeline, "name_or_path", None) or "pipeline")
+    require_schedule(pipeline.scheduler, family, Path(path))
     backbone_class = FAMILIES[family][0]
     denoiser = getattr(pipeline, backbone_class.denoiser_name)
     precisions = {dtype: name for name, dtype in DTYPES.items()}
@@ -86,7 +101,7 @@ def backbone_of(pipeline: DiffusionPipeline) -> Backbone:
     t5 = getattr(pipeline, "tokenizer_3", None)
     settings = {
         "family": family,
-        "path": str(getattr(pipeline, "name_or_path", None) or "pipeline"),
+        "path": path,
         "resolution": denoiser.config.sample_size * pipeline.vae_scale_factor,
         "precision": precisions[denoiser.dtype],
         "max_sequence_length": min(T5_TOKENS, t5.model_max_length) if t5 else T5_TOKENS,

@@ -15,7 +15,7 @@ from progrpo.identity import REFUSE, Folder
 from progrpo.jobs.ingredients import CUTS, LABELS
 from progrpo.jobs.train import OWNS, is_complete, publish
 from progrpo.pieces.function_scorer import FunctionScorer, RewardFunction
-from progrpo.pieces.pruned_sampling import backbone_of
+from progrpo.pieces.pruned_sampling import backbone_of, require_prompts_and_seed
 
 NOT_READ = {"reward"}  # of a run: the names of its scorers
 
@@ -27,9 +27,10 @@ def train_pipeline(
 
     The pipeline itself holds them too, when it was trained to the end in this call. `run` has the settings; its model, prompts and
     reward are not read, nor its text cache and `deterministic`. In one process; a stopped training (`Stopped`) goes on with the same
-    call. UserError: a pipeline of another kind; a folder begun with other settings, prompts or seed, or another name of reward or
-    pipeline.
+    call. UserError: a pipeline, prompts or a seed that `sample_pruned` refuses; a folder begun with other settings, prompts or seed,
+    or another name of reward or pipeline.
     """
+    require_prompts_and_seed(prompts, seed)
     folder, backbone = Folder(Path(out), OWNS), backbone_of(pipeline)
     if run.lora is None and backbone.dtype != torch.float32:
         raise UserError("a pipeline whose weights are all trained must be loaded in float32; or give the run a `lora`")

@@ -77,16 +77,30 @@ class BatchedScorer(abc.ABC):
     def score(self, images: Tensor, prompts: list[str]) -> Tensor:
         """Scores (B,) float32 of images (B, 3, H, W) in [0, 1] for B prompts, on the device of the images.
 
-        UserError: images of another shape or type, another number of prompts, a pixel or a score that is not finite.
+        UserError: images of another shape or type, another number of prompts or of scores, a pixel or a score that is not finite.
         """
         self._check_input(images, prompts)
         parts = [
-            self.score_batch(images[i : i + self.batch_size], prompts[i : i + self.batch_size]).float()
+            self._score_part(images[i : i + self.batch_size], prompts[i : i + self.batch_size])
             for i in range(0, len(images), self.batch_size)
         ]
         scores = torch.cat(parts) if parts else torch.zeros(0)
         self._check_finite(scores, prompts, "the score", "use precision fp32 or check the scorer's weights")
         return scores.to(images.device)
+
+    def _score_part(self, images: Tensor, prompts: list[str]) -> Tensor:
+        """`score_batch` as (b,) float32; UserError for what is not one number for each image."""
+        returned: Any = self.score_batch(images, prompts)
+        try:
+            scores = torch.as_tensor(returned, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError) as error:  # nothing, words, rows of several lengths
+            what = type(returned).__name__
+            raise UserError(f"{self.name}: returned {what} for {len(images)} images; return one number each") from error
+        if scores.shape != (len(images),):
+            raise UserError(
+                f"{self.name}: returned {tuple(scores.shape)} for {len(images)} images; return one number each"
+            )
+        return scores
 
     def _check_input(self, images: Tensor, prompts: list[str]) -> None:
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
