@@ -70,7 +70,7 @@ def file_path(text: str) -> Path:
 def require_between(name: str, value: float, low: float, high: float) -> None:
     """UserError when an option's value is not in [low, high]; NaN is not."""
     if not low <= value <= high:
-        raise UserError(f"{name} {value}: must be between {low:g} and {high:g}")
+        raise UserError(f"{name} {value}: must be between {low} and {high}")
 
 
 def require_other_file(out: Path, source: Path) -> None:
