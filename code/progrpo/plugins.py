@@ -51,8 +51,13 @@ def source_file(name: str, table: Mapping[str, str]) -> Path:
 
 def own_file(name: str, table: Mapping[str, str]) -> Path | None:
     """The file of code outside this package that a name stands for; None for what the package has."""
-    inside = table.get(name, name).partition(":")[0].partition(".")[0] == __name__.partition(".")[0]
-    return None if inside else source_file(name, table)
+    return None if inner_module(name, table) else source_file(name, table)
+
+
+def inner_module(name: str, table: Mapping[str, str]) -> str | None:
+    """The module of this package that a name stands for; None for code of one's own."""
+    module = table.get(name, name).partition(":")[0]
+    return module if module.partition(".")[0] == __name__.partition(".")[0] else None
 
 
 def load(name: str, table: Mapping[str, str]) -> Any:

@@ -74,9 +74,10 @@ def test_nodes_gpus_cores_and_memory_are_those_of_the_plan(slurm, tmp_path, styl
 
 
 def test_a_job_without_a_gpu_asks_for_none(slurm, tmp_path):
-    site = Site(partition="large", gpu_model="a100", gpus_per_node=8)
+    site = Site(partition="large", gpu_model="a100", gpus_per_node=8, constraint="nvlink")
     job = as_slurm_has_it(slurm, sbatch_line(Hardware(gpus=0, memory_gb=4), site, tmp_path), tmp_path)
     assert "TresPerNode" not in job
+    assert "Features" not in job  # the constraint is of nodes with GPUs: Slurm would refuse what no node has
     assert (job["NumNodes"].split("-")[0], job["NumCPUs"], megabytes(job["MinMemoryNode"])) == ("1", "1", 4000)
 
 

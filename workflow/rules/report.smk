@@ -1,8 +1,7 @@
 # What a person reads: figures, image grids, and the tables of this run, on one page and in LaTeX.
 
-GUARDS = CLAIMS.guards_of(
-    TIER.tier
-)  # none where no claim of the tier compares trainings
+# No guard, and no figure, where no claim of the tier compares trainings.
+GUARDS = CLAIMS.guards_of(TIER.tier)
 CLAIM_FIGURES = [
     *(("forest", "predicted", "pairs") if GUARDS else ()),
     *(f"curves_{name}" for name in GUARDS),

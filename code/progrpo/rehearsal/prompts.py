@@ -5,10 +5,9 @@ from importlib import resources
 from pathlib import Path
 
 from progrpo.benchmarks import compbench
+from progrpo.benchmarks.compbench import CATEGORIES
+from progrpo.benchmarks.prompt_sets import STYLES
 from progrpo.files import write_json, write_text
-
-STYLES = ("anime", "concept-art", "paintings", "photo")
-CATEGORIES = ("color", "shape", "texture", "spatial")  # as chunks.json has them, 300 each
 
 
 def compbench_prompts() -> list[str]:

@@ -14,10 +14,10 @@ from typing import Any
 from progrpo.config import Config, Hardware, Section
 from progrpo.jobs.ingredients import CUTS, LABELS
 from progrpo.names import base_of, evaluated_names, is_base, model_of, prompt_sets_of, seed_folder, seeds_of
-from progrpo.plugins import SCORERS, SELECTION_RULES
+from progrpo.plugins import SCORERS, SELECTION_RULES, inner_module
 from progrpo.workflow.code_inputs import Code
 from progrpo.workflow.site import Site
-from progrpo.workflow.sources import benchmark_files, inner_module, model_file, own_code, prompt_file, scorer_files
+from progrpo.workflow.sources import benchmark_files, model_file, own_code, prompt_file, scorer_files
 
 GRID_MODELS = (base_of("sd35m"), "flowgrpo_sd35m", "progrpo_sd35m")  # Figs. 4 and 8 to 11
 OVF_STUDY = {  # Figs. 1 and 2: what a static filter of a finished group does

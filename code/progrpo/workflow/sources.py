@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from progrpo.benchmarks.compbench import CATEGORIES
 from progrpo.config import Config
 from progrpo.plugins import SCORERS, own_file
 from progrpo.rewards.registry import declared_files
-from progrpo.workflow.code_inputs import PACKAGE
 
 MINIATURE = "results/miniature"
 DENOISER_FILES = {  # family -> the file of a base model's folder that its users depend on
@@ -18,7 +18,6 @@ DENOISER_FILES = {  # family -> the file of a base model's folder that its users
     "diffusion": "unet/diffusion_pytorch_model.safetensors",
 }
 PROMPT_SETS = ("train", "test", "drawbench", "hpsv2", "geneval")
-CATEGORIES = ("color", "shape", "texture", "spatial")
 MINIATURE_PROMPTS = [
     f"{MINIATURE}/prompts/{name}.jsonl"
     for name in (*PROMPT_SETS, *(f"t2i_compbench_{category}" for category in CATEGORIES))
@@ -68,12 +67,6 @@ def own_code(name: str, table: Mapping[str, str]) -> list[str]:
     if file is None:
         return []
     return [str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)]
-
-
-def inner_module(name: str, table: Mapping[str, str]) -> str | None:
-    """The module of this package that a name of the configuration stands for; None for code of one's own."""
-    module = table.get(name, name).partition(":")[0]
-    return module if module.partition(".")[0] == PACKAGE else None
 
 
 def benchmark_files(config: Config, names: Iterable[str]) -> list[str]:
