@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from progrpo.typed import PathText
 
@@ -79,3 +79,12 @@ class Speed(Section):
     merged_adapters: bool = False  # fp32: one product with W + s B A; for a rank that is not small beside the width
     background_save: bool = True  # a copy of the state is written while the next iteration runs
     compile: bool = False  # torch.compile of the denoiser: about a minute once, then fewer and larger kernels
+    shard: bool = (
+        False  # of several GPUs each holds a part of the denoiser's weights (FSDP), and of what is trained in full
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "Speed":
+        if self.shard and self.compile:
+            raise ValueError("shard and compile exclude each other: a compiled block does not gather its weights")
+        return self

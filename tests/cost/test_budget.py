@@ -39,6 +39,7 @@ ROUND = Network(
     reward=11.0,
     activations=0.5,
     checkpointed=0.25,
+    gathered=100_000_000,
 )
 
 
@@ -102,6 +103,7 @@ def test_the_memory_of_a_training_in_full_by_hand():
     made = budget.memory(run, model, scorers, ROUND)
     expected = {
         "denoiser": 4.0,
+        "gathered": 0.0,
         "autocast copy": 2.0,
         "gradients": 8.0,  # and the buckets of distributed training
         "AdamW": 8.0,
@@ -124,6 +126,23 @@ def test_the_memory_of_adapters_by_hand():
     assert (made["gradients"], made["AdamW"], made["moving average"]) == pytest.approx((0.08, 0.08, 0.04))
     assert made["autocast copy"] == made["reference"] == 0
     assert made["activations"] == pytest.approx(8 * budget.DECODE_GB)  # more than the 8 x 0.25 of checkpoints
+
+
+def test_the_memory_of_sharded_weights_by_hand():
+    def memory(name: str, gpus: int, **changes) -> dict[str, float]:
+        run, model, scorers = case(name)
+        speed = run.speed.model_copy(update={"shard": True})
+        hardware = run.hardware.model_copy(update={"gpus": gpus, "nodes": 1})
+        run = run.model_copy(update={"speed": speed, "hardware": hardware, **changes})
+        return budget.memory(run, model, scorers, ROUND)
+
+    full = memory("dancegrpo_sd14", 4, ema=PAPER.runs["flowgrpo_sd35m"].ema)
+    parts = ("denoiser", "gathered", "gradients", "AdamW", "moving average", "autocast copy")
+    assert [full[part] for part in parts] == pytest.approx([1.0, 0.8, 1.0, 2.0, 1.0, 2.0])
+    adapted = memory("flowgrpo_sd35m", 4)
+    assert [adapted[part] for part in parts] == pytest.approx([0.5 + 0.04, 0.2, 0.08, 0.08, 0.04, 0.0])
+    alone = memory("dancegrpo_sd14", 1)
+    assert (alone["denoiser"], alone["gathered"], alone["gradients"]) == pytest.approx((4.0, 0.0, 4.0))
 
 
 def test_latents_of_a_group_at_its_worst_moment():
@@ -235,6 +254,18 @@ def test_parameters_are_those_of_the_architectures():
         assert parameters(architectures.clip("L")) == budget.SCORER_PARAMETERS["aesthetic"]
 
 
+@pytest.mark.parametrize(("family", "build"), [("flow", "sd35m_transformer"), ("diffusion", "sd14_unet")])
+def test_what_is_gathered_are_the_outermost_weights_and_three_blocks(family, build):
+    with torch.device("meta"):
+        model = getattr(architectures, build)()
+    units = [module for module in model.modules() if type(module).__name__ in model._no_split_modules]
+    own: dict[torch.nn.Module, set] = {}
+    for unit in (*reversed(units), model):  # what a unit's inner units do not hold
+        own[unit] = set(unit.parameters()).difference(*own.values())
+    outermost, *sizes = [sum(p.numel() for p in own[unit]) for unit in (model, *units)]
+    assert NETWORKS[family].gathered == outermost + sum(sorted(sizes)[-3:])
+
+
 def test_text_encoders_are_of_the_published_shapes():
     t5 = T5Config(
         d_model=4096, d_ff=10240, d_kv=64, num_heads=64, num_layers=24, vocab_size=32128, feed_forward_proj="gated-gelu"
@@ -311,7 +342,7 @@ def test_prompts_are_counted_before_they_are_downloaded():
 
 def test_a_card_that_is_too_small_is_refused_with_the_setting_that_helps(capsys):
     told = refusal(capsys, "--config", str(ROOT / "config/paper.yaml"), "--gpu-memory", "24")
-    for word in ("dancegrpo_sd14", "lora", "batch: ", "estimated"):
+    for word in ("dancegrpo_sd14", "speed.shard", "batch: ", "estimated"):
         assert word in told
 
 

@@ -13,6 +13,7 @@ from progrpo.grpo.objective import advantages
 from progrpo.grpo.ovf import uniform
 from progrpo.grpo.rollout import TrajectoryNoise
 from progrpo.grpo.trainer import Trainer, check_batches
+from progrpo.grpo.training_state import state_of
 
 REWARDS = torch.tensor([[1.0, 3.0, 4.0], [2.0, 2.5, 9.0]])
 
@@ -119,7 +120,7 @@ def test_a_resumed_trainer_has_the_whole_state(make, capsys):
     trained.train()
     resumed._restore()
     assert "resuming after iteration 2 of 2" in capsys.readouterr().out
-    assert equal(resumed._state(), trained._state())
+    assert equal(state_of(resumed), state_of(trained))
     assert (resumed.iteration, resumed.updates, resumed.saved_iteration) == (2, 4, 2)
 
 

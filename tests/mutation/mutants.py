@@ -114,18 +114,28 @@ TRAINER = [
         ("backbone.latent_shape, run.sampling.shared_initial_noise", "backbone.latent_shape"),
     ),
     *_of(
-        "grpo/trainer.py",
+        "grpo/training_state.py",
         f"{UPDATE} -k whole_state",
+        ('state["updates"], state["rescoring"]', '0, state["rescoring"]'),
+        ('state["updates"], state["rescoring"]', 'state["updates"], False'),
         (
-            'self.iteration, state["updates"]',
-            "self.iteration, 0",
+            'copy_into(trainer.average.values, state["average"])',
+            'copy_into(trainer.average.values, state["parameters"])',
         ),
-        (
-            'copy_into(self.average.values, state["average"])',
-            'copy_into(self.average.values, state["parameters"])',
-        ),
-        ('self.optimizer.load_state_dict(state["optimizer"])', "pass"),
-        ('self.rescoring = state["rescoring"]', "pass"),
+        ('trainer.optimizer.load_state_dict(_spread(state["optimizer"], parameters))', "pass"),
+    ),
+    *_of(
+        "grpo/sharding.py",
+        "tests/grpo/test_sharding.py",
+        (", reshard_after_forward=True", ""),
+        (".div_(dist.get_world_size())", ""),
+        ("        dist.all_reduce(finite, dist.ReduceOp.MIN)\n", "        pass\n"),
+        ("ignored_params=set(kept)", "ignored_params=set()"),
+    ),
+    *_of(
+        "grpo/training_state.py",
+        "tests/jobs/test_ranks.py -k stopped_resumed",
+        ("_spread(state[", "dict(state["),
     ),
     *_of(
         "grpo/groups.py",
@@ -194,7 +204,7 @@ TUNING = [
     *_of(
         "grpo/tuning.py",
         "tests/grpo/test_tuning.py -k not_finite",
-        ('    require_finite(self.parameters, f"{folder}: the trained weights")\n', "    pass\n"),
+        ('    require_finite(weights.values(), f"{folder}: the trained weights")\n', "    pass\n"),
     ),
     *_of(
         "grpo/tuning.py",

@@ -54,6 +54,7 @@ class Network:
     reward: float  # ViT-H/14, the dearest of the scorers
     activations: float
     checkpointed: float
+    gathered: int  # where weights are sharded, at most so many are whole at a time: the outermost ones and three blocks, the largest
 
 
 NETWORKS = {
@@ -73,6 +74,7 @@ NETWORKS = {
         reward=0.3510,
         activations=3.52,
         checkpointed=0.19,
+        gathered=323_997_376,
     ),
     "diffusion": Network(
         denoiser=859_520_964,
@@ -90,6 +92,7 @@ NETWORKS = {
         reward=0.3817,
         activations=0.94,
         checkpointed=0.24,
+        gathered=180_826_244,
     ),
 }
 
@@ -179,25 +182,32 @@ def memory(run: Run, model: Model, scorers: list[Scorer], network: Network) -> d
     trained, width = trained_parameters(run, network), BYTES[model.precision]
     ranks = max(1, run.hardware.gpus * run.hardware.nodes)
     full = run.lora is None
+    shards = ranks if run.speed.shard else 1  # of the denoiser's weights, and of what is trained in full
+    trained_shards = shards if full else 1
+    weights = network.denoiser * (FLOAT if full else width)
+    adapters = 0 if full else trained * FLOAT
     scorer_bytes = sum(SCORER_PARAMETERS.get(scorer.kind, VIT_H) * FLOAT for scorer in scorers)
     encoders = width * network.encoders
     copied = run.previews.precision == "bf16" and run.previews.decoder is None
     parts = {
-        "denoiser": network.denoiser * (FLOAT if full else width) + (0 if full else trained * FLOAT),
+        "denoiser": weights / shards + adapters,
+        "gathered": network.gathered * (2 * FLOAT if full else width)
+        if shards > 1
+        else 0,  # in full: and its gradients
         "autocast copy": network.denoiser * width if full and width < FLOAT else 0,
-        "gradients": trained * FLOAT * (2 if ranks > 1 else 1),  # distributed training adds buckets of the same size
-        "AdamW": 2 * trained * FLOAT,
-        "moving average": trained * FLOAT if run.ema else 0,
-        "reference": network.denoiser * FLOAT if full and run.objective.kl_beta > 0 else 0,
+        # Distributed training adds buckets, or a message, of the same size.
+        "gradients": trained * FLOAT / trained_shards * (2 if ranks > trained_shards else 1),
+        "AdamW": 2 * trained * FLOAT / trained_shards,
+        "moving average": trained * FLOAT / trained_shards if run.ema else 0,
+        "reference": weights / shards if full and run.objective.kl_beta > 0 else 0,
         "decoder": network.decoder * (FLOAT + (BYTES["bf16"] if copied else 0)),
         "reward": scorer_bytes,
         "text encoders": 0 if run.speed.text_cache else encoders,
         "rollout": _rollout_bytes(run, network, ranks, width),
         "activations": GB * activations(run, model, network),
     }
-    encoding = (
-        parts["denoiser"] + encoders + parts["decoder"] + scorer_bytes
-    )  # all are loaded before any text is cached
+    # All are loaded, and whole, before any text is cached.
+    encoding = weights + adapters + encoders + parts["decoder"] + scorer_bytes
     total = max(sum(parts.values()), encoding) + GB * OVERHEAD_GB
     return {part: size / GB for part, size in {**parts, "overhead": GB * OVERHEAD_GB, "total": total}.items()}
 
@@ -233,7 +243,9 @@ def activations(run: Run, model: Model, network: Network) -> float:
     else:
         backward, pairs = run.micro_batch * per_pair, run.micro_batch
     decoding = (run.speed.decode_batch or run.sampling_batch or pairs) * DECODE_GB
-    step = 0.0 if run.speed.fused_optimizer else trained_parameters(run, network) * FLOAT / GB
+    ranks = max(1, run.hardware.gpus * run.hardware.nodes)
+    held = trained_parameters(run, network) / (ranks if run.speed.shard and run.lora is None else 1)
+    step = 0.0 if run.speed.fused_optimizer else held * FLOAT / GB
     return max(backward, decoding, step)
 
 
@@ -274,6 +286,11 @@ def _fused(run: Run, model: Model) -> Case:
     return run.model_copy(update={"speed": run.speed.model_copy(update={"fused_optimizer": True})}), model
 
 
+def _sharded(run: Run, model: Model) -> Case:
+    possible = not run.speed.compile and model.precision != "fp16"
+    return run.model_copy(update={"speed": run.speed.model_copy(update={"shard": possible})}), model
+
+
 def _in_bf16(run: Run, model: Model) -> Case:
     return run, model.model_copy(update={"precision": "bf16"}) if model.precision == "fp32" else model
 
@@ -289,6 +306,7 @@ SAME_RESULT: tuple[Remedy, ...] = (  # up to rounding
     ("speed.fused_optimizer", _fused),
     ("speed.decode_batch: 1, prompts_at_once: 1, states_on_host", _in_parts),
 )
+SLOWER: tuple[Remedy, ...] = (("speed.shard", _sharded),)  # of several GPUs: each call sends weights
 OTHER_RESULT: tuple[Remedy, ...] = (("precision: bf16", _in_bf16), ("lora, another experiment", _with_adapters))
 
 
@@ -301,7 +319,7 @@ def remedy(
     """
     names: list[str] = []
     need = memory(run, model, scorers, network)["total"]
-    for remedies in (SAME_RESULT, SAME_RESULT + OTHER_RESULT):
+    for remedies in (SAME_RESULT, SAME_RESULT + SLOWER, SAME_RESULT + SLOWER + OTHER_RESULT):
         for name, change in remedies:
             alone = memory(*change(run, model), scorers, network)["total"]
             if alone <= gpu_memory:

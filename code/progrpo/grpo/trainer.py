@@ -28,7 +28,9 @@ from progrpo.grpo.prompt_stream import PromptStream
 from progrpo.grpo.rollout import Clock, Policy, TrajectoryNoise
 from progrpo.grpo.samplers import log_prob, step_mean
 from progrpo.grpo.samples import Samples
+from progrpo.grpo.sharding import average_gradients, whole
 from progrpo.grpo.text_cache import TextCache
+from progrpo.grpo.training_state import put_back, state_of
 from progrpo.grpo.tuning import MovingAverage, Tuning, copy_into, require_finite
 from progrpo.rewards.base import Scorer
 
@@ -61,6 +63,11 @@ class Trainer:
         self.tuning = Tuning(backbone, run.lora, run.objective.kl_beta > 0, run.speed.merged_adapters)
         if run.gradient_checkpointing:
             backbone.denoiser.enable_gradient_checkpointing()
+        # A detached branch needs a call of its own, and sampling rounds as training does.
+        self.one_call = run.speed.batched_guidance and run.objective.unconditional_gradient
+        self.micro_batch = micro_batch_of(run, backbone, self.accelerator.num_processes)
+        if run.speed.shard and self.accelerator.num_processes > 1:
+            self.tuning.shard()
         settings = run.optimizer
         optimizer = torch.optim.AdamW(
             self.tuning.parameters,
@@ -70,13 +77,13 @@ class Trainer:
             weight_decay=settings.weight_decay,
             fused=run.speed.fused_optimizer or None,
         )
-        self.model, self.optimizer = self.accelerator.prepare(backbone.denoiser, optimizer)
+        # Sharded weights bring their gradients together themselves.
+        wrap = self.accelerator.prepare_model
+        self.model = backbone.denoiser if self.tuning.sharded else wrap(backbone.denoiser)
+        self.optimizer = self.accelerator.prepare(optimizer)
         self.average = MovingAverage(self.tuning.parameters, run.ema) if run.ema else None
         self.table = backbone.table(run.sampling)  # of the first iteration, when the window of stochastic steps moves
         self.plan, self.preview = plan_of(run.group), preview_decoder(backbone, run.previews)
-        # A detached branch needs a call of its own, and sampling rounds as training does.
-        self.one_call = run.speed.batched_guidance and run.objective.unconditional_gradient
-        self.micro_batch = micro_batch_of(run, backbone, self.accelerator.num_processes)
         if run.speed.compile:
             self.tuning.compile()
         self.stream = PromptStream(len(prompts), run.prompts_per_iteration, seed)
@@ -266,7 +273,7 @@ class Trainer:
             self._keep_start()
             self.optimizer.step()
             if not self.accelerator.optimizer_step_was_skipped:  # fp16: the scaler skips a gradient that overflowed
-                statistics.grad_norm.append(torch.as_tensor(norm).detach())
+                statistics.grad_norm.append(whole(torch.as_tensor(norm).detach()))
             self.optimizer.zero_grad(set_to_none=True)
             if self.average:
                 self.average.update(self.tuning.parameters, self.updates)
@@ -279,8 +286,11 @@ class Trainer:
         total = counted / self.accelerator.num_processes * len(self.run.trained(self.iteration))
         for pairs in self._micro_batches(start, size):
             self._stop_if_asked()
-            with nullcontext() if pairs.last else self.accelerator.no_sync(self.model):
+            together = pairs.last or self.tuning.sharded  # whole gradients of what is sharded would fill a GPU
+            with nullcontext() if together else self.accelerator.no_sync(self.model):
                 self._backward(samples, pairs, total, statistics)
+        if self.tuning.sharded:
+            average_gradients(self.tuning.parameters)
 
     def _micro_batches(self, start: int, size: int) -> Iterator[Pairs]:
         steps = self.run.trained(self.iteration)
@@ -337,55 +347,36 @@ class Trainer:
         write_text(self.out / "timings.jsonl", "".join(line + "\n" for line in self.timings))
 
     def _save(self) -> None:
-        if self.accelerator.is_main_process:
-            state = self.start_of_iteration
-            if self.run.speed.background_save:
-                self.store.save_behind(self.iteration, state or copied(self._state()))
-            else:
-                self.store.save(self.iteration, state or self._state())
+        main = self.accelerator.is_main_process
+        if main or self.tuning.sharded:
+            state = state_of(self) if self.start_of_iteration is None else self.start_of_iteration
+            if main and self.run.speed.background_save:
+                self.store.save_behind(self.iteration, state if self.start_of_iteration else copied(state))
+            elif main:
+                self.store.save(self.iteration, state)
         self.saved_iteration = self.iteration
 
-    def _state(self) -> dict:
-        scaler = getattr(self.accelerator, "scaler", None)
-        return {
-            "parameters": [p.detach() for p in self.tuning.parameters],
-            "average": self.average.values if self.average else None,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": scaler.state_dict() if scaler else None,
-            "updates": self.updates,
-            "rescoring": self.rescoring,
-            "metrics": self.metrics,
-            "timings": self.timings,
-        }
-
-    @torch.no_grad()
     def _restore(self) -> None:
-        found = self.store.load_latest()
-        if found is None:
-            return
-        self.iteration, state = found
-        self.saved_iteration, self.updates = self.iteration, state["updates"]
-        self.rescoring = state["rescoring"]
-        self.metrics, self.timings = state["metrics"], state["timings"]
-        copy_into(self.tuning.parameters, state["parameters"])
-        if self.average:
-            copy_into(self.average.values, state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        if self.accelerator.is_main_process:
-            self._write_logs()
-            print(f"resuming after iteration {self.iteration} of {self.run.iterations}", flush=True)
+        if found := self.store.load_latest():
+            put_back(self, *found)
+            if self.accelerator.is_main_process:
+                self._write_logs()
+                print(f"resuming after iteration {self.iteration} of {self.run.iterations}", flush=True)
 
     def _keep_start(self) -> None:
         """Before the first update of an iteration whose start is not on disk: copy that state, for a signal may come."""
         needed = self.start_of_iteration is None and self.saved_iteration < self.iteration
-        if needed and self.accelerator.is_main_process:
-            self.start_of_iteration = copied(self._state())
+        main = self.accelerator.is_main_process
+        if needed and (main or self.tuning.sharded):
+            state = state_of(self)  # of every rank: it may gather
+            self.start_of_iteration = copied(state) if main else {}
 
     def _stop_if_asked(self) -> None:
         """After a signal: save the state at the start of this iteration, unless it is on disk already, and leave."""
-        if self.stop.requested:
+        asked = self.stop.requested
+        if self.tuning.sharded:  # all leave at one place, or none: a call gathers weights of every rank
+            asked = bool(self.accelerator.gather(torch.tensor([asked], device=self.backbone.device)).any())
+        if asked:
             if self.saved_iteration < self.iteration:
                 self._save()
             raise Stopped

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from types import MethodType
+from typing import Any
 
 import torch
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from progrpo.config import Ema, Lora
 from progrpo.errors import UserError
+from progrpo.grpo import sharding
 from progrpo.grpo.backbone import Backbone
 from progrpo.model_files import open_network, reading_model
 
@@ -42,6 +44,7 @@ class Tuning:
     def __init__(self, backbone: Backbone, lora: Lora | None, keep_reference: bool, merged: bool = False):
         self.backbone, self.lora = backbone, lora
         denoiser = backbone.denoiser
+        self.kind = type(denoiser)  # of diffusers; a sharded model has a class of its own
         self._frozen_copy: nn.Module | None = None
         if lora is None:
             denoiser.requires_grad_(True)
@@ -56,7 +59,19 @@ class Tuning:
                     module.cast_input_dtype_enabled = False
             if merged:
                 _merge_adapters(backbone)
-        self.parameters = [p for p in denoiser.parameters() if p.requires_grad]
+        self.sharded = False
+        self.parameters = self._trained()
+
+    def _trained(self) -> list[Tensor]:
+        return [parameter for parameter in self.backbone.denoiser.parameters() if parameter.requires_grad]
+
+    def shard(self) -> None:
+        """Spread the denoiser's weights, and the reference's, over the ranks; adapters, small and trained, stay whole on each."""
+        denoiser = self.backbone.denoiser
+        sharding.shard(denoiser, self.backbone.device, kept=self.parameters if self.lora else ())
+        if self._frozen_copy is not None:
+            sharding.shard(self._frozen_copy, self.backbone.device)
+        self.sharded, self.parameters = True, self._trained()
 
     def compile(self) -> None:
         """torch.compile of the denoiser, and of the reference where it is another module; in place, for calls of fixed shapes.
@@ -83,21 +98,36 @@ class Tuning:
         finally:
             self.backbone.denoiser.enable_adapters()
 
-    def save(self, folder: Path) -> None:
-        """Write the trained weights, float32, as safetensors in diffusers' layout: a LoRA file, or the denoiser's folder.
+    def weights(self) -> dict[str, Tensor]:
+        """The trained weights by name, whole: the adapters, or the denoiser's. Where they are sharded, a collective call."""
+        denoiser = self.backbone.denoiser
+        layers = get_peft_model_state_dict(denoiser) if self.lora else denoiser.state_dict()
+        return sharding.gathered(layers)
+
+    def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+        """Write `weights` (the trained ones by default) as safetensors in diffusers' layout: a LoRA file, or the denoiser's folder.
 
         The LoRA file carries rank and alpha, so that plain `load_lora_weights` gives the trained strength. UserError for weights that
         are not finite; nothing is written then.
         """
         denoiser, name = self.backbone.denoiser, self.backbone.denoiser_name
-        require_finite(self.parameters, f"{folder}: the trained weights")
+        weights = self.weights() if weights is None else weights
+        require_finite(weights.values(), f"{folder}: the trained weights")
         if self.lora is None:
-            denoiser.save_pretrained(folder / name)
+            model = _holding(self.kind, denoiser.config, weights) if self.sharded else denoiser
+            model.save_pretrained(folder / name)
         else:
             folder.mkdir(parents=True, exist_ok=True)
-            layers = get_peft_model_state_dict(denoiser)
-            layers = {f"{name}.{key}": value.contiguous() for key, value in layers.items()}
+            layers = {f"{name}.{key}": value.contiguous() for key, value in weights.items()}
             save_file(layers, folder / LORA_FILE, metadata=_adapter_metadata(denoiser, name))
+
+
+def _holding(kind: Any, config: Any, weights: dict[str, Tensor]) -> Any:
+    """A model of diffusers with these very tensors as its weights."""
+    with torch.device("meta"):
+        model = kind.from_config(config)
+    model.load_state_dict(weights, assign=True)
+    return model
 
 
 def _require_targets(backbone: Backbone, lora: Lora) -> None:
@@ -148,8 +178,8 @@ def _adapter_metadata(denoiser: nn.Module, name: str) -> dict[str, str]:
 
 
 def require_finite(tensors: Iterable[Tensor], what: str) -> None:
-    """UserError when a tensor holds NaN or infinity; `what` names the tensors in its line."""
-    if not torch.stack([tensor.detach().isfinite().all() for tensor in tensors]).all():
+    """UserError when a tensor holds NaN or infinity, on any rank; `what` names the tensors in its line."""
+    if not sharding.all_finite(tensors):
         raise UserError(f"{what} are not finite; nothing is written; use a smaller learning rate or precision fp32")
 
 
@@ -230,6 +260,6 @@ class MovingAverage:
 
 @torch.no_grad()
 def copy_into(parameters: list[Tensor], values: list[Tensor]) -> None:
-    """Give parameters the values of as many tensors of their shapes."""
+    """Give parameters the values of as many whole tensors of their shapes, and sharded parameters their parts."""
     for parameter, value in zip(parameters, values, strict=True):
-        parameter.copy_(value)
+        parameter.copy_(sharding.own_part(value, parameter))

@@ -13,6 +13,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
+from torch import Tensor
 
 from progrpo.config import Config, Run
 from progrpo.devices import choose_device, make_deterministic
@@ -66,6 +67,10 @@ def train_run(
     device = choose_device(device_name)
     if device.type == "cpu" and model.precision == "fp16":
         raise UserError(f"models.{run.model}.precision: fp16 training needs a GPU; use fp32 or bf16 on a CPU")
+    if run.speed.shard and model.precision == "fp16":
+        raise UserError(
+            f"models.{run.model}.precision: fp16 gradients are not scaled where weights are sharded; use bf16"
+        )
     ranks = Ranks(device, out / "told")
     with ranks.failing_once():
         folder = Folder(out, OWNS)
@@ -80,12 +85,11 @@ def train_run(
 
 
 def _refuse_sharding() -> None:
-    """UserError under a launcher that would shard the model: every rank here holds all of it."""
+    """UserError under a launcher that would shard the model in its own way."""
     asked = [name for name in SHARDING if os.environ.get(name, "false").lower() in ("true", "1", "yes", "on")]
     if asked:
         raise UserError(
-            f"{asked[0]}: a training does not shard its model over ranks; unset it (plain data parallelism follows) and read"
-            " `progrpo plan` for what a GPU must hold"
+            f"{asked[0]}: a training shards its own weights and no launcher does; unset it, and set speed.shard: true in the run"
         )
 
 
@@ -133,8 +137,8 @@ def _train(config: Config, name: str, seed: int, out: Path, device: torch.device
     except Stopped:
         print(f"{out}: stopped in iteration {trainer.iteration + 1}; the same command goes on", flush=True)
         return _leave(trainer.accelerator.num_processes > 1, STOPPED_BY_SIGNAL)
+    publish(trainer, run, seed, out)
     if trainer.accelerator.is_main_process:
-        publish(trainer, run, seed, out)
         print(f"{out}: trained {run.iterations} iterations; weights in {out / 'final'}", flush=True)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
@@ -236,35 +240,41 @@ def load_reward(config: Config, run: Run, device) -> WeightedSum:
 
 
 def publish(trainer: Trainer, run: Run, seed: int, out: Path) -> None:
-    """Write `final/`, and beside it the record of what a training leaves there; the trainer then holds the published weights."""
+    """Write `final/`, and beside it the record of what a training leaves there; the trainer then holds the published weights.
+
+    For every rank to call; the first writes.
+    """
     trainer.load_average()
-    incoming = _write_weights(trainer, run, seed, out / "final")
-    write_json(out / "published.json", _records(out, incoming))
-    incoming.rename(out / "final")
+    weights = trainer.tuning.weights()
+    if trainer.accelerator.is_main_process:
+        incoming = _write_weights(trainer, weights, run, seed, out / "final")
+        write_json(out / "published.json", _records(out, incoming))
+        incoming.rename(out / "final")
 
 
 def publish_snapshot(trainer: Trainer, run: Run, seed: int, out: Path) -> None:
     """Write `snapshots/<iteration>/` as `final/` would be; on every rank, and none goes on before it is there."""
     folder = snapshot_folder(out, trainer.iteration)
-    if trainer.accelerator.is_main_process and spoilt_file(folder):
-        with trainer.averaged():
-            _write_weights(trainer, run, seed, folder).rename(folder)
+    with trainer.averaged():
+        weights = trainer.tuning.weights()
+        if trainer.accelerator.is_main_process and spoilt_file(folder):
+            _write_weights(trainer, weights, run, seed, folder).rename(folder)
     trainer.accelerator.wait_for_everyone()
 
 
-def _write_weights(trainer: Trainer, run: Run, seed: int, folder: Path) -> Path:
+def _write_weights(trainer: Trainer, weights: dict[str, Tensor], run: Run, seed: int, folder: Path) -> Path:
     """The trained weights, whole, in a folder that one rename puts in the place of `folder`, which is removed."""
     incoming = folder.with_name(folder.name + ".incoming")
     shutil.rmtree(incoming, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        trainer.tuning.save(incoming)
+        trainer.tuning.save(incoming, weights)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{incoming}: {CANNOT_WRITE.format(error)}") from error
     for file in incoming.rglob("*.safetensors"):
         file.chmod(0o644)  # safetensors writes files that only their owner can read
     backbone = trainer.tuning.backbone
-    part = (backbone.denoiser_name, type(backbone.denoiser).__name__)
+    part = (backbone.denoiser_name, trainer.tuning.kind.__name__)
     card = model_card(run, backbone.model, seed, trainer.reward.name, *part)
     write_text(incoming / "README.md", card)
     write_json(incoming / "provenance.json", {**provenance(run, seed), "files": hash_results(incoming)})

@@ -1,0 +1,55 @@
+"""What a resumed training needs of a trainer: plain containers of whole tensors, alike however the weights were spread over ranks."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from progrpo.grpo.sharding import gathered, own_part
+from progrpo.grpo.tuning import copy_into
+
+if TYPE_CHECKING:
+    from progrpo.grpo.trainer import Trainer
+
+
+def state_of(trainer: "Trainer") -> dict[str, Any]:
+    """The trainer's state after its last iteration. Of sharded weights a collective call, and whole on the first rank alone."""
+    scaler = getattr(trainer.accelerator, "scaler", None)
+    state = {
+        "parameters": [p.detach() for p in trainer.tuning.parameters],
+        "average": trainer.average.values if trainer.average else None,
+        "optimizer": trainer.optimizer.state_dict(),
+        "scaler": scaler.state_dict() if scaler else None,
+        "updates": trainer.updates,
+        "rescoring": trainer.rescoring,
+        "metrics": trainer.metrics,
+        "timings": trainer.timings,
+    }
+    return gathered(state)
+
+
+@torch.no_grad()
+def put_back(trainer: "Trainer", iteration: int, state: dict[str, Any]) -> None:
+    """Give the trainer the state that it, or one on another number of ranks, had after `iteration` iterations."""
+    trainer.iteration = trainer.saved_iteration = iteration
+    trainer.updates, trainer.rescoring = state["updates"], state["rescoring"]
+    trainer.metrics, trainer.timings = state["metrics"], state["timings"]
+    parameters = trainer.tuning.parameters
+    copy_into(parameters, state["parameters"])
+    if trainer.average:
+        copy_into(trainer.average.values, state["average"])
+    trainer.optimizer.load_state_dict(_spread(state["optimizer"], parameters))
+    if state["scaler"]:
+        trainer.accelerator.scaler.load_state_dict(state["scaler"])
+
+
+def _spread(optimizer: dict[str, Any], parameters: list[Tensor]) -> dict[str, Any]:
+    """The optimizer's state with this rank's parts of the moments of sharded parameters."""
+
+    def part(value: Any, parameter: Tensor) -> Any:
+        return own_part(value, parameter) if isinstance(value, Tensor) and value.shape == parameter.shape else value
+
+    moments = {
+        k: {name: part(value, parameters[k]) for name, value in each.items()} for k, each in optimizer["state"].items()
+    }
+    return {**optimizer, "state": moments}
