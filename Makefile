@@ -61,8 +61,9 @@ restore: $(INSTALLED)
 publish: $(INSTALLED)
 	@python workflow/scripts/publish.py $(TIER) $(REMOTE)
 
+# Three workers for two cores: much of a test's time is waiting for other processes.
 test: $(INSTALLED)
-	python -m pytest -n 2 --dist loadgroup tests
+	python -m pytest -n 3 --dist loadgroup tests
 
 test-slurm: $(INSTALLED)
 	@command -v slurmctld munged >/dev/null || PATH=$$PATH:/usr/sbin command -v slurmctld >/dev/null || \

@@ -6,6 +6,8 @@ import torch.nn.functional as functional
 
 from progrpo.cost import atomic_costs, flops
 
+pytestmark = pytest.mark.xdist_group("atomic_costs")  # its fixture is made once, by one worker
+
 
 @pytest.fixture(scope="module")
 def measured():

@@ -13,6 +13,7 @@ from progrpo.config import load_config
 from progrpo.identity import hash_results
 from progrpo.report.evidence import Evidence
 
+pytestmark = pytest.mark.xdist_group("learning_curve")  # its fixture is made once, by one worker
 RUNS = {
     "flow": {**tiny.FLOW, "snapshots": [1, 2]},
     "flow_short": {**tiny.FLOW, "iterations": 2},

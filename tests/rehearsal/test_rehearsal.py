@@ -24,6 +24,7 @@ from progrpo.names import prompt_sets_of
 from progrpo.rehearsal import build, stage
 from progrpo.weights.manifest import RECORD, packaged_manifest
 
+pytestmark = pytest.mark.xdist_group("rehearsal")  # its fixture is made once, by one worker
 FAMILIES = ("flowgrpo_sd35m", "progrpo_sd35m", "progrpo_flash_sd35m", "dancegrpo_sd14", "progrpo_sd14")
 
 
