@@ -10,7 +10,7 @@ import tiny
 from progrpo.config import Group
 from progrpo.errors import UserError
 from progrpo.grpo.backbone import load_backbone
-from progrpo.grpo.checkpoint import StateStore, copied
+from progrpo.grpo.checkpoint import StateStore
 from progrpo.grpo.micro_batch import cheapest_batch, saved_bytes_per_row
 from progrpo.grpo.progress import UpdateStatistics
 from progrpo.grpo.text_cache import TextCache, encoder_hash
@@ -243,14 +243,28 @@ def test_a_save_behind_the_training_is_what_was_handed_over(tmp_path, monkeypatc
     save = store.save
     monkeypatch.setattr(store, "save", lambda *arguments: begin.wait(30) and save(*arguments))
     weights = torch.ones(3)
-    store.save_behind(1, copied({"weights": weights}))
+    copy = store.copied({"weights": weights, "step": 1})
+    store.save_behind(1, copy)
     assert not list(tmp_path.glob("*.pt"))
     weights.zero_()
-    begin.set()
-    store.finish()
+    threading.Timer(0.3, begin.set).start()
+    again = store.copied({"weights": weights, "step": 2, "average": weights})  # waits for the writing
     step, state = store.load_latest()
     assert step == 1
     assert torch.equal(state["weights"], torch.ones(3))
+    assert again["weights"].data_ptr() == copy["weights"].data_ptr() != weights.data_ptr()  # in the same memory
+    assert again["average"].data_ptr() != again["weights"].data_ptr()
+    assert again == {"weights": again["weights"], "step": 2, "average": again["average"]}
+    assert not again["weights"].any()
+
+
+def test_a_copy_of_another_shape_has_memory_of_its_own(tmp_path):
+    store = StateStore(tmp_path)
+    store.copied({"weights": torch.ones(3)})
+    for other in (torch.ones(4), torch.ones(4, dtype=torch.float64)):
+        copy = store.copied({"weights": other})["weights"]
+        assert torch.equal(copy, other)
+        assert copy.dtype == other.dtype
 
 
 def test_a_save_that_fails_behind_the_training_ends_it(models, tmp_path, monkeypatch):

@@ -14,7 +14,8 @@ from types import FrameType
 from typing import Any, BinaryIO
 
 import torch
-from torch.utils._pytree import tree_map_only
+from torch import Tensor
+from torch.utils._pytree import KeyPath, tree_map_with_path
 
 from progrpo.errors import UserError
 from progrpo.files import sha256, write_atomic
@@ -57,6 +58,7 @@ class StateStore:
         self._spoilt: set[Path] = set()
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._behind: Future | None = None
+        self._room: dict[KeyPath, Tensor] = {}
 
     def save(self, step: int, state: dict) -> Path:
         """Write the state reached after `step` iterations and return its file; older ones beyond `keep` go.
@@ -80,6 +82,23 @@ class StateStore:
         """`save` while the caller goes on and leaves `state` alone; the next one and `finish` wait for it and raise its error."""
         self.finish()
         self._behind = self._writer.submit(self.save, step, state)
+
+    def copied(self, state: dict) -> dict:
+        """The state with its own containers and, on the CPU, its own tensors: in the memory of the copy before, which it replaces.
+
+        It waits for `save_behind`, as that may be writing the copy before; fresh memory would cost several times the copying.
+        """
+        self.finish()
+
+        def copy(path: KeyPath, leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            room = self._room.get(path)
+            if room is None or (room.shape, room.dtype) != (leaf.shape, leaf.dtype):
+                room = self._room[path] = torch.empty(leaf.shape, dtype=leaf.dtype)
+            return room.copy_(leaf.detach())
+
+        return tree_map_with_path(copy, state)
 
     def finish(self) -> None:
         """Wait until what `save_behind` began is on the disk."""
@@ -148,11 +167,6 @@ def _parts(path: Path) -> re.Match[str]:
     if match := STATE_NAME.fullmatch(path.name):
         return match
     raise ValueError(f"{path} is not named as a state")
-
-
-def copied(state: dict) -> dict:
-    """The state with its own containers and its own tensors, on the CPU."""
-    return tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), state)
 
 
 def _step(path: Path) -> int:

@@ -18,7 +18,7 @@ from progrpo.config import Run
 from progrpo.errors import UserError
 from progrpo.files import to_json, write_text
 from progrpo.grpo.backbone import Backbone, Text
-from progrpo.grpo.checkpoint import GracefulStop, StateStore, copied
+from progrpo.grpo.checkpoint import GracefulStop, StateStore
 from progrpo.grpo.groups import Cut, plan_of, roll_out
 from progrpo.grpo.micro_batch import Pairs, check_batches, micro_batch_of, micro_batches
 from progrpo.grpo.objective import advantages, clipped_surrogate, step_kl
@@ -351,7 +351,7 @@ class Trainer:
         if main or self.tuning.sharded:
             state = state_of(self) if self.start_of_iteration is None else self.start_of_iteration
             if main and self.run.speed.background_save:
-                self.store.save_behind(self.iteration, state if self.start_of_iteration else copied(state))
+                self.store.save_behind(self.iteration, state if self.start_of_iteration else self.store.copied(state))
             elif main:
                 self.store.save(self.iteration, state)
         self.saved_iteration = self.iteration
@@ -369,7 +369,7 @@ class Trainer:
         main = self.accelerator.is_main_process
         if needed and (main or self.tuning.sharded):
             state = state_of(self)  # of every rank: it may gather
-            self.start_of_iteration = copied(state) if main else {}
+            self.start_of_iteration = self.store.copied(state) if main else {}
 
     def _stop_if_asked(self) -> None:
         """After a signal: save the state at the start of this iteration, unless it is on disk already, and leave."""
