@@ -49,12 +49,16 @@ def train(backbone: Backbone, lora: Lora | None) -> Tuning:
     return tuning
 
 
+def save(tuning: Tuning, folder: Path) -> None:
+    tuning.save(folder, tuning.weights())
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(("rank", "alpha"), STRENGTHS)
 @pytest.mark.parametrize("name", TARGETS)
 def test_an_adapter_adds_alpha_over_rank_times_b_a(config, tmp_path, name, rank, alpha):
     trained, summed = load(config, name, "fp32"), load(config, name, "fp32")
-    train(trained, Lora(rank=rank, alpha=alpha, targets=TARGETS[name])).save(tmp_path)
+    save(train(trained, Lora(rank=rank, alpha=alpha, targets=TARGETS[name])), tmp_path)
     layers = load_file(tmp_path / LORA_FILE)
     for key, a in layers.items():
         if "lora_A" in key:
@@ -70,7 +74,7 @@ def test_an_adapter_adds_alpha_over_rank_times_b_a(config, tmp_path, name, rank,
 def test_a_loaded_adapter_is_the_trained_policy(config, tmp_path, name, rank, alpha, precision):
     trained, evaluated = load(config, name, precision), load(config, name, precision)
     untrained = output(trained)
-    train(trained, Lora(rank=rank, alpha=alpha, targets=TARGETS[name])).save(tmp_path)
+    save(train(trained, Lora(rank=rank, alpha=alpha, targets=TARGETS[name])), tmp_path)
     load_trained(evaluated, tmp_path)
     assert torch.equal(output(evaluated), output(trained))
     assert (output(trained) - untrained).norm() > 0.05 * untrained.norm()
@@ -84,7 +88,7 @@ def test_a_loaded_adapter_is_the_trained_policy(config, tmp_path, name, rank, al
 @pytest.mark.parametrize("name", TARGETS)
 def test_plain_diffusers_loads_the_trained_strength(config, tmp_path, name, rank, alpha):
     trained, plain = load(config, name, "fp32"), load(config, name, "fp32")
-    train(trained, Lora(rank=rank, alpha=alpha, targets=TARGETS[name])).save(tmp_path)
+    save(train(trained, Lora(rank=rank, alpha=alpha, targets=TARGETS[name])), tmp_path)
     plain.pipeline.load_lora_weights(tmp_path)
     torch.testing.assert_close(output(plain), output(trained))
 
@@ -94,7 +98,7 @@ def test_plain_diffusers_loads_the_trained_strength(config, tmp_path, name, rank
 def test_a_loaded_full_fine_tune_is_the_trained_policy(config, tmp_path, name, precision):
     """Text encoders included: they are frozen, so both sides must hold them in one precision."""
     trained, evaluated = load(config, name, precision, all_weights=True), load(config, name, precision)
-    train(trained, None).save(tmp_path)
+    save(train(trained, None), tmp_path)
     load_trained(evaluated, tmp_path)
     assert torch.equal(output(evaluated), output(trained))
     assert {p.dtype for p in trained.denoiser.parameters()} == {torch.float32}
@@ -105,12 +109,12 @@ def test_equal_adapters_are_equal_bytes(config, tmp_path):
     tuning = train(backbone, Lora(rank=2, alpha=4))
     files = [tmp_path / str(k) / LORA_FILE for k in range(6)]
     for file in files:
-        tuning.save(file.parent)
+        tuning.save(file.parent, tuning.weights())
     assert len({file.read_bytes() for file in files}) == 1
 
 
 def test_an_adapter_without_alpha_is_refused_in_one_line(config, tmp_path):
-    train(load(config, "sd35m", "fp32"), Lora(rank=2, alpha=4)).save(tmp_path)
+    save(train(load(config, "sd35m", "fp32"), Lora(rank=2, alpha=4)), tmp_path)
     save_file(load_file(tmp_path / LORA_FILE), tmp_path / LORA_FILE)  # as older versions wrote it
     with pytest.raises(UserError, match="without its alpha.*train anew") as refused:
         load_trained(load(config, "sd35m", "fp32"), tmp_path)
@@ -123,7 +127,7 @@ def test_weights_that_are_not_finite_are_not_saved(config, tmp_path, lora):
     with torch.no_grad():
         tuning.parameters[-1].view(-1)[0] = float("inf")
     with pytest.raises(UserError, match="not finite"):
-        tuning.save(tmp_path / "final")
+        tuning.save(tmp_path / "final", tuning.weights())
     assert not (tmp_path / "final").exists()
 
 

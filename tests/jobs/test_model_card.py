@@ -44,7 +44,8 @@ def test_the_code_of_a_card_makes_an_image_in_the_precision_of_the_run(half_enco
     run = config.runs[name]
     model = config.models[run.model].model_copy(update={"precision": precision})
     backbone = load_backbone(model, torch.device("cpu"), train_all_weights=run.lora is None)
-    Tuning(backbone, run.lora, keep_reference=False).save(tmp_path)
+    tuning = Tuning(backbone, run.lora, keep_reference=False)
+    tuning.save(tmp_path, tuning.weights())
     part, kind = backbone.denoiser_name, type(backbone.denoiser).__name__
     names: dict = {}
     exec(code_of(model_card(run, model, 0, "1 x", part, kind)).replace('"this folder"', repr(str(tmp_path))), names)

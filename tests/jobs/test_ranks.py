@@ -1,6 +1,6 @@
 """Several processes of one training (gloo): the update does not depend on how many, and what ends one of them is told once."""
 
-import itertools
+import json
 import os
 import shutil
 import signal
@@ -18,12 +18,13 @@ from progrpo.cli import main
 from progrpo.config import load_config
 from progrpo.jobs.train import train_run
 
-# `progrpo`, with what is done to the rank that its second argument names: its reward is no number, or in iteration 2 it is killed or
-# asked to stop.
+# `progrpo`, with what is done to the rank that its second argument names: its reward is no number; in iteration 2 it is killed as it
+# samples, or asked to stop between two updates.
 PROGRAM = """
 import os, signal, sys, time, torch
 from pathlib import Path
 from progrpo.cli import main
+from progrpo.grpo.tuning import MovingAverage
 from progrpo.rewards.pickscore import PickScore
 what, rank, out, *arguments = sys.argv[1:]
 score = PickScore.score_batch
@@ -33,13 +34,16 @@ def killed(self, images, prompts):
             time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGKILL)
     return score(self, images, prompts)
-def stopped(self, images, prompts):
-    if Path(out, "metrics.jsonl").exists():
+update = MovingAverage.update
+def stopped(self, parameters, step):
+    update(self, parameters, step)
+    if step == 2:
         os.kill(os.getpid(), signal.SIGTERM)
-    return score(self, images, prompts)
-if os.environ["RANK"] == rank:
+if os.environ["RANK"] == rank and what == "stopped":
+    MovingAverage.update = stopped
+elif os.environ["RANK"] == rank:
     no_number = lambda self, images, prompts: torch.full((len(images),), float("nan"))
-    PickScore.score_batch = {"no number": no_number, "killed": killed, "stopped": stopped}[what]
+    PickScore.score_batch = {"no number": no_number, "killed": killed}[what]
 sys.exit(main([*arguments, "--out", out]))
 """
 
@@ -87,9 +91,10 @@ def test_an_error_of_one_rank_is_one_line_of_all_ranks(models, tmp_path, failing
     assert len(errors[failing].splitlines()) == 1
 
 
-@pytest.mark.parametrize("lost", [0, 1])
-def test_a_killed_rank_ends_the_job_with_one_line_and_the_same_command_goes_on(models, tmp_path, lost):
-    config, out = tiny.write_config(tmp_path / "config.yaml", models), tmp_path / "out"
+@pytest.mark.parametrize(("lost", "speed"), [(0, {}), (1, {}), (1, SHARD)])
+def test_a_killed_rank_ends_the_job_with_one_line_and_the_same_command_goes_on(models, tmp_path, lost, speed):
+    run = {**tiny.FLOW, "speed": speed}
+    config, out = tiny.write_config(tmp_path / "config.yaml", models, flow_pro=run), tmp_path / "out"
     statuses, errors = train(2, config, out, "killed", lost)
     assert (statuses[lost], statuses[1 - lost]) == (-signal.SIGKILL, 2), errors
     assert "".join(errors).splitlines() == [
@@ -106,24 +111,35 @@ def first_moment(out: Path) -> torch.Tensor:
 
 
 def test_one_two_and_four_ranks_make_the_same_update_with_whole_and_sharded_weights(models, tmp_path):
-    run = {**tiny.FLOW, "iterations": 1, "updates_per_iteration": 1}
-    config = tiny.write_config(tmp_path / "config.yaml", models, flow_pro=run, sharded={**run, "speed": SHARD})
-    assert train_run(load_config(config), "flow_pro", 0, tmp_path / "one", "cpu") == 0
-    alone = first_moment(tmp_path / "one")
-    for name, count in itertools.product(("flow_pro", "sharded"), (2, 4)):
-        statuses, errors = train(count, config, tmp_path / f"{name}{count}", run=name)
+    once = {"iterations": 1, "updates_per_iteration": 1}
+    runs = {"adapters": {**tiny.FLOW, **once}, "all": {**tiny.DIFFUSION, **once}}
+    sharded = {f"{name}-sharded": {**run, "speed": SHARD} for name, run in runs.items()}
+    config = tiny.write_config(tmp_path / "config.yaml", models, **runs, **sharded)
+    for name in runs:
+        assert train_run(load_config(config), name, 0, tmp_path / name, "cpu") == 0
+    for name, count in (("adapters", 2), ("adapters", 4), ("adapters-sharded", 4), ("all-sharded", 4)):
+        alone, out = tmp_path / name.partition("-")[0], tmp_path / f"{name} {count}"
+        statuses, errors = train(count, config, out, run=name)
         assert statuses == [0] * count, errors
-        assert (first_moment(tmp_path / f"{name}{count}") - alone).norm() < 1e-4 * alone.norm()
+        assert (first_moment(out) - first_moment(alone)).norm() < 1e-4 * first_moment(alone).norm()
+        assert gradient_norm(out) == pytest.approx(gradient_norm(alone), rel=1e-4)  # before it is clipped
 
 
-@pytest.mark.parametrize("run", [{**tiny.FLOW, "snapshots": [1]}, {**tiny.DIFFUSION, "ema": tiny.FLOW["ema"]}])
+def gradient_norm(out: Path) -> float:
+    return json.loads((out / "metrics.jsonl").read_text())["grad_norm"]
+
+
+@pytest.mark.parametrize(
+    "run", [{**tiny.FLOW, "snapshots": [2]}, {**tiny.DIFFUSION, "ema": {"decay": 0.9, "every": 1}}]
+)
 def test_sharded_weights_are_stopped_resumed_and_published_as_whole_ones(models, tmp_path, run):
     """Adapters beside sharded weights; all weights sharded, their reference and average too. A signal to one rank stops both."""
+    run = {**run, "save_every": 3}  # so that the state at the start of iteration 2 is written when the signal comes
     config = tiny.write_config(tmp_path / "config.yaml", models, whole=run, sharded={**run, "speed": SHARD})
     assert train_run(load_config(config), "whole", 0, tmp_path / "whole", "cpu") == 0
     statuses, errors = train(2, config, tmp_path / "two", "stopped", 1, run="sharded")
     assert (statuses, errors) == ([143, 143], ["", ""])
-    assert len((tmp_path / "two/metrics.jsonl").read_text().splitlines()) == 1
+    assert [path.name[:6] for path in (tmp_path / "two/state").iterdir()] == ["000001"]
     shutil.copytree(tmp_path / "two", tmp_path / "one")
     assert train_run(load_config(config), "sharded", 0, tmp_path / "one", "cpu") == 0
     assert train(2, config, tmp_path / "two", run="sharded") == ([0, 0], ["", ""])

@@ -128,15 +128,15 @@ TRAINER = [
         "grpo/checkpoint.py",
         "tests/grpo/test_speed.py -k behind",
         ("        self.finish()\n\n        def copy", "        def copy"),
-        ("room.copy_(leaf.detach())", "leaf.detach()"),
+        ("room.copy_(whole(leaf.detach()))", "leaf.detach()"),
     ),
     *_of(
         "grpo/sharding.py",
         "tests/grpo/test_sharding.py",
         (", reshard_after_forward=True", ""),
         (".div_(dist.get_world_size())", ""),
-        ("        dist.all_reduce(finite, dist.ReduceOp.MIN)\n", "        pass\n"),
-        ("ignored_params=set(kept)", "ignored_params=set()"),
+        ("        dist.all_reduce(everywhere, dist.ReduceOp.MIN)\n", ""),
+        ("ignored_params=whole_ones", "ignored_params=set()"),
     ),
     *_of(
         "grpo/training_state.py",

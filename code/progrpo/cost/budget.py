@@ -186,6 +186,7 @@ def memory(run: Run, model: Model, scorers: list[Scorer], network: Network) -> d
     trained_shards = shards if full else 1
     weights = network.denoiser * (FLOAT if full else width)
     adapters = 0 if full else trained * FLOAT
+    reference = weights if full and run.objective.kl_beta > 0 else 0
     scorer_bytes = sum(SCORER_PARAMETERS.get(scorer.kind, VIT_H) * FLOAT for scorer in scorers)
     encoders = width * network.encoders
     copied = run.previews.precision == "bf16" and run.previews.decoder is None
@@ -199,7 +200,7 @@ def memory(run: Run, model: Model, scorers: list[Scorer], network: Network) -> d
         "gradients": trained * FLOAT / trained_shards * (2 if ranks > trained_shards else 1),
         "AdamW": 2 * trained * FLOAT / trained_shards,
         "moving average": trained * FLOAT / trained_shards if run.ema else 0,
-        "reference": weights / shards if full and run.objective.kl_beta > 0 else 0,
+        "reference": reference / shards,
         "decoder": network.decoder * (FLOAT + (BYTES["bf16"] if copied else 0)),
         "reward": scorer_bytes,
         "text encoders": 0 if run.speed.text_cache else encoders,
@@ -207,7 +208,7 @@ def memory(run: Run, model: Model, scorers: list[Scorer], network: Network) -> d
         "activations": GB * activations(run, model, network),
     }
     # All are loaded, and whole, before any text is cached.
-    encoding = weights + adapters + encoders + parts["decoder"] + scorer_bytes
+    encoding = weights + adapters + reference + encoders + parts["decoder"] + scorer_bytes
     total = max(sum(parts.values()), encoding) + GB * OVERHEAD_GB
     return {part: size / GB for part, size in {**parts, "overhead": GB * OVERHEAD_GB, "total": total}.items()}
 

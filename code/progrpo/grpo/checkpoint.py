@@ -19,6 +19,7 @@ from torch.utils._pytree import KeyPath, tree_map_with_path
 
 from progrpo.errors import UserError
 from progrpo.files import sha256, write_atomic
+from progrpo.grpo.sharding import whole
 
 STATE_NAME = re.compile(r"(\d{6,})-([0-9a-f]{16})\.pt")
 INCOMING = "incoming"
@@ -86,7 +87,8 @@ class StateStore:
     def copied(self, state: dict) -> dict:
         """The state with its own containers and, on the CPU, its own tensors: in the memory of the copy before, which it replaces.
 
-        It waits for `save_behind`, as that may be writing the copy before; fresh memory would cost several times the copying.
+        It waits for `save_behind`, as that may be writing the copy before; fresh memory would cost several times the copying. Sharded
+        tensors are gathered one after the other; the other ranks help with `sharding.gathered`.
         """
         self.finish()
 
@@ -96,7 +98,7 @@ class StateStore:
             room = self._room.get(path)
             if room is None or (room.shape, room.dtype) != (leaf.shape, leaf.dtype):
                 room = self._room[path] = torch.empty(leaf.shape, dtype=leaf.dtype)
-            return room.copy_(leaf.detach())
+            return room.copy_(whole(leaf.detach()))
 
         return tree_map_with_path(copy, state)
 

@@ -24,9 +24,10 @@ def shard(model: nn.Module, device: torch.device, kept: Iterable[Tensor] = ()) -
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     blocks = tuple(getattr(model, "_no_split_modules", None) or ())
     inner = [module for module in model.modules() if module is not model and type(module).__name__ in blocks]
+    whole_ones = set(kept)
     for module in (*reversed(inner), model):  # blocks within blocks first
         # By default the outermost part stays gathered after a call, and would not see weights that are changed before the next.
-        fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=set(kept))  # type: ignore[arg-type]
+        fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=whole_ones)  # type: ignore[arg-type]
 
 
 def own_part(value: Tensor, like: Tensor) -> Tensor:
@@ -62,10 +63,17 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether no number is NaN or infinite, on any rank where a tensor is sharded."""
-    tensors = [tensor.detach() for tensor in tensors]
-    parts = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
-    finite = torch.stack([part.isfinite().all() for part in parts]).all().int()
-    if any(isinstance(tensor, DTensor) for tensor in tensors):
-        dist.all_reduce(finite, dist.ReduceOp.MIN)
-    return bool(finite)
+    """Whether no number is NaN or infinite, on any rank where a tensor is sharded; tensors may lie on several devices."""
+    flags: dict[torch.device, list[Tensor]] = {}
+    shard: DTensor | None = None
+    for tensor in (each.detach() for each in tensors):
+        if isinstance(tensor, DTensor):
+            shard = tensor
+        part = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        flags.setdefault(part.device, []).append(part.isfinite().all())
+    finite = all(bool(torch.stack(each).all()) for each in flags.values())
+    if shard is not None:
+        everywhere = torch.tensor(int(finite), device=shard.device)
+        dist.all_reduce(everywhere, dist.ReduceOp.MIN)
+        finite = bool(everywhere)
+    return finite

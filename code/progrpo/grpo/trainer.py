@@ -28,7 +28,7 @@ from progrpo.grpo.prompt_stream import PromptStream
 from progrpo.grpo.rollout import Clock, Policy, TrajectoryNoise
 from progrpo.grpo.samplers import log_prob, step_mean
 from progrpo.grpo.samples import Samples
-from progrpo.grpo.sharding import average_gradients, whole
+from progrpo.grpo.sharding import average_gradients, gathered, whole
 from progrpo.grpo.text_cache import TextCache
 from progrpo.grpo.training_state import put_back, state_of
 from progrpo.grpo.tuning import MovingAverage, Tuning, copy_into, require_finite
@@ -112,8 +112,8 @@ class Trainer:
         self.log = log
         self._restore()
         self._encode_once()
-        try:
-            with self.stop:
+        with self.stop:  # the last write too: a launcher that sees one rank leave sends the others a signal
+            try:
                 while True:
                     if self.iteration in self.run.snapshots:
                         snapshot()
@@ -123,8 +123,8 @@ class Trainer:
                     if self.iteration % self.run.save_every == 0 or self.iteration in self.milestones:
                         self._save()
                     self._stop_if_asked()
-        finally:
-            self.store.finish()
+            finally:
+                self.store.finish()
 
     def _train_iteration(self) -> None:
         clock = Clock(self.backbone.device)
@@ -347,14 +347,20 @@ class Trainer:
         write_text(self.out / "timings.jsonl", "".join(line + "\n" for line in self.timings))
 
     def _save(self) -> None:
-        main = self.accelerator.is_main_process
-        if main or self.tuning.sharded:
-            state = state_of(self) if self.start_of_iteration is None else self.start_of_iteration
-            if main and self.run.speed.background_save:
-                self.store.save_behind(self.iteration, state if self.start_of_iteration else self.store.copied(state))
-            elif main:
-                self.store.save(self.iteration, state)
+        state, behind = self.start_of_iteration, self.run.speed.background_save
+        if state is None:
+            state = self._copied_state() if behind or self.tuning.sharded else state_of(self)
+        if self.accelerator.is_main_process:
+            (self.store.save_behind if behind else self.store.save)(self.iteration, state)
         self.saved_iteration = self.iteration
+
+    def _copied_state(self) -> dict:
+        """The state in memory of its own on the first rank, an empty one on the others; of sharded weights a collective call."""
+        if self.accelerator.is_main_process:
+            return self.store.copied(state_of(self))
+        if self.tuning.sharded:
+            gathered(state_of(self))
+        return {}
 
     def _restore(self) -> None:
         if found := self.store.load_latest():
@@ -365,11 +371,8 @@ class Trainer:
 
     def _keep_start(self) -> None:
         """Before the first update of an iteration whose start is not on disk: copy that state, for a signal may come."""
-        needed = self.start_of_iteration is None and self.saved_iteration < self.iteration
-        main = self.accelerator.is_main_process
-        if needed and (main or self.tuning.sharded):
-            state = state_of(self)  # of every rank: it may gather
-            self.start_of_iteration = self.store.copied(state) if main else {}
+        if self.start_of_iteration is None and self.saved_iteration < self.iteration:
+            self.start_of_iteration = self._copied_state()
 
     def _stop_if_asked(self) -> None:
         """After a signal: save the state at the start of this iteration, unless it is on disk already, and leave."""
@@ -379,6 +382,9 @@ class Trainer:
         if asked:
             if self.saved_iteration < self.iteration:
                 self._save()
+            if self.tuning.sharded:  # none leaves before the state is written, else a launcher ends the one that writes
+                self.store.finish()
+                self.accelerator.wait_for_everyone()
             raise Stopped
 
     def averaged(self) -> AbstractContextManager:

@@ -1,11 +1,11 @@
-"""What a resumed training needs of a trainer: plain containers of whole tensors, alike however the weights were spread over ranks."""
+"""What a resumed training needs of a trainer, in plain containers; written whole, however the weights are spread over ranks."""
 
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from progrpo.grpo.sharding import gathered, own_part
+from progrpo.grpo.sharding import own_part
 from progrpo.grpo.tuning import copy_into
 
 if TYPE_CHECKING:
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def state_of(trainer: "Trainer") -> dict[str, Any]:
-    """The trainer's state after its last iteration. Of sharded weights a collective call, and whole on the first rank alone."""
+    """The trainer's state after its last iteration, with its own tensors, sharded ones among them."""
     scaler = getattr(trainer.accelerator, "scaler", None)
-    state = {
+    return {
         "parameters": [p.detach() for p in trainer.tuning.parameters],
         "average": trainer.average.values if trainer.average else None,
         "optimizer": trainer.optimizer.state_dict(),
@@ -25,7 +25,6 @@ def state_of(trainer: "Trainer") -> dict[str, Any]:
         "metrics": trainer.metrics,
         "timings": trainer.timings,
     }
-    return gathered(state)
 
 
 @torch.no_grad()

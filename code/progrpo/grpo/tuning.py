@@ -67,8 +67,9 @@ class Tuning:
 
     def shard(self) -> None:
         """Spread the denoiser's weights, and the reference's, over the ranks; adapters, small and trained, stay whole on each."""
-        denoiser = self.backbone.denoiser
-        sharding.shard(denoiser, self.backbone.device, kept=self.parameters if self.lora else ())
+        denoiser, kept = self.backbone.denoiser, self.parameters if self.lora else []
+        self.parameters = []  # they would keep the whole weights alive beside the parts
+        sharding.shard(denoiser, self.backbone.device, kept)
         if self._frozen_copy is not None:
             sharding.shard(self._frozen_copy, self.backbone.device)
         self.sharded, self.parameters = True, self._trained()
@@ -104,14 +105,13 @@ class Tuning:
         layers = get_peft_model_state_dict(denoiser) if self.lora else denoiser.state_dict()
         return sharding.gathered(layers)
 
-    def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
-        """Write `weights` (the trained ones by default) as safetensors in diffusers' layout: a LoRA file, or the denoiser's folder.
+    def save(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        """Write `weights()` as safetensors in diffusers' layout: a LoRA file, or the denoiser's folder. For one rank alone.
 
         The LoRA file carries rank and alpha, so that plain `load_lora_weights` gives the trained strength. UserError for weights that
         are not finite; nothing is written then.
         """
         denoiser, name = self.backbone.denoiser, self.backbone.denoiser_name
-        weights = self.weights() if weights is None else weights
         require_finite(weights.values(), f"{folder}: the trained weights")
         if self.lora is None:
             model = _holding(self.kind, denoiser.config, weights) if self.sharded else denoiser
