@@ -1,12 +1,13 @@
 """Sections of a run's configuration that say how it is executed: on what, how fast, with which previews and noisy steps."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from progrpo.typed import PathText
 
 Positive = Annotated[int, Field(gt=0, le=10**6)]  # a count that some loop or tensor is made of
+LATER = ("shard",)  # switches of `speed` that are younger than published measurements
 TrackerName = Literal["tensorboard", "wandb"]
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -82,6 +83,11 @@ class Speed(Section):
     shard: bool = (
         False  # of several GPUs each holds a part of the denoiser's weights (FSDP), and of what is trained in full
     )
+
+    @model_serializer(mode="wrap")
+    def _without_later_settings(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A setting that came later is written and hashed only where it is used: what was measured before it still counts."""
+        return {name: value for name, value in written(self).items() if name not in LATER or value}
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "Speed":

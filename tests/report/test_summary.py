@@ -7,7 +7,7 @@ import pytest
 from checkout import ROOT
 from progrpo.config import Config, load_config
 from progrpo.errors import UserError
-from progrpo.files import write_json, write_jsonl
+from progrpo.files import read_json, write_json, write_jsonl
 from progrpo.paper_runs import PROGRPO
 from progrpo.provenance import timing_hash
 from progrpo.report.summary import collect, evaluation_metrics, training_metrics, wall_clock
@@ -49,10 +49,12 @@ def test_a_run_without_metrics_has_no_training(tmp_path):
 def test_each_part_of_the_wall_clock_is_its_own(tmp_path):
     config = load_config(ROOT / "config" / "mini.yaml")
     write_json(tmp_path / "gpu" / "wall_clock_sd14.json", {"what": "sd14", "device": "GPU", "runs": {"dance": SECONDS}})
+    assert wall_clock(tmp_path, config) == {}  # its sd14 is a miniature
+    config = load_config(ROOT / "config" / "paper.yaml")
     write_json(tmp_path / "cpu" / "wall_clock.json", {"what": "smoke", "device": "CPU", "runs": {"pro": SECONDS}})
     seconds = {"vae": 2.0, "denoiser": 30.0, "total": 33.0}
     assert wall_clock(tmp_path, config) == {"GPU": {"dance": seconds}}
-    write_json(tmp_path / "cpu" / "wall_clock.json", {"what": "mini", "device": "CPU", "runs": {"pro": {}}})
+    write_json(tmp_path / "cpu" / "wall_clock.json", {"what": "paper", "device": "CPU", "runs": {"pro": {}}})
     with pytest.raises(UserError, match="cpu/wall_clock.json: runs.pro.decoder: Field required"):
         wall_clock(tmp_path, config)
 
@@ -68,6 +70,14 @@ def test_seconds_of_a_run_count_while_it_is_set_as_it_was_timed(tmp_path):
         assert len(wall_clock(tmp_path, config)) == found
     write_json(tmp_path / "cpu" / "wall_clock.json", {"what": "mini", "device": "CPU", "runs": {PROGRPO: SECONDS}})
     assert wall_clock(tmp_path, config) == {}  # older than the hash
+
+
+def test_published_seconds_are_of_the_runs_as_they_are_set():
+    """A setting that is new must not take from measurements what they were measured for."""
+    published = ROOT / "results/published/hardware"
+    timed = read_json(published / "cpu-mini/wall_clock_mini.json")["runs"]
+    found = wall_clock(published, load_config(ROOT / "config" / "mini.yaml"))["cpu"]
+    assert {run: seconds["total"] for run, seconds in found.items()} == {run: timed[run]["total"] for run in timed}
 
 
 def test_metrics_of_an_evaluation_are_told_apart_by_set_and_benchmark(tmp_path):

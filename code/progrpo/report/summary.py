@@ -154,7 +154,8 @@ def wall_clock(folder: Path, config: Config) -> dict[str, dict[str, dict[str, fl
         for run, seconds in record["runs"].items():
             own = record["what"] == config.tier and run in config.runs
             same = own and seconds.get("settings") == timing_hash(config.runs[run])
-            if same or record["what"] in config.models:
+            model = config.models.get(record["what"])  # a miniature model may have an official one's name
+            if same or (model and model.source):
                 devices.setdefault(record["device"], {})[run] = {
                     "vae": seconds["decoder"],
                     "denoiser": seconds["denoiser"],
