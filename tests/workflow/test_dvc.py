@@ -21,7 +21,15 @@ TIERS, TABLES = (next(entry[name] for entry in STAGES["vars"] if name in entry) 
 # Modules that read, check, write and complain, and those of which another output of the same command is made.
 COMMON = {"benchmark_settings", "commands.options", "errors", "execution", "files", "identity", "plugins", "typed"}
 COMMON |= {"provenance"}  # hashes of settings
-NETWORKS = {"devices", "grpo.backbone", "grpo.pipeline_folder", "grpo.samplers", "grpo.schedules", "grpo.tuning"}
+NETWORKS = {
+    "devices",
+    "grpo.backbone",
+    "grpo.pipeline_folder",
+    "grpo.samplers",
+    "grpo.schedules",
+    "grpo.sharding",
+    "grpo.tuning",
+}
 OTHERS = {
     "table": {"report.metrics", "report.evidence"},
     "metrics": {f"report.tables.{name}" for name in ("bodies", "document", "latex", "layout", "page", "settings")}
