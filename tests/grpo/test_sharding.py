@@ -2,12 +2,13 @@
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import distributed as dist
-from torch import multiprocessing
 from torch.distributed.tensor import DTensor
 
 import tiny
@@ -72,7 +73,12 @@ def test_two_ranks_hold_parts_and_compute_the_bits_of_the_whole(config, tmp_path
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(shard_on_rank, (port, config, name, tmp_path), nprocs=2)
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ranks = [
+        subprocess.Popen([sys.executable, __file__, *map(str, (rank, port, config, name, tmp_path))], env=path)
+        for rank in range(2)
+    ]
+    assert [rank.wait(300) for rank in ranks] == [0, 0]
     first, other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     for found in (first, other):
         before, sharded, zeroed, again = found["outputs"]
@@ -89,3 +95,7 @@ def test_two_ranks_hold_parts_and_compute_the_bits_of_the_whole(config, tmp_path
     assert all(torch.equal(together[key], value) for key, value in before.items())
     if name == "all":  # only the first rank writes
         assert [key for key, value in other["weights"][1].items() if value is not None] == ["pos_embed.pos_embed"]
+
+
+if __name__ == "__main__":
+    shard_on_rank(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], Path(sys.argv[5]))
