@@ -41,6 +41,11 @@ class Hardware(Section):
     memory_gb: Positive = 8
     hours: Annotated[float, Field(gt=0, le=10**5)] = 1.0
 
+    @property
+    def ranks(self) -> int:
+        """Processes of a training: one per GPU, or one on the CPU."""
+        return max(1, self.gpus * self.nodes)
+
 
 class Previews(Section):
     """How one-step previews become images. Anything but the defaults is cheaper and may choose other survivors.
@@ -80,9 +85,7 @@ class Speed(Section):
     merged_adapters: bool = False  # fp32: one product with W + s B A; for a rank that is not small beside the width
     background_save: bool = True  # a copy of the state is written while the next iteration runs
     compile: bool = False  # torch.compile of the denoiser: about a minute once, then fewer and larger kernels
-    shard: bool = (
-        False  # of several GPUs each holds a part of the denoiser's weights (FSDP), and of what is trained in full
-    )
+    shard: bool = False  # of several GPUs each holds a part of the denoiser (FSDP), and of what is trained in full
 
     @model_serializer(mode="wrap")
     def _without_later_settings(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def _run(config: "Config", name: str, networks: dict[str, "Network"], hours) -> 
 
     run, network = config.runs[name], networks[config.runs[name].model]
     iteration = budget.iteration_tflop(run, network)
-    gpus = max(1, run.hardware.gpus * run.hardware.nodes)
+    gpus = run.hardware.ranks
     gpu_hours = hours(run.iterations * iteration["total"])
     scorers = [config.scorers[scorer] for scorer in run.reward]
     return {

@@ -177,13 +177,17 @@ def trained_parameters(run: Run, network: Network) -> int:
     return round(network.adapters * run.lora.rank / ADAPTER_RANK) if run.lora else network.denoiser
 
 
+def shards_of(run: Run) -> tuple[int, int]:
+    """Parts of which a rank holds one: of the denoiser's weights, and of what is trained, which adapters are not cut into."""
+    shards = run.hardware.ranks if run.speed.shard else 1
+    return shards, shards if run.lora is None else 1
+
+
 def memory(run: Run, model: Model, scorers: list[Scorer], network: Network) -> dict[str, float]:
     """GB on each GPU while a run trains, by part, and `total`; with cached texts `total` may be the moment they are encoded."""
     trained, width = trained_parameters(run, network), BYTES[model.precision]
-    ranks = max(1, run.hardware.gpus * run.hardware.nodes)
-    full = run.lora is None
-    shards = ranks if run.speed.shard else 1  # of the denoiser's weights, and of what is trained in full
-    trained_shards = shards if full else 1
+    ranks, full = run.hardware.ranks, run.lora is None
+    shards, trained_shards = shards_of(run)
     weights = network.denoiser * (FLOAT if full else width)
     adapters = 0 if full else trained * FLOAT
     reference = weights if full and run.objective.kl_beta > 0 else 0
@@ -192,9 +196,7 @@ def memory(run: Run, model: Model, scorers: list[Scorer], network: Network) -> d
     copied = run.previews.precision == "bf16" and run.previews.decoder is None
     parts = {
         "denoiser": weights / shards + adapters,
-        "gathered": network.gathered * (2 * FLOAT if full else width)
-        if shards > 1
-        else 0,  # in full: and its gradients
+        "gathered": (network.gathered if shards > 1 else 0) * (2 * FLOAT if full else width),  # in full: with gradients
         "autocast copy": network.denoiser * width if full and width < FLOAT else 0,
         # Distributed training adds buckets, or a message, of the same size.
         "gradients": trained * FLOAT / trained_shards * (2 if ranks > trained_shards else 1),
@@ -244,9 +246,7 @@ def activations(run: Run, model: Model, network: Network) -> float:
     else:
         backward, pairs = run.micro_batch * per_pair, run.micro_batch
     decoding = (run.speed.decode_batch or run.sampling_batch or pairs) * DECODE_GB
-    ranks = max(1, run.hardware.gpus * run.hardware.nodes)
-    held = trained_parameters(run, network) / (ranks if run.speed.shard and run.lora is None else 1)
-    step = 0.0 if run.speed.fused_optimizer else held * FLOAT / GB
+    step = 0.0 if run.speed.fused_optimizer else trained_parameters(run, network) / shards_of(run)[1] * FLOAT / GB
     return max(backward, decoding, step)
 
 

@@ -56,6 +56,5 @@ def official_saving(run: Run, gpu_tflops: float, utilisation: float) -> dict[str
         room.copy_(source)
         taken.append(time.thread_time() - start)
     copying = state * min(taken) / COPIED_BYTES
-    gpus = max(1, run.hardware.gpus * run.hardware.nodes)
-    iteration = iteration_tflop(run, network)["total"] / gpus / (gpu_tflops * utilisation)
+    iteration = iteration_tflop(run, network)["total"] / run.hardware.ranks / (gpu_tflops * utilisation)
     return {"state_bytes": state, "behind": copying, "iteration": iteration, "share_behind": copying / iteration}
