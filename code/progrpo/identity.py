@@ -28,6 +28,7 @@ MOST_FILES = 10_000  # of a folder of weights or prompts; more are a home or a w
 NOT_DECISIVE = {".md", ".png", ".jpg", ".lock"}  # beside weights: descriptions and pictures
 RECORD = "fetched.json"
 ABSENT = "none"
+BEGUN = "begun.json"
 
 
 # ---------------------------------------------------------------- files
@@ -138,7 +139,7 @@ class Folder:
 
     def __init__(self, path: Path, owns: tuple[str, ...], prefix: str = ""):
         self.path, self.owns = path, owns
-        self.begun, self.lock_file = path / f"{prefix}begun.json", path / f"{prefix}lock"
+        self.begun, self.lock_file = path / f"{prefix}{BEGUN}", path / f"{prefix}lock"
         self._lock: TextIO | None = None
 
     # -------- one process at a time

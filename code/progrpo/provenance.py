@@ -5,8 +5,12 @@ import hashlib
 import json
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    import torch
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate")
 # What decides no iteration's time.
@@ -34,19 +38,19 @@ def timing_hash(run: BaseModel) -> str:
     return config_hash(run, TIMELESS)
 
 
-def device_name() -> str:
-    """Name of the GPU, or cpu."""
+def device_name(device: "torch.device") -> str:
+    """Name of the GPU that a device is, or cpu."""
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def provenance(section: BaseModel, seed: int) -> dict:
-    """Provenance of a result made with this part of the configuration and this seed."""
+def provenance(section: BaseModel, seed: int | None, device: "torch.device") -> dict:
+    """Provenance of a result made on a device with this part of the configuration and this seed, None where it draws nothing."""
     return {
         "config": config_hash(section),
         "code": code_hash(),
-        "seed": seed,
+        **({} if seed is None else {"seed": seed}),
         "versions": {name: version(name) for name in ("progrpo", *LIBRARIES)},
-        "device": device_name(),
+        "device": device_name(device),
     }

@@ -111,9 +111,11 @@ def test_the_best_object_of_a_label_counts_in_whatever_order_they_are_stored():
     assert spatial_score("cup", "dog", "on the left of", objects) == pytest.approx(0.925)
 
 
-def test_a_person_counts_under_any_of_the_names():
-    objects = [thing("girl", 0.9, LEFT), thing("dog", 0.8, RIGHT)]
-    assert spatial_score("woman", "dog", "on the left of", objects) == pytest.approx(0.925)
+def test_of_persons_only_the_label_person_counts():
+    """As in the original, which renames the prompt's nouns, never what was found."""
+    girl, person, dog = thing("girl", 0.95, RIGHT), thing("person", 0.9, LEFT), thing("dog", 0.8, RIGHT)
+    assert spatial_score("woman", "dog", "on the left of", [girl, person, dog]) == pytest.approx(0.925)
+    assert spatial_score("woman", "dog", "on the left of", [girl, dog]) == 0
 
 
 def test_the_first_object_of_a_label_counts_and_persons_share_a_label():

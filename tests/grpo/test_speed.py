@@ -9,9 +9,10 @@ from test_gradient import BETA, FAMILIES, accumulated, configuration, moved, tra
 import tiny
 from progrpo.config import Group
 from progrpo.errors import UserError
+from progrpo.grpo import micro_batch
 from progrpo.grpo.backbone import load_backbone
 from progrpo.grpo.checkpoint import StateStore
-from progrpo.grpo.micro_batch import cheapest_batch, saved_bytes_per_row
+from progrpo.grpo.micro_batch import cheapest_batch, recomputed_bytes_per_row, saved_bytes_per_row
 from progrpo.grpo.progress import UpdateStatistics
 from progrpo.grpo.text_cache import TextCache, encoder_hash
 from progrpo.grpo.tuning import Tuning
@@ -96,6 +97,34 @@ def test_the_cheapest_batch_fills_calls_and_stays_within_the_limit():
 def test_bytes_kept_per_row_are_those_of_a_known_graph():
     weight = torch.ones(1000, requires_grad=True)
     assert saved_bytes_per_row(lambda rows: (torch.ones(rows, 1000) * weight).exp().sum()) == 2 * 4000
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_checkpoints_keep_little_and_bring_one_block_back_at_a_time(models, tmp_path, family):
+    backbone = trainer_of(configuration(tmp_path, models, family, 0.0, True, 4), tmp_path / "out").backbone
+    denoiser = backbone.denoiser
+
+    def forward(rows: int) -> torch.Tensor:
+        text = backbone.unconditional().rows(torch.zeros(rows, dtype=torch.long))
+        return backbone.predict(torch.zeros(rows, *backbone.latent_shape), torch.tensor(500.0), text, 1.0)
+
+    whole, blocks = saved_bytes_per_row(forward), []
+    denoiser.enable_gradient_checkpointing(lambda block, *inputs: (blocks.append(block), block(*inputs))[1])
+    forward(1)
+    denoiser.enable_gradient_checkpointing()
+    kept, block = saved_bytes_per_row(forward), recomputed_bytes_per_row(denoiser, forward)
+    assert kept < whole / 3
+    # what the checkpoints dropped comes back: if all blocks were equal, a share of it each
+    assert (whole - kept) / len(blocks) <= block <= whole
+    assert saved_bytes_per_row(forward) == kept  # checkpoints are on as before
+
+
+def test_auto_counts_the_block_that_a_checkpoint_brings_back(models, tmp_path, monkeypatch):
+    more = {"sampling_batch": None, "speed": {"memory_gb": 1e-3}, "gradient_checkpointing": True}
+    config = configuration(tmp_path, models, "flow", 0.0, True, "auto", **more)
+    monkeypatch.setattr(micro_batch, "saved_bytes_per_row", lambda forward: 10)
+    monkeypatch.setattr(micro_batch, "recomputed_bytes_per_row", lambda denoiser, forward: 2**30 // 3000)
+    assert trainer_of(config, tmp_path / "out").micro_batch <= 3
 
 
 def test_auto_keeps_within_the_memory_and_says_when_nothing_fits(models, tmp_path):

@@ -83,6 +83,31 @@ def test_the_average_sees_every_global_step_of_all_iterations(make, monkeypatch)
     assert equal(averaged, [p.detach() for p in trainer.tuning.parameters])
 
 
+def test_an_average_that_has_not_moved_is_not_published(make):
+    """Until its first move it is the base model: a short training would publish nothing that it learnt."""
+    trainer = make(iterations=1, ema={"decay": 0.9, "every": 3})  # of two updates
+    before = [p.detach().clone() for p in trainer.tuning.parameters]
+    trainer.train()
+    trained = [p.detach().clone() for p in trainer.tuning.parameters]
+    assert trainer.moved_average is None
+    assert equal(trainer.average.values, before)
+    trainer.load_average()
+    assert equal(trained, [p.detach() for p in trainer.tuning.parameters])
+    assert not equal(trained, before)
+
+
+def test_an_update_that_fp16_skips_is_none(make, monkeypatch):
+    trainer = make(iterations=2, ema={"decay": 0.9, "every": 1})
+    skipped, steps = iter([True, False, False, False]), []
+    monkeypatch.setattr(
+        type(trainer.accelerator), "optimizer_step_was_skipped", property(lambda accelerator: next(skipped))
+    )
+    monkeypatch.setattr(trainer.average, "update", lambda parameters, s: steps.append(s))
+    trainer.train()
+    assert steps == [0, 1, 2]
+    assert trainer.updates == 3
+
+
 @pytest.mark.parametrize("std", ["group", "global"])
 @pytest.mark.parametrize("clamp", [0.7, 5.0])
 def test_advantages_are_those_of_the_configuration(make, std, clamp):

@@ -8,11 +8,11 @@ import yaml
 from PIL import Image
 
 import tiny
-from progrpo.config import Config, load_config
+from progrpo.config import Config, Evaluation, Model, PromptSet, Scorer, load_config
 from progrpo.errors import UserError
 from progrpo.files import write_jsonl
 from progrpo.identity import differences
-from progrpo.jobs.ingredients import of_evaluation, of_images, of_training
+from progrpo.jobs.ingredients import of_evaluation, of_images, of_learning_curve, of_training
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +104,69 @@ def test_a_setting_that_decides_is_named_by_the_jobs_it_decides(world, key, valu
     before = identities(world)
     change(world, key, value)
     assert changed(before, identities(world)) == expected
+
+
+# Of each key of a section that several jobs read: another value, and the jobs that it decides. A new key needs a line here.
+KEYS = {
+    ("prompt_sets.train", PromptSet): {
+        "limit": (5, {"train"}),
+        "limit_per_style": (5, {"train"}),
+        "distinct": (True, {"train"}),
+        "images_per_prompt": (3, set()),
+        "layout": ("geneval", set()),
+    },
+    ("prompt_sets.test", PromptSet): {
+        "limit": (5, {"generate", "curve"}),
+        "limit_per_style": (5, {"generate", "curve"}),
+        "distinct": (True, {"generate", "curve"}),
+        "images_per_prompt": (3, {"generate", "curve"}),
+        "layout": ("geneval", {"generate"}),
+    },
+    ("scorers.pickscore", Scorer): {
+        "kind": ("hpsv2", {"train", "evaluate", "curve"}),
+        "precision": ("bf16", {"train", "evaluate", "curve"}),
+        "options": ({"a": 1}, {"train", "evaluate", "curve"}),
+        "batch_size": (2, set()),
+        "sources": (["pickscore"], set()),
+    },
+    ("models.sd35m", Model): {
+        "family": ("diffusion", {"train", "generate", "curve"}),
+        "resolution": (16, {"train", "generate", "curve"}),
+        "precision": ("bf16", {"train", "generate", "curve"}),
+        "vae_precision": ("bf16", {"train", "generate", "curve"}),
+        "max_sequence_length": (77, {"train", "generate", "curve"}),
+    },
+    ("evaluations.test", Evaluation): {
+        "sampling": ({"flow": {"steps": 3, "guidance_scale": 1.0}}, {"generate", "curve"}),
+        "scorers": ([], {"evaluate", "curve"}),
+        "benchmarks": (["geneval"], {"evaluate"}),
+        "batch": (2, set()),
+        "hardware": ({"hours": 3}, set()),
+    },
+}
+
+
+@pytest.mark.parametrize(("section", "kind"), KEYS)
+def test_each_key_of_a_section_decides_the_jobs_that_it_should(world, section, kind):
+    keys = KEYS[section, kind]
+    assert {*keys, "path", "source"} >= set(kind.model_fields) >= set(keys)
+    name, part = section.split(".")
+    config = load_config(world).model_copy(update={"learning_curve": "test"})
+    for key, (value, jobs) in keys.items():
+        changed_section = kind.model_validate({**getattr(config, name)[part].model_dump(), key: value})
+        other = config.model_copy(update={name: {**getattr(config, name), part: changed_section}})
+        before, after = jobs_of(config, world.parent), jobs_of(other, world.parent)
+        assert {job for job in before if before[job] != after[job]} == jobs, key
+
+
+def jobs_of(config: Config, folder: Path) -> dict[str, dict]:
+    """What decides each job of the tiny tier."""
+    return {
+        "train": of_training(config, "flow_pro", 0),
+        "generate": of_images(config, "sd35m", "test", 0, None),
+        "curve": of_learning_curve(config, "sd35m", 0, {"0": None}),
+        "evaluate": of_evaluation(config, "test", folder / "images"),
+    }
 
 
 @pytest.mark.parametrize(("key", "value"), UNSEEN, ids=lambda value: value if isinstance(value, str) else "")

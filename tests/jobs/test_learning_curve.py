@@ -136,7 +136,9 @@ def test_a_finished_curve_stays_and_changed_weights_are_refused(world, tmp_path,
             str(tmp_path / "new"),
         ]
         assert main(["learning-curve", *options]) == 2
-        assert "snapshots/1" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert "snapshots/1" in error
+        assert "train the run anew" in error
     finally:
         weights.write_bytes(whole)
 

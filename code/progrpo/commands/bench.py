@@ -226,7 +226,7 @@ def _write(arguments: argparse.Namespace, device, results: dict) -> Path:
     from progrpo.files import write_json
     from progrpo.provenance import LIBRARIES, device_name
 
-    name = device_name() if device.type == "cuda" else "cpu"
+    name = device_name(device)
     folder = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     what = arguments.official or load_config(arguments.config).tier
     if arguments.config:

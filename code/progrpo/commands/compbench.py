@@ -41,7 +41,7 @@ def add_parser(commands) -> None:
     detect.add_argument("--images", type=Path, required=True, help="folder of images with their prompts")
     detect.add_argument("--model", type=Path, required=True, help="folder of an OWLv2 or Mask2Former model")
     detect.add_argument("--out", type=file_path, required=True, help="detections.jsonl to write")
-    detect.add_argument("--threshold", type=float, default=0.1, help="least score of an object")
+    detect.add_argument("--threshold", type=float, help="least score of an object (default: 0.1)")
     _add_common(detect)
     detect.set_defaults(run=run_detect)
 
@@ -119,30 +119,32 @@ def _partial(images: Path) -> dict[str, str]:
 def run_detect(arguments: argparse.Namespace) -> None:
     """Detect the objects of spatial prompts."""
     from progrpo.benchmarks.compbench.chunks import load_chunker
-    from progrpo.benchmarks.compbench.spatial_detect import detect_spatial, load_spatial_detector
+    from progrpo.benchmarks.compbench.spatial import write_detections
+    from progrpo.benchmarks.compbench.spatial_detect import (
+        THRESHOLD,
+        detect_spatial,
+        how_found,
+        load_spatial_detector,
+    )
+    from progrpo.benchmarks.images import gaps
     from progrpo.devices import choose_device
-    from progrpo.files import write_json, write_jsonl
     from progrpo.grpo.backbone import silence_libraries
 
-    require_between("--threshold", arguments.threshold, 0, 1)
+    threshold = THRESHOLD if arguments.threshold is None else arguments.threshold
+    require_between("--threshold", threshold, 0, 1)
     silence_libraries()
     chunker = load_chunker(arguments.chunker)
     detector = load_spatial_detector(arguments.model, choose_device(arguments.device))
     bar, progress = progress_bar()
     with bar:
-        lines = detect_spatial(
-            arguments.images, detector, chunker, arguments.threshold, progress, arguments.allow_partial
-        )
-    settings = {"metric": f"spatial_{detector.name}", "chunker": chunker.name, "threshold": arguments.threshold}
-    settings |= _partial(arguments.images)
-    write_json(arguments.out.with_suffix(".settings.json"), settings)
-    write_jsonl(arguments.out, lines)
+        lines = detect_spatial(arguments.images, detector, chunker, threshold, progress, arguments.allow_partial)
+    write_detections(arguments.out, lines, how_found(detector, chunker, threshold, gaps(arguments.images)))
     print(f"{arguments.out}: {len(lines)} images")
 
 
 def run_verdict(arguments: argparse.Namespace) -> None:
     """Score stored detections of spatial prompts."""
-    from progrpo.benchmarks.compbench.spatial import Settings, summary, verdicts
+    from progrpo.benchmarks.compbench.spatial import Settings, settings_path, summary, verdicts
     from progrpo.files import read_jsonl, write_json, write_jsonl
     from progrpo.typed import read_checked
 
@@ -151,7 +153,7 @@ def run_verdict(arguments: argparse.Namespace) -> None:
     results = verdicts((f"{path}:{number}", line) for number, line in read_jsonl(path))
     if not results:
         raise UserError(f"{path}: holds no detections; run `progrpo compbench detect` first")
-    settings_file = path.with_suffix(".settings.json")
+    settings_file = settings_path(path)
     settings = read_checked(Settings, settings_file) if settings_file.is_file() else {"metric": "spatial_external"}
     scores = {**settings, **summary(results, arguments.metric or settings["metric"])}
     write_jsonl(arguments.out, results)

@@ -89,7 +89,7 @@ def run_throughput(arguments: argparse.Namespace) -> int:
     result |= {"precision": arguments.precision, "weights": "random, full size" if arguments.full_size else "folder"}
     stored = read_object(arguments.out) if Path(arguments.out).is_file() else {"scorers": {}}
     check(dict[str, dict], stored.get("scorers"), f"{arguments.out}: scorers")
-    stored |= {"device": device_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    stored |= {"device": device_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
     stored["scorers"][arguments.scorer] = result
     write_json(arguments.out, stored)
     print(

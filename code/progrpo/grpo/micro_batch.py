@@ -1,9 +1,11 @@
 """The micro-batches of an update: (sample, step) pairs, as many in a model call as memory allows and as fill calls up."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from diffusers import ModelMixin
 from torch import Tensor
 
 from progrpo.config import Run
@@ -53,24 +55,52 @@ def cheapest_batch(sampled: Sequence[int], updated: Sequence[int], most: int) ->
     return min(useful or range(1, most + 1), key=cost)
 
 
+@contextmanager
+def _saved_storages() -> Iterator[dict[int, int]]:
+    """{address: bytes} of what is kept for a backward pass while entered, and not by an inner one of these."""
+    storages: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        yield storages
+
+
 def saved_bytes_per_row(forward: Callable[[int], Tensor]) -> int:
     """Bytes that one more row adds to what `forward(rows)` keeps for its backward pass; weights, kept once, do not count."""
 
     def saved(rows: int) -> int:
-        storages: dict[int, int] = {}
-
-        def count(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        with _saved_storages() as storages:
             output = forward(rows)
         total = sum(storages.values())
         del output  # until here no other tensor could take the place of a counted one
         return total
 
     return saved(2) - saved(1)
+
+
+def recomputed_bytes_per_row(denoiser: ModelMixin, forward: Callable[[int], Tensor]) -> int:
+    """Bytes that one more row adds to the largest checkpointed block of `forward(rows)`; the backward pass holds one at a time."""
+    sizes: list[list[int]] = []
+
+    def measured(block: Callable, *inputs):
+        with _saved_storages() as storages:
+            output = block(*inputs)
+        sizes[-1].append(sum(storages.values()))
+        return output
+
+    denoiser.enable_gradient_checkpointing(measured)
+    try:
+        for rows in (1, 2):
+            sizes.append([])
+            with torch.enable_grad():
+                forward(rows)
+    finally:
+        denoiser.enable_gradient_checkpointing()
+    return max(two - one for one, two in zip(*sizes, strict=True))
 
 
 def micro_batch_of(run: Run, backbone: Backbone, ranks: int) -> int:
@@ -87,6 +117,8 @@ def micro_batch_of(run: Run, backbone: Backbone, ranks: int) -> int:
         return backbone.predict(x, timestep, text, settings.guidance_scale, unconditional_gradient=both)
 
     per_pair, budget = saved_bytes_per_row(forward), run.speed.memory_gb * 2**30
+    if run.gradient_checkpointing:
+        per_pair += recomputed_bytes_per_row(backbone.denoiser, forward)
     if per_pair > budget:
         raise UserError(
             f"speed.memory_gb ({run.speed.memory_gb:g}): one sample keeps {per_pair / 2**30:.2g} GB for its backward pass;"

@@ -107,7 +107,8 @@ class TrajectoryNoise:
     def seed_of(self, *path: int) -> int:
         """A seed that depends on the whole path of numbers: 63 bits, of which torch's generator on the CPU uses the lower 32.
 
-        Two trajectories of different iterations may thus, rarely, have the same noise; within one the chance is below 1e-4.
+        Two trajectories may thus, rarely, have the same noise: among 4,608 of an iteration (Pro-GRPO on SD3.5-M, tier paper) in one
+        iteration of 400, among 384 (tier mini) in one of 58,000.
         """
         words = np.random.SeedSequence((*self.key, *path)).generate_state(1, np.uint64)
         return int(words[0] >> np.uint64(1))

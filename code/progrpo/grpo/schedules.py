@@ -36,7 +36,7 @@ def require_schedule(scheduler: SchedulerMixin, family: str, folder: Path) -> No
 def flow_table(scheduler: FlowMatchEulerDiscreteScheduler, steps: int, noise: float) -> StepTable:
     """`steps` SDE steps of a flow model with noise level `noise` (a); ValueError for what the schedule cannot give."""
     scheduler.set_timesteps(steps)
-    return flow_sde_table(scheduler.sigmas.double(), noise)
+    return flow_sde_table(scheduler.sigmas.double(), noise, scheduler.config.num_train_timesteps)
 
 
 def diffusion_table(scheduler: SchedulerMixin, steps: int, noise: float) -> StepTable:

@@ -5,7 +5,7 @@ B (sample, step) pairs of a micro-batch.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -272,9 +272,10 @@ class Trainer:
             norm = self.accelerator.clip_grad_norm_(self.tuning.parameters, self.run.optimizer.max_grad_norm)
             self._keep_start()
             self.optimizer.step()
-            if not self.accelerator.optimizer_step_was_skipped:  # fp16: the scaler skips a gradient that overflowed
-                statistics.grad_norm.append(whole(torch.as_tensor(norm).detach()))
             self.optimizer.zero_grad(set_to_none=True)
+            if self.accelerator.optimizer_step_was_skipped:  # fp16: the scaler skips a gradient that overflowed
+                continue
+            statistics.grad_norm.append(whole(torch.as_tensor(norm).detach()))
             if self.average:
                 self.average.update(self.tuning.parameters, self.updates)
             self.updates += 1
@@ -387,11 +388,12 @@ class Trainer:
                 self.accelerator.wait_for_everyone()
             raise Stopped
 
-    def averaged(self) -> AbstractContextManager:
-        """The averaged weights, which are evaluated and published, in the place of the last ones while entered."""
-        return self.average.in_place_of(self.tuning.parameters) if self.average else nullcontext()
+    @property
+    def moved_average(self) -> MovingAverage | None:
+        """The average once it has moved: until then it is the base model, whatever was trained."""
+        return self.average if self.average and self.updates >= self.average.config.every else None
 
     def load_average(self) -> None:
         """Put the averaged weights in the place of the last ones for good."""
-        if self.average:
-            copy_into(self.tuning.parameters, self.average.values)
+        if average := self.moved_average:
+            copy_into(self.tuning.parameters, average.values)

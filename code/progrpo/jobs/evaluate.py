@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
@@ -21,9 +22,12 @@ from progrpo.grpo.backbone import silence_libraries
 from progrpo.identity import REFUSE, Folder, Start
 from progrpo.jobs.images import require_generated
 from progrpo.jobs.ingredients import of_evaluation
-from progrpo.jobs.loading import require_sets, scorer_of
+from progrpo.jobs.loading import prompts_of, require_sets, scorer_of
 from progrpo.provenance import provenance
 from progrpo.rewards.base import Scorer
+from progrpo.rewards.registry import all_options
+
+GROUPS = 10  # of a style of HPSv2's benchmark
 
 
 def evaluate_images(
@@ -61,18 +65,57 @@ def evaluate_images(
 def _evaluate_set(tools: "Tools", name: str, images: Path, out: Path) -> None:
     evaluation = tools.config.evaluations[name]
     listed = list_images(images, tools.allow_partial)
-    result: dict[str, Any] = {"provenance": provenance(evaluation, 0), "scores": {}}
-    if missing := gaps(images):
+    result: dict[str, Any] = {"provenance": provenance(evaluation, None, tools.device)}
+    if missing := gaps(images) or _other_number(tools.config, name, len(listed)):
+        print(f"{images}: {missing}; the result says so, and no table takes it", flush=True)
         result["partial"] = missing
     columns = {scorer: score_images(tools.scorer(scorer), listed, evaluation.batch) for scorer in evaluation.scorers}
-    for scorer, values in columns.items():
-        result["scores"][scorer] = {"mean": fmean(values), "std": pstdev(values), "n": len(values)}
+    styles = [(item.metadata or {}).get("style") for item in listed]
+    result["scores"] = {
+        scorer: {**_statistics(values), **_by_style(values, styles), "settings": _settings(tools.config, scorer)}
+        for scorer, values in columns.items()
+    }
     for benchmark in evaluation.benchmarks:
         result[benchmark] = BENCHMARKS[benchmark](tools, images, name, out / name)
     rows = [{"image": item.name, **{s: v[k] for s, v in columns.items()}} for k, item in enumerate(listed)]
     write_jsonl(out / f"{name}.scores.jsonl", rows)
     write_json(out / f"{name}.json", result)
     print(f"{out / name}.json: {len(listed)} images " + summary_line(result), flush=True)
+
+
+def _other_number(config: Config, name: str, found: int) -> str | None:
+    """That a prompt set makes another number of images than were found; None where it does not, or its prompts are not here."""
+    section = config.prompt_sets[name]
+    if not Path(section.path).exists():
+        return None
+    wanted = len(prompts_of(section)) * section.images_per_prompt
+    return None if found == wanted else f"{found} images, where prompt set {name} of tier {config.tier} makes {wanted}"
+
+
+def _statistics(values: list[float]) -> dict[str, Any]:
+    return {"mean": fmean(values), "std": pstdev(values), "n": len(values)}
+
+
+def _by_style(values: list[float], styles: list[str | None]) -> dict[str, Any]:
+    """The same of each of HPSv2's styles, and as its benchmark prints it the deviation of the means of ten equal groups.
+
+    HPSv2, evaluate_benchmark: a style's 800 scores in ten groups of 80. Nothing where an image has no style.
+    """
+    if None in styles:
+        return {}
+    made: dict[str, Any] = {}
+    for style in dict.fromkeys(styles):
+        part = [value for value, its in zip(values, styles, strict=True) if its == style]
+        size, left = divmod(len(part), GROUPS)
+        groups = [fmean(part[k : k + size]) for k in range(0, len(part), size)] if size and not left else []
+        made[str(style)] = {**_statistics(part), **({"std_of_groups": pstdev(groups)} if groups else {})}
+    return {"styles": made}
+
+
+def _settings(config: Config, scorer: str) -> dict[str, Any]:
+    """What of a scorer's configuration decides its scores, defaults too: preprocessing, scale, precision."""
+    section = config.scorers[scorer]
+    return {"kind": section.kind, "precision": section.precision, **all_options(section.kind, section.options)}
 
 
 def summary_line(result: dict) -> str:
@@ -141,7 +184,7 @@ class Tools:
 def run_geneval(tools: Tools, folder: Path, name: str, out: Path) -> dict:
     """GenEval of a folder: detections beside the result, verdicts from them; {"overall", "tags": {tag: score}, ...}."""
     from progrpo.benchmarks.geneval.color import load_color_classifier
-    from progrpo.benchmarks.geneval.detect import detect_images, vocabulary
+    from progrpo.benchmarks.geneval.detect import detect_images, vocabulary, write_detections
     from progrpo.benchmarks.geneval.detector import load_detector
     from progrpo.benchmarks.geneval.verdict import summary, verdicts
 
@@ -150,9 +193,9 @@ def run_geneval(tools: Tools, folder: Path, name: str, out: Path) -> dict:
         "colors", lambda: load_color_classifier(tools.setting("geneval", "color_classifier"), tools.device)
     )
     lines = detect_images(folder, detector, colors, batch_size=8, allow_partial=tools.allow_partial)
-    path = out.with_name(f"{name}.detections.jsonl")
-    write_jsonl(path, lines)
-    results = verdicts([(f"{path}:{k}", line) for k, line in enumerate(lines, 1)], vocabulary(detector, colors))
+    path, known = out.with_name(f"{name}.detections.jsonl"), vocabulary(detector, colors)
+    write_detections(path, lines, known, asdict(detector.pipeline), gaps(folder))
+    results = verdicts([(f"{path}:{k}", line) for k, line in enumerate(lines, 1)], known)
     write_jsonl(out.with_name(f"{name}.verdicts.jsonl"), results)
     scores = summary([line["metadata"] for line in lines], results)
     return {**scores, "tags": {tag: entry["score"] for tag, entry in scores["tags"].items()}}
@@ -175,7 +218,12 @@ def run_compbench(tools: Tools, folder: Path, name: str, out: Path) -> dict:
     from progrpo.benchmarks.compbench import spatial, vqa
     from progrpo.benchmarks.compbench.blip import load_vqa
     from progrpo.benchmarks.compbench.chunks import load_chunker
-    from progrpo.benchmarks.compbench.spatial_detect import detect_spatial, load_spatial_detector
+    from progrpo.benchmarks.compbench.spatial_detect import (
+        THRESHOLD,
+        detect_spatial,
+        how_found,
+        load_spatial_detector,
+    )
 
     category = compbench_category(name)
     chunker = tools.once("chunker", lambda: load_chunker(tools.setting("compbench", "chunker")))
@@ -183,10 +231,13 @@ def run_compbench(tools: Tools, folder: Path, name: str, out: Path) -> dict:
         path = tools.setting("compbench", "spatial_detector")
         detector = tools.once("spatial", lambda: load_spatial_detector(path, tools.device))
         lines = detect_spatial(folder, detector, chunker, allow_partial=tools.allow_partial)
-        stored = out.with_name(f"{name}.detections.jsonl")
-        write_jsonl(stored, lines)
+        stored, settings = (
+            out.with_name(f"{name}.detections.jsonl"),
+            how_found(detector, chunker, THRESHOLD, gaps(folder)),
+        )
+        spatial.write_detections(stored, lines, settings)
         results = spatial.verdicts([(f"{stored}:{k}", line) for k, line in enumerate(lines, 1)])
-        return spatial.summary(results, f"spatial_{detector.name}")
+        return {**settings, **spatial.summary(results, settings["metric"])}
     beside = tools.config.benchmarks["compbench"].get("tokenizer")  # only an original .pth needs one beside it
     tokenizer = Path(beside) if beside else None
     model = tools.once("vqa", lambda: load_vqa(tools.setting("compbench", "vqa"), tools.device, tokenizer))

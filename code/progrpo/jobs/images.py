@@ -17,10 +17,11 @@ from progrpo.files import read_jsonl, sha256, write_atomic, write_jsonl
 from progrpo.grpo.backbone import Backbone
 from progrpo.grpo.rollout import TrajectoryNoise, in_batches
 from progrpo.grpo.samplers import StepTable, step_mean, step_sample
+from progrpo.identity import BEGUN
 from progrpo.safe_names import file_name, path_inside
 
 INDEX = "prompts.jsonl"
-TAKEN = (INDEX, "begun.json", "lock")  # by files beside the styles' folders
+TAKEN = (INDEX, BEGUN, "lock")  # by files beside the styles' folders
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,9 @@ def spoilt_images(folder: Path) -> set[str]:
 
 
 def require_generated(folder: Path) -> None:
-    """UserError names the first image that is not the one that `progrpo generate` made."""
+    """UserError: a folder that `progrpo generate` has begun and not ended, or an image in it that is not the one it made."""
+    if (folder / BEGUN).is_file() and not (folder / INDEX).is_file():
+        raise UserError(f"{folder}: its images are not all made; run progrpo generate again, it makes those that lack")
     for name in sorted(spoilt_images(folder)):
         raise UserError(f"{folder / name}: not the image that was made; progrpo generate makes it again")
 

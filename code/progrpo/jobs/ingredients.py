@@ -6,7 +6,7 @@ sets there are besides, and how the same work is cut into processes and batches,
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def of_training(config: Config, name: str, seed: int) -> dict[str, Any]:
         **_own_code("rule_code", run.group.rule, SELECTION_RULES),
         "seed": seed,
         "model": _model(config.models[run.model]),
-        "prompts": _prompts(config.prompt_sets[run.prompts], {"limit", "distinct"}),
+        "prompts": _prompts(config.prompt_sets[run.prompts], unused={"images_per_prompt", "layout"}),
         "scorers": {scorer: _scorer(config, scorer) for scorer in run.reward},
     }
 
@@ -49,7 +49,7 @@ def of_images(config: Config, model: str, prompts: str, seed: int, weights: Path
         "seed": seed,
         "model": _model(section),
         "weights": None if weights is None else trained_weights(weights),
-        "prompts": _prompts(config.prompt_sets[prompts], {"limit", "distinct", "images_per_prompt", "layout"}),
+        "prompts": _prompts(config.prompt_sets[prompts]),
         "sampling": evaluation.sampling[section.family].model_dump(mode="json"),
     }
 
@@ -62,7 +62,7 @@ def of_learning_curve(config: Config, model: str, seed: int, stages: dict[str, A
         "seed": seed,
         "model": _model(section),
         "weights": stages,
-        "prompts": _prompts(config.prompt_sets[name], {"limit", "distinct", "images_per_prompt"}),
+        "prompts": _prompts(config.prompt_sets[name], unused={"layout"}),
         "sampling": evaluation.sampling[section.family].model_dump(mode="json"),
         "scorers": {scorer: _scorer(config, scorer) for scorer in evaluation.scorers},
     }
@@ -79,11 +79,13 @@ def of_evaluation(config: Config, prompts: str, images: Path) -> dict[str, Any]:
     }
 
 
-def trained_weights(final: Path) -> dict[str, str]:
-    """{file: SHA-256} of a run's published weights; UserError names a file that is not the one that was published."""
-    if spoilt := spoilt_file(final):
-        raise UserError(f"{spoilt}; train the run first, or again: progrpo train publishes its weights anew")
-    return hash_results(final)
+def trained_weights(folder: Path) -> dict[str, str]:
+    """{file: SHA-256} of the weights in a run's `final/` or in a snapshot; UserError names a file that is not the published one."""
+    if spoilt := spoilt_file(folder):
+        again = "train the run first, or again: progrpo train publishes its weights anew"
+        gone = f"a snapshot is published once, on the way: delete {folder.parent.parent} and train the run anew"
+        raise UserError(f"{spoilt}; {gone if folder.parent.name == 'snapshots' else again}")
+    return hash_results(folder)
 
 
 def _digest_of_images(folder: Path) -> str:
@@ -99,13 +101,16 @@ def _model(section: Model) -> dict[str, Any]:
     return {**decisive, "files": hash_files(section.path, "model folder")}
 
 
-def _prompts(section: PromptSet, decisive: set[str]) -> dict[str, Any]:
-    return {**section.model_dump(mode="json", include=decisive), "file": hash_files(section.path, "such file")}
+def _prompts(section: PromptSet, unused: Set[str] = frozenset()) -> dict[str, Any]:
+    decisive = section.model_dump(mode="json", exclude={"path", "source", *unused})
+    if section.limit_per_style is None:
+        decisive.pop("limit_per_style")  # so that what was begun before it counted goes on
+    return {**decisive, "file": hash_files(section.path, "such file")}
 
 
 def _scorer(config: Config, name: str) -> dict[str, Any]:
     section = config.scorers[name]
-    decisive = section.model_dump(mode="json", include={"kind", "precision"})
+    decisive = section.model_dump(mode="json", exclude={"path", "options", "sources", "batch_size"})
     files = hash_files(section.path, "such folder") if section.path else None
     decisive |= _own_code("code", section.kind, SCORERS)
     return {**decisive, "options": _with_files(section.options, set()), "files": files}

@@ -46,7 +46,7 @@ def learning_curve(
             scores.append(curve.scores(stage))
             means = zip(evaluation.scorers, scores[-1].mean((1, 2)), strict=True)
             print(f"{target}: iteration {iteration} " + ", ".join(f"{s} {mean:.4f}" for s, mean in means), flush=True)
-        record = json.dumps(provenance(config.runs.get(name, evaluation), seed))
+        record = json.dumps(provenance(config.runs.get(name, evaluation), seed, curve.device))
         write_atomic(
             target,
             lambda file: np.savez_compressed(

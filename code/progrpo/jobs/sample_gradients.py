@@ -62,7 +62,7 @@ def sample_gradients(config: Config, name: str, out: Path, device_name: str) -> 
         for key, value in measured.items():
             columns[key].append(value.cpu().numpy())
         print(f"{name}: pool {number + 1}/{analysis.prompt_count}", flush=True)
-    record = json.dumps(provenance(analysis, analysis.seed))
+    record = json.dumps(provenance(analysis, analysis.seed, backbone.device))
     arrays = {key: np.stack(values).astype(np.float32) for key, values in columns.items()}
     write_atomic(out, lambda file: np.savez_compressed(file, provenance=np.array(record), **arrays))  # type: ignore[arg-type]
 

@@ -61,7 +61,7 @@ def sample_analysis(config: Config, name: str, out: Path, device_name: str) -> N
         part = prompts[start : start + PROMPTS_AT_ONCE]
         rollouts.append(sample_pool(backbone, scorer, part, start, analysis, grid if start < grid.prompts else None))
         print(f"{name}: {start + len(part)}/{len(prompts)} prompts", flush=True)
-    result = {"provenance": provenance(analysis, analysis.seed), "scorer": analysis.scorer, "prompts": prompts}
+    result = {"provenance": provenance(analysis, analysis.seed, device), "scorer": analysis.scorer, "prompts": prompts}
     terminal = torch.cat([rollout.rewards for rollout in rollouts])
     if with_previews:
         stages = [torch.stack([stage.rewards for stage in rollout.stages], dim=-1) for rollout in rollouts]

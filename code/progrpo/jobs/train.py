@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -247,6 +247,10 @@ def publish(trainer: Trainer, run: Run, seed: int, out: Path) -> None:
     trainer.load_average()
     weights = trainer.tuning.weights()
     if trainer.accelerator.is_main_process:
+        if run.ema and not trainer.moved_average:
+            print(
+                f"{out}: fewer updates than ema.every ({run.ema.every}): no average yet, the last weights are published"
+            )
         incoming = _write_weights(trainer, weights, run, seed, out / "final")
         write_json(out / "published.json", _records(out, incoming))
         incoming.rename(out / "final")
@@ -255,7 +259,8 @@ def publish(trainer: Trainer, run: Run, seed: int, out: Path) -> None:
 def publish_snapshot(trainer: Trainer, run: Run, seed: int, out: Path) -> None:
     """Write `snapshots/<iteration>/` as `final/` would be; on every rank, and none goes on before it is there."""
     folder = snapshot_folder(out, trainer.iteration)
-    with trainer.averaged():
+    average = trainer.moved_average
+    with average.in_place_of(trainer.tuning.parameters) if average else nullcontext():
         weights = trainer.tuning.weights()
         if trainer.accelerator.is_main_process and spoilt_file(folder):
             _write_weights(trainer, weights, run, seed, folder).rename(folder)
@@ -277,5 +282,7 @@ def _write_weights(trainer: Trainer, weights: dict[str, Tensor], run: Run, seed:
     part = (backbone.denoiser_name, trainer.tuning.kind.__name__)
     card = model_card(run, backbone.model, seed, trainer.reward.name, *part)
     write_text(incoming / "README.md", card)
-    write_json(incoming / "provenance.json", {**provenance(run, seed), "files": hash_results(incoming)})
+    write_json(
+        incoming / "provenance.json", {**provenance(run, seed, backbone.device), "files": hash_results(incoming)}
+    )
     return incoming

@@ -3,6 +3,7 @@
 import functools
 import inspect
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,16 @@ from progrpo.rewards.base import Scorer
 def declared_files(kind: str) -> tuple[str, ...]:
     """The files in a scorer's folder that its score depends on; none for a scorer without weights."""
     return tuple(getattr(plugins.load(kind, plugins.SCORERS), "files", ()))
+
+
+def _defaults(scorer: type) -> dict[str, Any]:
+    """The options of a scorer with their defaults: the keyword-only arguments of its `load`."""
+    return {p.name: p.default for p in inspect.signature(scorer.load).parameters.values() if p.kind is p.KEYWORD_ONLY}  # type: ignore[attr-defined]
+
+
+def all_options(kind: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a scorer as it is loaded with `options`: its defaults where they leave one out."""
+    return {**_defaults(plugins.load(kind, plugins.SCORERS)), **options}
 
 
 def load_scorer(
@@ -38,7 +49,7 @@ def load_scorer(
         raise UserError(
             f"{kind}: no class, or has no `load` and `score`; make it a sub-class of progrpo.rewards.base:BatchedScorer"
         )
-    known = [p.name for p in inspect.signature(scorer.load).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    known = _defaults(scorer)
     for option in options:
         if option not in known:
             raise UserError(f"{kind}: option {option!r} is unknown; known: {', '.join(known) or 'none'}")

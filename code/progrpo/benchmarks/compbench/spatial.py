@@ -8,6 +8,7 @@ detectron2); it can be run elsewhere and stored in this format.
 
 from collections.abc import Iterable
 from os.path import normpath
+from pathlib import Path
 from statistics import fmean
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from progrpo.benchmarks.compbench.chunks import Chunker
 from progrpo.benchmarks.geneval.verdict import is_coordinate
 from progrpo.errors import UserError
+from progrpo.files import write_json, write_jsonl
 from progrpo.typed import Number
 
 
@@ -114,11 +116,12 @@ def spatial_score(obj1: str, obj2: str, locality: str | None, objects: list[dict
     """Score of one image: a quarter of each found object's confidence and half of the position score; below 0.5 it is
     0.
 
-    The best object of a label counts, the first of equal ones.
+    obj1, obj2: nouns of the prompt, of which girl, boy, man and woman are looked for as "person"; labels of found objects
+    are taken as they are. The best object of a label counts, the first of equal ones.
     """
     best: dict[str, dict] = {}
     for found in sorted(objects, key=lambda found: -found["score"]):
-        best.setdefault(as_label(found["label"]), found)
+        best.setdefault(found["label"], found)
     one, two = best.get(as_label(obj1)), best.get(as_label(obj2))
     score = sum(0.25 * found["score"] for found in (one, two) if found)
     if one and two:
@@ -161,6 +164,17 @@ def verdicts(lines: Iterable[tuple[str, dict]]) -> list[dict]:
         score = spatial_score(line["obj1"], line["obj2"], locality, line["objects"])
         results.append({"prompt": line["prompt"], "score": score})
     return results
+
+
+def settings_path(detections: Path) -> Path:
+    """Where it is kept how a detections file was made: `detections.jsonl` -> `detections.settings.json`."""
+    return detections.with_suffix(".settings.json")
+
+
+def write_detections(out: Path, lines: list[dict], settings: dict) -> None:
+    """Write detections lines, and beside them how they were made (`Settings`), each atomically."""
+    write_json(settings_path(out), settings)
+    write_jsonl(out, lines)
 
 
 def summary(results: list[dict], metric: str) -> dict:

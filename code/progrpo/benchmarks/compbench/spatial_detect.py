@@ -21,6 +21,8 @@ from progrpo.files import read_object
 from progrpo.model_files import open_network, open_tokenizer, reading_model
 from progrpo.rewards.base import freeze
 
+THRESHOLD = 0.1  # least score of an object, of OWLv2's own scale
+
 
 class SpatialDetector(Protocol):
     """Anything that finds named objects; `name` becomes part of the metric's name."""
@@ -94,11 +96,17 @@ def load_spatial_detector(folder: Path | str, device: torch.device | str = "cpu"
     return Owlv2Detector(freeze(model, torch.device(device)), processor)
 
 
+def how_found(detector: SpatialDetector, chunker: Chunker, threshold: float, partial: str | None) -> dict:
+    """`spatial.Settings` of detections: metric, chunker, threshold, and what of the folder of images is not in them."""
+    settings = {"metric": f"spatial_{detector.name}", "chunker": chunker.name, "threshold": threshold}
+    return settings | ({"partial": partial} if partial else {})
+
+
 def detect_spatial(
     folder: Path | str,
     detector: SpatialDetector,
     chunker: Chunker,
-    threshold: float = 0.1,
+    threshold: float = THRESHOLD,
     progress: Callable[[int, int], None] = lambda done, total: None,
     allow_partial: bool = False,
 ) -> list[dict]:
