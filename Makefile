@@ -5,7 +5,8 @@
 # make paper-tables.pdf [OWN=1] all tables of a tier on paper
 # make claims [TIER=mini]       the paper's claims judged from published results, in seconds; RERUN=1 SEEDS=2: from a cut trained here
 # make rehearsal [CORES=2]      tier paper on this CPU, over random weights in the official layouts (minutes, 0.4 GB in build/)
-# make publish TIER=mini        the author's step: results of this machine become published; REMOTE=<dvc remote>: with images, prompts and all weights
+# make publish TIER=mini        the author's step: results of this machine become published; REMOTE=<dvc remote>: with images, prompts and all weights;
+#                               DROP=1: also where published results are not here, and so go
 # make restore TIER=mini        published trainings and scores back into results/, from where `make claims RERUN=1 SEEDS=8` goes on
 # make mutants                  breaks one line at a time and lists the breaks that no test notices (minutes)
 # make fuzz [CASES=20000]       damaged files of strangers through the command line; `make test` runs 1,600
@@ -25,10 +26,13 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport VIRTUAL_ENV
 
-.PHONY: reproduce tables claims rehearsal restore publish test test-slurm mutants fuzz faults lint docs install
+.PHONY: help reproduce tables claims rehearsal restore publish test test-slurm mutants fuzz faults lint docs install
 
 reproduce: $(INSTALLED)
 	@bash workflow/scripts/reproduce.sh $(TIER) $(CORES)
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 tables: $(INSTALLED)
 ifdef OWN
@@ -59,7 +63,7 @@ restore: $(INSTALLED)
 	@python workflow/scripts/restore.py $(TIER)
 
 publish: $(INSTALLED)
-	@python workflow/scripts/publish.py $(TIER) $(REMOTE)
+	@python workflow/scripts/publish.py $(TIER) $(REMOTE) $(if $(DROP),--drop)
 
 # Three workers for two cores: much of a test's time is waiting for other processes.
 test: $(INSTALLED)

@@ -15,11 +15,10 @@ MOST_NODES = 10**6  # of a YAML file with its aliases written out
 
 Number = Annotated[float, Field(strict=True, ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=0, le=10**12)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", max_length=100)]  # a file name, a word of a shell
+NAME, PATH = r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", r"^[^\x00-\x1f\x7f{}<>-][^\x00-\x1f\x7f{}<>]*$"
+Name = Annotated[str, Field(pattern=NAME, max_length=100)]  # a file name, a word of a shell
 SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]  # in the manifest
-PathText = Annotated[
-    str, Field(pattern=r"^[^\x00-\x1f\x7f{}<>-][^\x00-\x1f\x7f{}<>]*$", max_length=1000)
-]  # no wildcard
+PathText = Annotated[str, Field(pattern=PATH, max_length=1000)]  # no wildcard
 
 
 @cache
@@ -45,13 +44,20 @@ def read_checked(kind: Any, path: Path | str) -> Any:
 def explain(error: ValidationError) -> str:
     """The first complaint of pydantic in one line: the key, and what is wrong with it."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part)[:60] for part in first["loc"])
+    key = ".".join(str(part)[:60] for part in first["loc"] if not str(part).startswith("function-"))  # pydantic's own
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] in ("model_type", "dict_type"):
+        message = f"expected a mapping of keys, found {type(first['input']).__name__}"
     if first["type"] == "extra_forbidden":
         message = "unknown key; remove it or correct its spelling"
     if first["type"] == "string_pattern_mismatch":
         given = str(first["input"])[:60]
-        message = f"{given!r} is not allowed here; names are letters, digits, - and _; paths hold no control characters or braces"
+        allowed = {
+            NAME: "names are letters, digits, - and _",
+            PATH: "paths hold no control characters or braces, and begin with no -",
+        }
+        pattern = first.get("ctx", {}).get("pattern")
+        message = f"{given!r} is not allowed here; {allowed.get(pattern, f'it must match {pattern}')}"
     return f"{key + ': ' if key else ''}{message}"
 
 
@@ -71,7 +77,16 @@ def require_numbers(given: Any, read: Any, key: str, path: Path | str) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain data only; a key that stands twice is an error, since one of the two would be dropped without a word."""
+    """Plain data only; a key that stands twice is an error, since one of the two would be dropped without a word.
+
+    12:30 is text, as in YAML 1.2: YAML 1.1 makes 750 of it, in the sixties of the Babylonians.
+    """
+
+    def construct_number(self, node: yaml.ScalarNode) -> Any:
+        if ":" in node.value:
+            return node.value
+        kind = node.tag.rpartition(":")[2]
+        return self.construct_yaml_int(node) if kind == "int" else self.construct_yaml_float(node)
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -84,6 +99,10 @@ class _Loader(yaml.SafeLoader):
                     )
                 seen.add(key.value)
         return node
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
 
 
 def read_yaml(path: Path | str) -> Any:

@@ -9,7 +9,7 @@ from checkout import ROOT
 from progrpo.analysis.statistics import holm
 from progrpo.config import load_config, tier_files
 from progrpo.errors import UserError
-from progrpo.report.claims_file import Claims, Contrast, load_claims
+from progrpo.report.claims_file import Claims, Contrast, Rule, load_claims
 from progrpo.typed import check, read_yaml
 
 FILE = ROOT / "config" / "claims.yaml"
@@ -34,6 +34,11 @@ def test_the_contrast_of_group_sizes_is_the_slope_per_doubling(claims):
     assert list(weights.values()) == pytest.approx(slope, abs=1e-3)
 
 
+def test_a_range_is_ordered():
+    with pytest.raises(UserError, match="low must be less than high"):
+        check(Rule, {"kind": "within", "low": 2.0, "high": 1.0}, "rule")
+
+
 def test_every_claim_can_be_judged_in_its_tiers(claims):
     """The arms of a contrast are runs of the tier, and its metrics are measured along the learning curves: else it stays `not run`."""
     tiers = {path.stem: load_config(path) for path in tier_files(ROOT / "config")}
@@ -56,6 +61,9 @@ def test_every_claim_can_be_judged_in_its_tiers(claims):
     [
         (lambda c: c["comparison"]["contrast"].update(ovf_sd35m=2), "must sum to 0"),
         (lambda c: c.update(guard="none"), "guard 'none' is not defined"),
+        (lambda c: c["comparison"].update(contrast={"ovf_sd35m": 0, "uniform_sd35m": 0}), "none be 0"),
+        (lambda c: c.update(metrics=["pickscore", "pickscore"]), "a metric stands twice"),
+        (lambda c: c.update(id="validity_flow"), "validity_flow stand twice"),
         (lambda c: c.update(rule={"kind": "at_least", "threshold": 1.0}), "does not fit what is compared"),
         (lambda c: c.update(rule={"kind": "equivalence", "margin": 0.2}), "of two arms with a p-value"),
         (lambda c: c.update(id="diffusion"), "claims diffusion stand twice"),

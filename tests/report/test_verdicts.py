@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from stored_curves import ARMS, SCORERS, costs, write_curves, write_tier
 
 from checkout import ROOT
@@ -12,9 +13,10 @@ from progrpo.cli import main
 from progrpo.errors import UserError
 from progrpo.files import write_json
 from progrpo.report.claims_file import Rule, load_claims
+from progrpo.report.claims_page import measured
 from progrpo.report.evidence import Evidence
 from progrpo.report.verdicts import Verdict, decide, judge, targets
-from progrpo.typed import check
+from progrpo.typed import check, read_yaml
 
 CLAIMS = load_claims(ROOT / "config" / "claims.yaml")
 
@@ -124,6 +126,57 @@ def test_an_arm_that_ends_before_the_budget_gives_no_error(world, tmp_path):
     assert not evidence.reaches("progrpo_sd35m", "calls", budget + 2 * evidence.rate("progrpo_sd35m", "calls"))
 
 
+def test_a_curve_that_was_cut_short_is_refused_and_moves_no_budget(world, tmp_path):
+    write_curves(tmp_path, seeds=3)
+    path = tmp_path / "curves" / "uniform_sd35m-seed2.npz"
+    stored = dict(np.load(path))
+    np.savez(path, **{**stored, "iterations": stored["iterations"][:2], "scores": stored["scores"][:2]})
+    with pytest.raises(UserError, match="the seeds of uniform_sd35m have several last iterations"):
+        judge(CLAIMS, Evidence(world[0], tmp_path, {}))
+
+
+def test_seeds_of_different_configurations_are_not_averaged(world, tmp_path):
+    write_curves(tmp_path, seeds=3)
+    path = tmp_path / "curves" / "ovf_sd35m-seed1.npz"
+    np.savez(path, **{**dict(np.load(path)), "provenance": np.array(json.dumps({"config": "another"}))})
+    with pytest.raises(UserError, match="the seeds of ovf_sd35m have several configurations"):
+        judge(CLAIMS, Evidence(world[0], tmp_path, {}))
+    write_curves(tmp_path, seeds=3)
+    write_json(tmp_path / "curves" / "ovf_sd35m-seed1.costs.json", {**costs(792, 1), "config": "another"})
+    with pytest.raises(UserError, match="the seeds of ovf_sd35m have several configurations"):
+        judge(CLAIMS, Evidence(world[0], tmp_path, {}))
+
+
+def test_a_contrast_of_several_metrics_says_that_its_unit_is_another(verdicts):
+    assert verdicts["out_of_domain"].unit == "standard deviations of the base model's prompts"
+    assert verdicts["pro_equal_calls"].unit == "baseline's mean gain"
+    assert " SD [" in measured(verdicts["out_of_domain"])
+    assert "SD" not in measured(verdicts["pro_equal_calls"])
+
+
+@pytest.mark.parametrize(
+    ("edit", "complaint"),
+    [
+        (lambda c: c.update(tiers=["minni"]), "ovf_vs_uniform: 'minni' is no tier; known: mini"),
+        (lambda c: c["comparison"].update(contrast={"ovf_x": 1, "uniform_sd35m": -1}), "'ovf_x' is no run"),
+        (lambda c: c.update(metrics=["picscore"]), "'picscore' is no metric of the learning curve"),
+        (lambda c: c["comparison"].update(contrast={"ovf_sd35m": 1, "progrpo_sd14": -1}), "arms of several models"),
+    ],
+)
+def test_a_claim_of_what_the_tier_does_not_have_is_refused(world, tmp_path, capsys, edit, complaint):
+    file = read_yaml(ROOT / "config" / "claims.yaml")
+    edit(next(claim for claim in file["claims"] if claim["id"] == "ovf_vs_uniform"))
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump(file))
+    config = ["--config", str(world[1].source / "config.yaml")]
+    assert main(["claims", "--own", "--claims", str(tmp_path / "claims.yaml"), *config]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_published_pages_are_not_made_from_ones_own_results(world, capsys):
+    assert main(["claims", "--own", "--pages", "--config", str(world[1].source / "config.yaml")]) == 2
+    assert "--pages" in capsys.readouterr().err
+
+
 def test_seconds_of_different_devices_are_not_compared(world, tmp_path):
     write_curves(tmp_path, seeds=2)
     write_json(tmp_path / "curves" / "progrpo_sd35m-seed1.costs.json", costs(792, 1, device="a GPU"))
@@ -190,6 +243,8 @@ def test_every_verdict_names_runs_seeds_and_configurations(verdicts):
         ({"kind": "superiority", "relevant": 0.1}, (0.01, 0.3), 0.04, "inconclusive"),  # Holm
         ({"kind": "superiority", "relevant": 0.1}, (-0.2, 0.09), 0.3, "not supported"),
         ({"kind": "superiority", "relevant": 0.1}, (-0.2, 0.2), 0.3, "inconclusive"),
+        ({"kind": "superiority", "relevant": 0.1}, (-0.01, 0.3), 0.02, "inconclusive"),  # on these prompts alone
+        ({"kind": "non_inferiority", "margin": 0.2}, (-0.21, 0.1), 0.02, "inconclusive"),
         ({"kind": "non_inferiority", "margin": 0.2}, (-0.15, 0.1), 0.01, "supported"),
         ({"kind": "non_inferiority", "margin": 0.2}, (-0.25, 0.1), 0.06, "inconclusive"),
         ({"kind": "non_inferiority", "margin": 0.2}, (-0.5, -0.21), 0.9, "not supported"),

@@ -16,7 +16,8 @@ import yaml
 from checkout import ROOT, call, make_checkout
 from progrpo.cli import build_parser
 from progrpo.commands.plan import report
-from progrpo.config import load_config, tier_files
+from progrpo.config import Hardware, load_config, tier_files
+from progrpo.errors import UserError
 from progrpo.workflow.site import Site, load_site
 
 TIERS = [path.stem for path in tier_files(ROOT / "config")]
@@ -175,8 +176,59 @@ def profile_of(checkout: Path, **environment: str) -> tuple[int, str]:
 
 def test_site_settings_come_from_the_environment(checkout):
     _, profile = profile_of(checkout, SLURM_ACCOUNT_NAME="bench")
-    assert "'slurm_account': 'bench'" in profile
+    assert """'slurm_account': "'bench'\"""" in profile
     assert "slurm_partition" not in profile
+
+
+@pytest.mark.parametrize("name", ["all", "1e5", "attempt"])
+def test_a_partition_may_have_a_name_that_python_knows(own_checkout, name):
+    """Snakemake evaluates the profile's default resources."""
+    (own_checkout / "config/site.yaml").write_text(f"partition: '{name}'\naccount: '{name}'\nqos: '{name}'\n")
+    target = "results/paper/runs/flowgrpo_sd35m-seed0/final/provenance.json"
+    planned = dry_run(own_checkout, "--profile", "slurm", "-p", target, "--config", "tier=paper")
+    for key in ("slurm_account", "slurm_partition", "qos"):
+        assert f"{key}={name}" in planned, planned
+
+
+@pytest.mark.parametrize(
+    ("gpus_per_node", "asked", "shape"),
+    [
+        (16, (8, 3), (2, 12)),
+        (10, (8, 3), (3, 8)),
+        (6, (8, 1), (2, 4)),
+        (6, (4, 2), (2, 4)),
+        (4, (8, 3), (6, 4)),
+        (8, (1, 1), (1, 1)),
+        (None, (8, 3), (3, 8)),
+    ],
+)
+def test_gpus_are_spread_evenly_over_as_few_nodes_as_hold_them(gpus_per_node, asked, shape):
+    gpus, nodes = asked
+    assert Site(gpus_per_node=gpus_per_node).shape(Hardware(gpus=gpus, nodes=nodes)) == shape
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("hours: 24:00", "hours: .*valid number"),
+        ("hours: 12:00:00", "hours: .*valid number"),
+        ("gpus_per_node: true", "gpus_per_node: 'True' is no number"),
+        ("cpus_per_gpu: yes", "cpus_per_gpu: 'True' is no number"),
+        ("false", "dictionary"),
+        ("0", "dictionary"),
+        ("gpu_model: nvidia-a100", "gpu_model: 'nvidia-a100' is not allowed here; it must match"),
+    ],
+)
+def test_a_site_that_was_meant_otherwise_is_refused(tmp_path, text, message):
+    (tmp_path / "site.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_site(tmp_path / "site.yaml", {})
+
+
+def test_a_site_file_that_leads_nowhere_is_named(tmp_path):
+    (tmp_path / "site.yaml").symlink_to(tmp_path / "gone.yaml")
+    with pytest.raises(UserError, match=r"site\.yaml"):
+        load_site(tmp_path / "site.yaml", {})
 
 
 def test_the_shape_of_a_site_lies_in_a_file_that_git_ignores(own_checkout):
@@ -188,7 +240,7 @@ def test_the_shape_of_a_site_lies_in_a_file_that_git_ignores(own_checkout):
     assert site.placed(gpu=False) == {"slurm_partition": "cpu", "constraint": ""}
     _, profile = profile_of(own_checkout, SLURM_ACCOUNT_NAME="bench")
     assert (
-        "{'mem_mb': 8000, 'runtime': 60, 'slurm_account': 'bench', 'slurm_partition': 'cpu', 'qos': 'normal'}"
+        """{'mem_mb': 8000, 'runtime': 60, 'slurm_account': "'bench'", 'slurm_partition': "'cpu'", 'qos': "'normal'"}"""
         in profile
     )
     planned = dry_run(
@@ -332,6 +384,7 @@ def test_the_launcher_chooses_by_nodes_and_processes(checkout, tmp_path):
     given = launch(3, 8, SLURM_JOB_ID="7", SLURM_GPUS_ON_NODE="4")
     assert "--nproc-per-node 4 --nnodes 3" in given
     assert "--standalone --nproc-per-node 4" in launch(1, 8, SLURM_GPUS_ON_NODE="4")
+    assert "--nproc-per-node 2 " in launch(1, 2, SLURM_GPUS_ON_NODE="8")  # of an interactive job that has more
     assert address == "first"
     assert int(port) >= 1024
     chosen = launch(3, 8, SLURM_JOB_ID="7", MASTER_ADDR="10.0.0.1", MASTER_PORT="29400")

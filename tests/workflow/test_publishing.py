@@ -159,6 +159,37 @@ def test_a_pointer_never_names_one_dependency_alone(tmp_path, monkeypatch):
     }
 
 
+def test_published_results_that_are_not_here_are_not_dropped_without_a_word(tmp_path):
+    """A failed job leaves results/mini/logs; `results=stored` brings scores without trainings."""
+    checkout = make_checkout(tmp_path / "checkout")
+    succeed("git", "add", "--all", cwd=checkout)
+    for folder, message in (
+        ("logs", "holds no results; run the tier first"),
+        ("curves", "DROP=1 publishes without them"),
+    ):
+        (checkout / "results/mini" / folder).mkdir(parents=True)
+        result = call("python", "workflow/scripts/publish.py", "mini", cwd=checkout)
+        assert (result.returncode, len(result.stdout.splitlines())) == (2, 1)
+        assert message in result.stdout
+        assert succeed("git", "diff", "--name-only", cwd=checkout) == ""
+
+
+def test_published_weights_replace_no_training_of_ones_own(author, tmp_path):
+    clone = tmp_path / "clone"
+    succeed("git", "clone", "--quiet", str(author), str(clone), cwd=tmp_path)
+    own = clone / "results/cut/runs" / RUN / "final" / "provenance.json"
+    own.parent.mkdir(parents=True)
+    own.write_text("{}")
+    options = ("--cores", "1", "--config", "tier=cut", "results=weights")
+    result = call("snakemake", "adopt_weights", *options, cwd=clone)
+    assert result.returncode == 1
+    assert "results/cut holds trainings of your own" in result.stdout.splitlines()[-1]
+    assert own.read_text() == "{}"
+    shutil.rmtree(clone / "results/cut")
+    succeed("snakemake", "adopt_weights", *options, cwd=clone)
+    assert "Nothing to be done" in succeed("snakemake", "adopt_weights", *options, cwd=clone)
+
+
 def test_an_unknown_remote_is_one_line(tmp_path):
     checkout = make_checkout(tmp_path / "checkout")
     (checkout / "results/mini").mkdir()

@@ -3,6 +3,13 @@
 
 FINALS = PLAN.weights_files(TIER.runs)
 
+if not Path(TIER.results, "logs/adopt_weights.log").is_file() and any(
+    Path(file).exists() for file in FINALS
+):
+    sys.exit(
+        f"Snakefile: --config results=weights: {TIER.results} holds trainings of your own; move it away first"
+    )
+
 
 localrules:
     adopt_weights,

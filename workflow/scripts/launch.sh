@@ -3,11 +3,14 @@
 #   1 x 1   the command itself
 #   1 x n   torchrun on this node
 #   m x n   inside a Slurm allocation, one torchrun per node; they meet at MASTER_ADDR:MASTER_PORT, by default on the node that runs this script
-# Where Slurm gave a node another number of GPUs than were asked for, that number of processes is started there.
+# Where Slurm gave a node fewer GPUs than were asked for, that number of processes is started there.
 # Nothing is assumed of the nodes but this repository on a shared file system and the environment of the submitting shell.
 set -euo pipefail
 nodes=$1 gpus=$2
 shift 2
+if [ "${SLURM_GPUS_ON_NODE:-$gpus}" -lt "$gpus" ]; then
+  gpus=$SLURM_GPUS_ON_NODE
+fi
 command=$(command -v "$1") || { echo "launch.sh: $1: not on PATH; activate the environment first" >&2; exit 2; }
 shift
 
@@ -15,7 +18,7 @@ if [ "$nodes" -eq 1 ] && [ "$gpus" -le 1 ]; then
   exec "$command" "$@"
 fi
 if [ "$nodes" -eq 1 ]; then
-  exec torchrun --standalone --nproc-per-node "${SLURM_GPUS_ON_NODE:-$gpus}" --no-python -- "$command" "$@"  # -- keeps torchrun from reading --run as its own
+  exec torchrun --standalone --nproc-per-node "$gpus" --no-python -- "$command" "$@"  # -- keeps torchrun from reading --run as its own
 fi
 if [ -z "${SLURM_JOB_ID:-}" ]; then
   echo "launch.sh: $nodes nodes need a Slurm allocation; set hardware.nodes to 1 in the config to run here" >&2
@@ -30,4 +33,4 @@ export MASTER_ADDR MASTER_PORT
 # shellcheck disable=SC2016 # SLURM_NODEID is known on each node only; -- keeps torchrun from reading --run as its own
 exec srun --nodes "$nodes" --ntasks "$nodes" --ntasks-per-node 1 --kill-on-bad-exit=1 \
   bash -c 'exec torchrun --node-rank "$SLURM_NODEID" --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" \
-    --nproc-per-node "${SLURM_GPUS_ON_NODE:-$0}" "$@"' "$gpus" --nnodes "$nodes" --no-python -- "$command" "$@"
+    --nproc-per-node "$0" "$@"' "$gpus" --nnodes "$nodes" --no-python -- "$command" "$@"

@@ -1,7 +1,8 @@
-"""The body of `make publish`:  publish.py TIER [REMOTE]
+"""The body of `make publish`:  publish.py TIER [REMOTE] [--drop]
 
 The author's step: the results of this machine become the published ones of a tier, and its tables are set from them. Nothing else
-writes results/published/ or paper_tables/. Safe to repeat; what it changed is committed by hand. The remote inside the repository
+writes results/published/ or paper_tables/. Safe to repeat; what it changed is committed by hand. What is published and not among the
+results here stops it, unless --drop says that it shall go. The remote inside the repository
 gets the evaluations, and of the weights what fits; a remote of one's own gets everything: weights, images and prompts too.
 """
 
@@ -49,7 +50,7 @@ def copy_folder(source: Path, target: Path) -> None:
 
 def copy_records(plan: Plan, target: Path) -> None:
     """What each ended training left of its iterations."""
-    for run, seed in publishing.finished_runs(plan):
+    for run, seed in publishing.recorded_runs(plan):
         folder = seed_folder(run, seed)
         for name in publishing.RECORD:
             if (file := Path(plan.config.results, "runs", folder, name)).is_file():
@@ -57,17 +58,29 @@ def copy_records(plan: Plan, target: Path) -> None:
                 link(str(file), str(target / folder / name))
 
 
-def require_possible(tier: str, remote: str) -> None:
-    """UserError when the tier is not one that is published, was not run, or the remote is unknown."""
+def plan_of(tier: str, remote: str, drop: bool) -> Plan:
+    """The plan of a tier that can be published. UserError when it is not one that is published, was not run, would lose what is
+    published, has a broken result, or the remote is unknown."""
     tiers = sorted(path.name for path in PUBLISHED.glob("*") if path.is_dir() and path != HARDWARE)
     if tier not in tiers:
         raise UserError(f"tier '{tier}' is not published; published are: {' '.join(tiers)}")
-    if not Path("results", tier).is_dir():
-        raise UserError(f"results/{tier} is not here; run the tier first")
     listed = subprocess.run(["dvc", "remote", "list"], check=True, capture_output=True, text=True).stdout
     known = [line.split()[0] for line in listed.splitlines() if line.strip()]
     if remote not in known:
         raise UserError(f"REMOTE={remote}: no such DVC remote; known: {', '.join(known)}; `dvc remote add` makes one")
+    plan = Plan(load_config(f"config/{tier}.yaml"), Code(Path("code")))
+    results = Path(plan.config.results)
+    if plan.config.tier != tier:
+        raise UserError(f"config/{tier}.yaml is of tier {plan.config.tier}; give it its own `tier` and `results`")
+    if not any((results / name).is_dir() for name in (*publishing.RESULTS, "runs")):
+        raise UserError(f"{results} holds no results; run the tier first")
+    if (lost := publishing.would_be_lost(plan, PUBLISHED / tier)) and not drop:
+        raise UserError(
+            f"{len(lost)} published files are not in {results}, the first is {lost[0]};"
+            f" `make restore TIER={tier}` brings them back, DROP=1 publishes without them"
+        )
+    collect(plan.config, HARDWARE)
+    return plan
 
 
 def copy_parts(plan: Plan, published: Path, remote: str) -> list[Part]:
@@ -123,17 +136,15 @@ def summarise(plan: Plan, published: Path, parts: list[Part]) -> Path:
     return pointer
 
 
-def publish(tier: str, remote: str) -> None:
+def publish(tier: str, remote: str, drop: bool) -> None:
     """Everything from the results of this machine to the tables; UserError when it cannot be."""
-    require_possible(tier, remote)
-    published = PUBLISHED / tier
+    plan, published = plan_of(tier, remote, drop), PUBLISHED / tier
     if Path("results/hardware").is_dir():
         shutil.copytree("results/hardware", HARDWARE, dirs_exist_ok=True)
     for name in (*publishing.RESULTS, "images", "prompts", "training", "runs"):
         shutil.rmtree(published / name, ignore_errors=True)
     for pointer in (*published.glob("*.dvc"), *published.glob(".gitignore")):
         pointer.unlink()
-    plan = Plan(load_config(f"config/{tier}.yaml"), Code(Path("code")))
     parts = copy_parts(plan, published, remote)
     write_json(published / publishing.CONTENTS, {"files": publishing.contents(published)})
     pointers = point(published, parts, remote)
@@ -157,7 +168,8 @@ def publish(tier: str, remote: str) -> None:
 
 if __name__ == "__main__":
     try:
-        publish(sys.argv[1], (sys.argv[2:] or [EMBEDDED])[0])
+        words = [word for word in sys.argv[1:] if word != "--drop"]
+        publish(words[0], (words[1:] or [EMBEDDED])[0], "--drop" in sys.argv)
     except (UserError, subprocess.CalledProcessError) as error:
         print(f"make publish: {error}", file=sys.stderr)
         sys.exit(2)

@@ -43,6 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
     from progrpo.report.claims_page import as_json, lines, page, with_outcomes, with_verdicts
     from progrpo.report.verdicts import judge, targets
 
+    if arguments.pages and arguments.own:
+        raise UserError(
+            "--pages: writes the published pages, and --own judges results that are not published; leave one out"
+        )
     config = load_config(arguments.config or f"config/{arguments.tier}.yaml")
     claims = load_claims(arguments.claims)
     if arguments.targets is not None:
@@ -80,6 +84,8 @@ def _evidence(config, own: bool):
 
     source = Path(config.results) if own else PUBLISHED / config.tier
     if own:
+        if not source.is_dir():
+            raise UserError(f"{source} is not here; run the tier first, or leave --own out to judge what is published")
         return Evidence(config, source, own_analyses(source))
     if not source.is_dir():
         raise UserError(f"tier {config.tier} is not published ({source}); --own judges results of your own")

@@ -16,7 +16,9 @@ def add_parser(commands) -> None:
     )
     parser.add_argument("--config", required=True, help="config/<tier>.yaml")
     parser.add_argument("--out", help="file to write; default: <results>/summary.json of the config")
-    parser.add_argument("--hardware", default="results/hardware", help="folder of measurements of `progrpo bench`")
+    parser.add_argument(
+        "--hardware", help="folder of measurements of `progrpo bench`; default: results/hardware, if it is there"
+    )
     parser.set_defaults(run=run)
 
 
@@ -32,6 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     if not Path(config.results).is_dir():
         raise UserError(f"{config.results} is not here; run the tier first, in the root of the repository")
+    hardware = Path(arguments.hardware or "results/hardware")
+    if arguments.hardware and not hardware.is_dir():
+        raise UserError(f"--hardware {hardware}: no such folder")
     out = Path(arguments.out or Path(config.results) / "summary.json")
-    write_json(out, collect(config, Path(arguments.hardware)))
+    write_json(out, collect(config, hardware))
     return 0

@@ -47,11 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config or f"config/{arguments.tier}.yaml")
     source = Path(config.results) if arguments.own else PUBLISHED / config.tier
     folder = source / "tables" if arguments.own else Path("paper_tables") / config.tier
+    if not arguments.own and not source.is_dir() and not (arguments.table == "document" and arguments.out):
+        raise UserError(f"tier {config.tier} is not published ({source}); --own sets the tables of your own results")
     if arguments.table == "document":
         write_text(arguments.out or folder / "all_tables.tex", document(config))
         return 0
-    if not arguments.own and not source.is_dir():
-        raise UserError(f"tier {config.tier} is not published ({source}); --own sets the tables of your own results")
     summary = load_summary(source / "summary.json", config.tier)
     if arguments.table == "page":
         write_text(arguments.out or folder / "tables.html", page(summary, config))

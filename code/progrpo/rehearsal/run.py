@@ -41,7 +41,8 @@ def rehearse(folder: Path, cores: int, overlay: Path = OVERLAY) -> None:
 
 def _call(folder: Path, step: str, *command: str) -> None:
     """Run a command in the folder; its output is this process's own."""
-    done = subprocess.run(command, cwd=folder, env={**os.environ, **ENVIRONMENT}, check=False)
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}  # of an interactive job
+    done = subprocess.run(command, cwd=folder, env={**outside, **ENVIRONMENT}, check=False)
     if done.returncode:
         raise UserError(f"{folder}: {step} failed with status {done.returncode}; the lines above name its log")
 

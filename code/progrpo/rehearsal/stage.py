@@ -42,8 +42,12 @@ def set_stage(folder: Path, overlay: Path = OVERLAY) -> Config:
     (folder / "results").mkdir(parents=True, exist_ok=True)
     write_text(folder / TIER, yaml.safe_dump(rehearsed(overlay), sort_keys=False))
     linked = [path for path in Path().iterdir() if path.name not in OWN and not path.name.startswith(".")]
-    for path in [*linked, *(path for path in TIER.parent.iterdir() if path != TIER)]:
-        if not (folder / path).is_symlink():
-            (folder / path).symlink_to(path.resolve())
+    linked += [path for path in TIER.parent.iterdir() if path.name not in (TIER.name, "site.yaml")]
+    for path in linked:
+        link = folder / path
+        if link.is_symlink() and link.readlink() != path.resolve():  # of the clone that this one was copied from
+            link.unlink()
+        if not link.is_symlink():
+            link.symlink_to(path.resolve())
     build(folder / "data")
     return load_config(folder / TIER)

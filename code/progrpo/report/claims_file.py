@@ -1,10 +1,13 @@
 """`config/claims.yaml`: the claims, their comparisons and decision rules as data, read and checked."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from progrpo.config import Config
+from progrpo.errors import UserError
 from progrpo.typed import Count, Name, Number, check, read_yaml
 
 CLAIMS = Path("config/claims.yaml")
@@ -40,8 +43,8 @@ class Contrast(Part):
     @model_validator(mode="after")
     def _sums(self):
         for weights in filter(None, (self.contrast, self.share_of)):
-            if abs(sum(weights.values())) > 1e-9:
-                raise ValueError("the weights of a contrast must sum to 0")
+            if abs(sum(weights.values())) > 1e-9 or 0 in weights.values():
+                raise ValueError("the weights of a contrast must sum to 0, and none be 0")
         return self
 
 
@@ -79,6 +82,12 @@ class Within(Part):
     low: Number
     high: Number
 
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.low >= self.high:
+            raise ValueError("low must be less than high")
+        return self
+
 
 Rule = Annotated[Superiority | Margin | Threshold | Within, Field(discriminator="kind")]
 
@@ -105,6 +114,8 @@ class Claim(Part):
         of_runs = isinstance(self.comparison, Contrast)
         if of_runs != (self.guard is not None) or of_runs != bool(self.metrics):
             raise ValueError(f"{self.id}: a contrast of runs has guard and metrics, a statistic has neither")
+        if len(set(self.metrics)) < len(self.metrics):
+            raise ValueError(f"{self.id}: a metric stands twice")
         if of_runs == isinstance(self.rule, Threshold | Within):
             raise ValueError(f"{self.id}: rule {self.rule.kind} does not fit what is compared")
         two = isinstance(self.comparison, Contrast) and len(self.comparison.contrast) == 2
@@ -132,13 +143,32 @@ class Claims(Part):
 
     @model_validator(mode="after")
     def _references(self):
-        names = [claim.id for claim in self.claims]
+        names = [claim.id for claim in self.claims] + [f"validity_{guard}" for guard in self.guards]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"claims {', '.join(sorted(twice))} stand twice")
         for claim in self.claims:
             if claim.guard is not None and claim.guard not in self.guards:
                 raise ValueError(f"{claim.id}: guard {claim.guard!r} is not defined")
         return self
+
+    def check(self, config: Config, tiers: Iterable[str]) -> None:
+        """UserError for a tier, or in the configuration's tier for a run or metric, that is none, and for arms of another model."""
+        scorers = config.evaluations[config.learning_curve].scorers if config.learning_curve else ()
+        for claim in self.claims:
+            _known(claim.id, "tier", claim.tiers, {*tiers, config.tier})
+        for claim in self.of_tier(config.tier):
+            if isinstance(claim.comparison, Contrast) and claim.guard:
+                guard = self.guards[claim.guard]
+                arms = {guard.baseline, *claim.comparison.contrast, *(claim.comparison.share_of or {})}
+                _known(claim.id, "run", arms, config.runs)
+                _known(
+                    claim.id,
+                    "metric of the learning curve",
+                    {*claim.metrics, *guard.every_seed, *guard.one_of},
+                    scorers,
+                )
+                if len({config.runs[arm].model for arm in arms}) > 1:
+                    raise UserError(f"{CLAIMS}: {claim.id}: arms of several models; their gains have no unit in common")
 
     def of_tier(self, tier: str) -> list[Claim]:
         """The claims that are judged in a tier, in the order of the file."""
@@ -148,6 +178,11 @@ class Claims(Part):
         """The guards that the claims of a tier have."""
         used = {claim.guard for claim in self.of_tier(tier)}
         return {name: guard for name, guard in self.guards.items() if name in used}
+
+
+def _known(claim: str, what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in sorted({*names} - {*known}):
+        raise UserError(f"{CLAIMS}: {claim}: {name!r} is no {what}; known: {', '.join(sorted(known))}")
 
 
 def load_claims(path: Path | str) -> Claims:

@@ -8,7 +8,7 @@ from typing import Any
 from progrpo.errors import UserError
 from progrpo.report.claims_file import Claim, Claims, Contrast, Margin, Superiority, Threshold
 from progrpo.report.summary import rounded
-from progrpo.report.verdicts import NOT_RUN, VOID, Verdict
+from progrpo.report.verdicts import NOT_RUN, SPREAD, VOID, Verdict
 
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
 VERDICTS = ("<!-- verdicts of {tier}:begin -->", "<!-- verdicts of {tier}:end -->")
@@ -87,7 +87,15 @@ def outcome(verdict: Verdict) -> str:
     found = verdict.estimate
     if found is None or verdict.verdict == NOT_RUN:
         return verdict.verdict
-    return f"{verdict.verdict} ({number(found.effect, bool(verdict.runs))} {interval(verdict)}, n = {found.n})"
+    return f"{verdict.verdict} ({measured(verdict)}, n = {found.n})"
+
+
+def measured(verdict: Verdict) -> str:
+    """Effect and interval, marked SD where they are in standard deviations; -- for none."""
+    if verdict.estimate is None:
+        return "--"
+    unit = " SD" if verdict.unit == SPREAD else ""
+    return f"{number(verdict.estimate.effect, bool(verdict.runs))}{unit} {interval(verdict)}"
 
 
 def page(claims: Claims, verdicts: list[Verdict], tier: str) -> str:
@@ -97,7 +105,8 @@ def page(claims: Claims, verdicts: list[Verdict], tier: str) -> str:
         f"# Tier {tier}: what the paper's claims come to",
         "",
         "Made by `progrpo claims --pages` from the stored curves, costs and analyses by the rules of `config/claims.yaml`; do",
-        f"not edit. Contrasts are in units of the baseline's mean gain ({claims.unit}); intervals are 95 %, of equivalence 90 %.",
+        f"not edit. Contrasts are in units of the baseline's mean gain ({claims.unit}), those of several metrics in {SPREAD},",
+        "marked SD; intervals are 95 %, of equivalence 90 %.",
         "",
         "## Do the baselines learn?",
         "",
@@ -133,7 +142,7 @@ def _row(verdict: Verdict, claim: Claim) -> str:
         low, high = (number(bound) for bound in verdict.share[1:])
         said += f"; share {number(verdict.share[0])} [{low}, {high}]"
     word = f"**{verdict.verdict}**" + (f": {verdict.why}" if verdict.verdict in (NOT_RUN, VOID) else "")
-    effect = "--" if found is None else f"{number(found.effect, bool(verdict.runs))} {interval(verdict)}"
+    effect = measured(verdict)
     n = f"{found.n if found else 0} of {claim.n}"
     cells = [said, claim.place, rule_text(claim), word, effect, "--" if p is None else f"{p:.4f}", n]
     paper = number(claim.paper) + (" (excluded)" if excludes_paper(verdict, claim) else "")
@@ -171,8 +180,13 @@ def with_verdicts(text: str, claims: Claims, verdicts: Iterable[Verdict], tier: 
         elif claim.family == "primary":
             at = f"equal {claim.comparison.at}" if isinstance(claim.comparison, Contrast) else ""
             found, p = verdict.estimate, verdict.p_holm
-            effect = "--" if found is None else f"{number(found.effect, True)} {interval(verdict)}"
-            cells = [claim.statement, at, effect, "--" if p is None else f"{p:.4f}", f"{found.n if found else 0}"]
+            cells = [
+                claim.statement,
+                at,
+                measured(verdict),
+                "--" if p is None else f"{p:.4f}",
+                f"{found.n if found else 0}",
+            ]
             rows.append("| " + " | ".join([*cells, f"**{verdict.verdict}**"]) + " |")
     return "\n".join([before + begin, *rows, end + after])
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from progrpo.config import Config
 from progrpo.errors import UserError
 from progrpo.files import parse_json, read_arrays
-from progrpo.names import base_of, is_base, parse_seed_folder
+from progrpo.names import base_of, parse_seed_folder
 from progrpo.report.schema import Analyses, Part
 from progrpo.report.summary import ANALYSES
 from progrpo.typed import Count, Number, check, read_checked
@@ -90,6 +90,9 @@ class Evidence:
         found: dict[str, dict[int, Curve]] = {}
         for name, seed, path in self._files(".npz"):
             found.setdefault(name, {})[seed] = Curve.read(path)
+        for name, curves in found.items():
+            self._require_one("configurations", name, [curve.config for curve in curves.values()])
+            self._require_one("last iterations", name, [curve.iterations[-1] for curve in curves.values()])
         return found
 
     @cached_property
@@ -98,7 +101,17 @@ class Evidence:
         found: dict[str, dict[int, dict]] = {}
         for name, seed, path in self._files(".costs.json"):
             found.setdefault(name, {})[seed] = read_checked(Costs, path)
+        for name, costs in found.items():
+            self._require_one("configurations", name, [cost["config"] for cost in costs.values()])
         return found
+
+    def _require_one(self, what: str, run: str, values: Iterable[Any]) -> None:
+        """UserError where the seeds of a run are not of one kind: they would be averaged as if they were."""
+        if len(kinds := sorted({*values})) > 1:
+            raise UserError(
+                f"{self.source / 'curves'}: the seeds of {run} have several {what} ({', '.join(map(str, kinds))});"
+                " make the older ones again or move them away"
+            )
 
     def seeds(self, *runs: str) -> list[int]:
         """Seeds that all of some runs have, and their base models with them."""
@@ -145,9 +158,9 @@ class Evidence:
         return sum(c["iterations"] * (c["rollout_seconds"] + c["update_seconds"]) for c in stored if c)
 
     def end(self, run: str, at: str) -> float | None:
-        """The abscissa at which the shortest curve of a run ends; None where its cost is not stored."""
+        """The abscissa at which a run's curves end; None where its cost is not stored."""
         rate = self.rate(run, at)
-        return None if rate is None else rate * min(curve.iterations[-1] for curve in self.curves[run].values())
+        return None if rate is None else rate * next(iter(self.curves[run].values())).iterations[-1]
 
     def budget(self, runs: Iterable[str], at: str) -> float | None:
         """The largest abscissa that all of some runs reach; None where a cost is not stored."""
@@ -173,10 +186,6 @@ class Evidence:
     def final_gains(self, run: str, metric: str, seeds: Iterable[int]) -> np.ndarray:
         """Gains (seeds, prompts) of the final weights."""
         return np.stack([self.gain(run, metric, seed)[1][-1] for seed in seeds])
-
-    def runs(self) -> list[str]:
-        """The runs that there are curves of, in the configuration's order."""
-        return [run for run in self.config.runs if run in self.curves and not is_base(run)]
 
 
 def own_analyses(source: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from progrpo.analysis.contrasts import Estimate, estimate, p_above, pooled_error, share
 from progrpo.analysis.statistics import holm
-from progrpo.config import Config
+from progrpo.config import Config, tier_files
 from progrpo.names import base_of, seed_folder, seeds_of
 from progrpo.report.claims_file import (
     Claim,
@@ -26,12 +26,13 @@ from progrpo.report.evidence import Evidence
 
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
 NOT_RUN, VOID = "not run", "void"
+GAIN, SPREAD = "baseline's mean gain", "standard deviations of the base model's prompts"
 ARMS_POOLED = 3  # arms that share the seeds, from which the pooled error is used
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A judged claim; numbers of a contrast are in units of the guard's baseline's mean gain, those of a statistic its own."""
+    """A judged claim; numbers of a contrast are in its `unit`, those of a statistic in its own."""
 
     id: str
     verdict: str
@@ -39,6 +40,7 @@ class Verdict:
     estimate: Estimate | None = None
     p: float | None = None
     p_holm: float | None = None
+    unit: str = ""  # of a contrast
     share: tuple[float, float | None, float | None] | None = None
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)  # {run: seeds, configs}
     seconds: float = 0.0  # of the trainings behind it
@@ -47,8 +49,9 @@ class Verdict:
 def judge(claims: Claims, evidence: Evidence) -> list[Verdict]:
     """A verdict for each guard, named validity_<guard>, and for each claim of the tier, in the order of the file.
 
-    UserError for curves that do not fit each other.
+    UserError for curves that do not fit each other, or a claim of what the tier does not have.
     """
+    claims.check(evidence.config, [path.stem for path in tier_files()])
     tier = evidence.config.tier
     listed = claims.of_tier(tier)
     guards = {name: judge_guard(name, guard, evidence) for name, guard in claims.guards_of(tier).items()}
@@ -124,14 +127,14 @@ def missing(contrast: Contrast, guard: Guard, evidence: Evidence) -> str:
     return ""
 
 
-def units_of(
+def contrast_gains(
     weights: dict[str, float], at: str, seeds: list[int], metrics: Iterable[str], guard: Guard, evidence: Evidence
-):
-    """A contrast's units (seeds, prompts) at the smallest budget of its arms."""
-    return units_at(weights, at, evidence.budget(weights, at), seeds, metrics, guard, evidence)
+) -> np.ndarray:
+    """A contrast's gains (seeds, prompts) at the smallest budget of its arms, in the unit of `contrast_gains_at`."""
+    return contrast_gains_at(weights, at, evidence.budget(weights, at), seeds, metrics, guard, evidence)
 
 
-def units_at(
+def contrast_gains_at(
     weights: dict[str, float],
     at: str,
     budget: float | None,
@@ -139,7 +142,7 @@ def units_at(
     metrics: Iterable[str],
     guard: Guard,
     evidence: Evidence,
-):
+) -> np.ndarray:
     """Weighted gains (seeds, prompts) at a budget: in units of the baseline's gain; of several metrics, the mean of each in
     standard deviations of the base model's prompts."""
     metrics, parts = tuple(metrics), []
@@ -182,7 +185,7 @@ def _contrast(claim: Claim, contrast: Contrast, claims: Claims, guard: Guard, ev
             claim.id, NOT_RUN, f"the gain of {guard.baseline}, or the spread of its base model, is 0: no unit"
         )
     seeds = evidence.seeds(*contrast.contrast)
-    units = units_of(contrast.contrast, contrast.at, seeds, claim.metrics, guard, evidence)
+    units = contrast_gains(contrast.contrast, contrast.at, seeds, claim.metrics, guard, evidence)
     error = _pooled(claim, contrast, claims, guard, seeds, evidence)
     equivalent = claim.rule.kind == "equivalence"
     found = estimate(units, claims.exact_from, 1 - (4 if equivalent else 2) * claims.alpha, error)
@@ -192,6 +195,7 @@ def _contrast(claim: Claim, contrast: Contrast, claims: Claims, guard: Guard, ev
         "",
         estimate=found,
         p=None if equivalent else p_above(units, threshold, claims.exact_from, error),
+        unit=GAIN if len(claim.metrics) == 1 else SPREAD,
         share=_share(contrast, claim, guard, evidence),
         runs=_runs(contrast.contrast, seeds, evidence),
         seconds=evidence.seconds(contrast.contrast, seeds),
@@ -209,7 +213,9 @@ def _pooled(claim, contrast: Contrast, claims: Claims, guard: Guard, seeds: list
     shared = sorted(arm for arm in arms if set(seeds) <= set(evidence.seeds(arm)) and evidence.reaches(arm, at, budget))
     if len(seeds) < 2 or len(shared) < ARMS_POOLED:
         return None
-    columns = [units_at({arm: 1.0}, at, budget, seeds, claim.metrics, guard, evidence).mean(1) for arm in shared]
+    columns = [
+        contrast_gains_at({arm: 1.0}, at, budget, seeds, claim.metrics, guard, evidence).mean(1) for arm in shared
+    ]
     sd, freedom = pooled_error(np.stack(columns, axis=1))
     return sd * float(np.linalg.norm(list(contrast.contrast.values()))), freedom
 
@@ -221,7 +227,7 @@ def _share(contrast: Contrast, claim: Claim, guard: Guard, evidence: Evidence):
     if any(not evidence.seeds(arm) for arm in both) or not (seeds := evidence.seeds(*both)):
         return None
     part, whole = (
-        units_of(weights, contrast.at, seeds, claim.metrics, guard, evidence)
+        contrast_gains(weights, contrast.at, seeds, claim.metrics, guard, evidence)
         for weights in (contrast.contrast, contrast.share_of)
     )
     return share(part, whole) if whole.mean() else None
@@ -245,14 +251,17 @@ def _decided(
 
 
 def decide(claim: Claim, found: Estimate, p: float | None, alpha: float) -> str:
-    """supported, not supported or inconclusive, by the claim's rule; p is Holm's where the claim is primary."""
+    """supported, not supported or inconclusive, by the claim's rule; p is Holm's where the claim is primary.
+
+    The exact p holds for the prompts that were evaluated, the interval for others like them: where both exist, both must agree.
+    """
     rule, low, high = claim.rule, found.low, found.high
     if low is None or high is None:
         return INCONCLUSIVE
     if isinstance(rule, Superiority):
-        yes, no = p is not None and p < alpha, high < rule.relevant
+        yes, no = p is not None and p < alpha and low > 0, high < rule.relevant
     elif isinstance(rule, Margin) and rule.kind == "non_inferiority":
-        yes, no = p is not None and p < alpha, high < -rule.margin
+        yes, no = p is not None and p < alpha and low > -rule.margin, high < -rule.margin
     elif isinstance(rule, Margin):
         yes, no = -rule.margin < low and high < rule.margin, high < -rule.margin or low > rule.margin
     elif isinstance(rule, Within):

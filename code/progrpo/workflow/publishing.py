@@ -30,7 +30,6 @@ CONTENTS = (
 RECORD = (
     "metrics.jsonl",
     "timings.jsonl",
-    "run.json",
 )  # files of a run that its curves are drawn and its costs counted from
 
 
@@ -52,6 +51,27 @@ def finished_runs(plan: Plan) -> list[tuple[str, int]]:
     runs = [(run, seed) for run in plan.config.runs for seed in seeds_of(plan.config, run)]
     return [
         (run, seed) for run, seed in runs if _run_folder(plan, run, seed).joinpath("final/provenance.json").is_file()
+    ]
+
+
+def recorded_runs(plan: Plan) -> list[tuple[str, int]]:
+    """(run, seed) of every training that has ended, also where its weights did not fit and only its curve came back."""
+    ended, curves = set(finished_runs(plan)), Path(plan.config.results, "curves")
+    runs = [(run, seed) for run in plan.config.runs for seed in seeds_of(plan.config, run)]
+    return [
+        (run, seed)
+        for run, seed in runs
+        if (run, seed) in ended or (curves / f"{seed_folder(run, seed)}.npz").is_file()
+    ]
+
+
+def would_be_lost(plan: Plan, published: Path) -> list[str]:
+    """What is published of a tier and not among its results here: files of `RESULTS`, and final weights of trainings."""
+    results, listing = Path(plan.config.results), published / CONTENTS
+    files = read_object(listing)["files"] if listing.is_file() else []
+    finals = [f"runs/{pointer.parent.name}/final" for pointer in sorted(published.glob("runs/*/final.dvc"))]
+    return [file for file in files if not (results / file).is_file()] + [
+        final for final in finals if not (results / final / "provenance.json").is_file()
     ]
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from progrpo.config import Hardware, Positive, Section
 from progrpo.errors import UserError
-from progrpo.typed import check, read_yaml
+from progrpo.typed import check, read_yaml, require_numbers
 
 SITE = Path("config/site.yaml")
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,@:+-]+$", max_length=200)]
@@ -50,15 +50,11 @@ class Site(Section):
     qos: Word | None = None
 
     def shape(self, hardware: Hardware) -> Shape:
-        """The GPUs that a job asks for, on as few nodes of this site as hold them; UserError when they cannot be spread evenly."""
+        """The GPUs that a job asks for, on as few nodes of this site as hold them with equally many on each."""
         total = hardware.nodes * hardware.gpus
         if self.gpus_per_node is None or hardware.gpus == 0:
             return Shape(hardware.nodes, hardware.gpus)
-        per_node = min(total, self.gpus_per_node)
-        if total % per_node:
-            raise UserError(
-                f"{SITE}: gpus_per_node {per_node} does not divide the {total} GPUs of a job; set hardware.gpus and hardware.nodes"
-            )
+        per_node = max(n for n in range(1, min(total, self.gpus_per_node) + 1) if total % n == 0)
         return Shape(total // per_node, per_node)
 
     def resources(self, *asked: Hardware) -> dict[str, Any]:
@@ -101,11 +97,14 @@ class Site(Section):
 
 def load_site(path: Path = SITE, environment: Mapping[str, str] = os.environ) -> Site:
     """The site of `config/site.yaml`, if there is one; a variable of the environment beats its key. UserError names what is wrong."""
-    values = check(dict[str, Any], read_yaml(path) or {}, path) if path.exists() else {}
+    data = read_yaml(path) if path.is_symlink() or path.exists() else None
+    values = check(dict[str, Any], {} if data is None else data, path)
     named = {key: environment[variable] for key, variable in ENVIRONMENT.items() if environment.get(variable)}
     if named:
         check(Site, named, f"environment ({', '.join(ENVIRONMENT[key] for key in named)})")
-    return check(Site, {**values, **named}, path)
+    site = check(Site, {**values, **named}, path)
+    require_numbers(values, site.model_dump(), "", path)
+    return site
 
 
 def site_of_profile() -> Site:
