@@ -22,7 +22,7 @@ LAYERS = (  # a package imports from the layers below its own, and never from a 
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
 PURE = ("grpo/samplers.py", "grpo/ovf.py", "grpo/objective.py", "cost/flops.py", "analysis")  # of numbers and tensors
 OF_PURE = {"progrpo.analysis", "progrpo.cost.flops", "progrpo.errors", "progrpo.grpo.ovf", "progrpo.grpo.samplers"}
-OF_PURE |= {"progrpo.paper_runs", "numpy", "scipy", "torch"}
+OF_PURE |= {"progrpo.paper_runs", "progrpo.rank_correlation", "numpy", "scipy", "torch"}
 FILES = {"io", "json", "os", "pathlib", "pickle", "shutil", "tempfile"}
 
 

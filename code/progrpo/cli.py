@@ -94,11 +94,12 @@ def _check_names(arguments: argparse.Namespace) -> None:
     if path is None:
         return
     from progrpo.config import load_config
+    from progrpo.names import is_base
 
     config = load_config(path)
     runs = [getattr(arguments, "run_name", None), *(getattr(arguments, "runs", None) or ())]
     for run in runs:
-        if run is not None and not run.startswith("base_"):
+        if run is not None and not is_base(run):
             config.get_run(run)
     analysis = getattr(arguments, "analysis", None)
     if analysis is not None and analysis not in config.analyses:

@@ -35,9 +35,8 @@ ScorerKind = Annotated[str, AfterValidator(partial(known_name, table=SCORERS))]
 Rule = Annotated[str, AfterValidator(partial(known_name, table=SELECTION_RULES))]
 Precision = Literal["fp32", "bf16", "fp16"]
 NOT_TIERS = ("claims", "site")  # files of config/ beside the tiers
-Target = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", max_length=200)
-]  # a module, or how its name ends
+# A module, or how its name ends
+Target = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", max_length=200)]
 
 
 class Model(Section):
@@ -240,15 +239,18 @@ class Run(Section):
 
     def trained(self, iteration: int = 0) -> range:
         """The denoising steps that are trained: of those that add noise the first int(T * fraction), as the public codes round."""
-        noisy = self.sampling.noisy(iteration)
-        return range(
-            noisy.start, min(noisy.stop, max(1, int(self.sampling.steps * self.objective.trained_fraction + 1e-9)))
-        )
+        noisy, counted = self.sampling.noisy(iteration), self.sampling.steps * self.objective.trained_fraction
+        return range(noisy.start, min(noisy.stop, max(1, int(counted + 1e-9))))
 
     @property
     def trained_steps(self) -> int:
         """Number of denoising steps that are trained in the first iteration; a window that moves keeps it, but at the last steps."""
         return len(self.trained())
+
+    @property
+    def trained_pairs(self) -> int:
+        """Number of (sample, step) pairs that an iteration trains on."""
+        return self.prompts_per_iteration * self.group.survivors * self.trained_steps
 
     @model_validator(mode="after")
     def _arithmetic(self):

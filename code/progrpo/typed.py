@@ -57,7 +57,7 @@ def explain(error: ValidationError) -> str:
             PATH: "paths hold no control characters or braces, and begin with no -",
         }
         pattern = first.get("ctx", {}).get("pattern")
-        message = f"{given!r} is not allowed here; {allowed.get(pattern, f'it must match {pattern}')}"
+        message = f"{given!r} is not allowed here; {allowed.get(str(pattern), f'it must match {pattern}')}"
     return f"{key + ': ' if key else ''}{message}"
 
 

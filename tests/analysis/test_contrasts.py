@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from progrpo.analysis.contrasts import (
+    RESAMPLES,
     crossed_replicas,
     estimate,
     p_above,
@@ -94,6 +95,7 @@ def test_the_crossed_bootstrap_sees_the_prompts():
     units = np.tile(np.random.default_rng(5).normal(0, 1, (1, 25)), (8, 1))
     assert units.mean(1).std() < 1e-12
     assert crossed_replicas(units).std() == pytest.approx(units[0].std() / 5, rel=0.1)
+    assert len(crossed_replicas(units)) == RESAMPLES
 
 
 def test_the_share_of_equal_contrasts_is_one_and_of_nothing_has_no_bound():

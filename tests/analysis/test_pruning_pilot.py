@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from progrpo.analysis import pruning_pilot as pilot
+from progrpo.rank_correlation import rank_correlations
 
 
 def pool(correlations, prompts=80, n=48, seed=0):
@@ -21,7 +22,7 @@ def pool(correlations, prompts=80, n=48, seed=0):
 def test_a_perfect_proxy_has_spearman_one_and_a_reversed_one_minus_one():
     _, terminal = pool([0])
     previews = np.stack([terminal, np.exp(terminal), -terminal], axis=2)
-    np.testing.assert_allclose(pilot.rank_correlations(previews, terminal), [[1, 1, -1]] * len(terminal))
+    np.testing.assert_allclose(rank_correlations(previews, terminal), [[1, 1, -1]] * len(terminal))
 
 
 def test_rank_correlations_agree_with_scipy_under_ties():
@@ -30,7 +31,7 @@ def test_rank_correlations_agree_with_scipy_under_ties():
     expected = [
         [stats.spearmanr(previews[p, :, t], terminal[p]).statistic for t in range(3)] for p in range(len(terminal))
     ]
-    np.testing.assert_allclose(pilot.rank_correlations(previews, terminal), expected)
+    np.testing.assert_allclose(rank_correlations(previews, terminal), expected)
 
 
 def test_groups_without_a_ranking_are_left_out():

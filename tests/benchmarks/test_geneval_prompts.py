@@ -6,7 +6,7 @@ from importlib import resources
 
 from progrpo.benchmarks.geneval.prompts import geneval_records, write_prompts
 from progrpo.benchmarks.geneval.vocabulary import detector_classes, geneval_vocabulary
-from progrpo.benchmarks.prompt_sets import load_prompts
+from progrpo.benchmarks.prompt_sets import load_prompts, validate_record
 from progrpo.commands.geneval import vocabulary_of
 from progrpo.files import sha256, write_json
 from progrpo.miniature.prompts import COLORS
@@ -30,7 +30,9 @@ def test_the_plain_prompts_have_the_published_hash():
 
 def test_counts_per_tag_and_validity(tmp_path):
     write_prompts(tmp_path / "prompts.jsonl")
-    records = [p.metadata for p in load_prompts(tmp_path / "prompts.jsonl", vocabulary=geneval_vocabulary())]
+    records = [p.metadata for p in load_prompts(tmp_path / "prompts.jsonl")]
+    for record in records:
+        validate_record(record, "prompts.jsonl", geneval_vocabulary())
     assert collections.Counter(r["tag"] for r in records) == TAGS
     assert collections.Counter(r["include"][0]["count"] for r in records if r["tag"] == "counting") == {
         2: 26,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from meaning import meaning
 from progrpo.benchmarks.compbench.blip import load_vqa
 from progrpo.benchmarks.compbench.chunks import TemplateChunker
 from progrpo.benchmarks.compbench.spatial import SHORT_FORMS, find_locality, find_objects
@@ -20,7 +21,6 @@ from progrpo.miniature.prompts import (
     TAGS,
     all_records,
     held_out_records,
-    meaning,
     noun_phrase,
     training_records,
 )

@@ -1,6 +1,7 @@
 """Prompt files of every format, and the errors that name file and line."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from progrpo.benchmarks.images import list_images
 from progrpo.benchmarks.prompt_sets import PromptRecord, Vocabulary, load_prompts, validate_record
 from progrpo.config import load_config
 from progrpo.errors import UserError
+from progrpo.files import read_jsonl
 from progrpo.jobs.loading import prompts_of
 from progrpo.report.tables.layout import load_layout
 
@@ -32,7 +34,7 @@ def test_text_json_and_records(tmp_path):
     ]
     assert load_prompts(write(tmp_path, "a.json", ["a dog", "a cat"]), limit=1) == [PromptRecord("a dog")]
     lines = json.dumps(RECORD) + "\n" + json.dumps({"prompt": "a cat"}) + "\n"
-    assert load_prompts(write(tmp_path, "a.jsonl", lines), vocabulary=WORDS) == [
+    assert load_prompts(write(tmp_path, "a.jsonl", lines)) == [
         PromptRecord("a red dog", RECORD),
         PromptRecord("a cat"),
     ]
@@ -113,7 +115,7 @@ def test_the_generated_images_of_this_project_are_a_prompt_file_too(tmp_path):
 def test_metadata_of_another_kind_than_a_record_is_kept(tmp_path):
     lines = [{"prompt": f"{style} {k}", "metadata": {"style": style}} for style in ("anime", "photo") for k in range(2)]
     path = write(tmp_path, "prompts.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    chosen = load_prompts(path, limit_per_style=1, vocabulary=WORDS)
+    chosen = load_prompts(path, limit_per_style=1)
     assert chosen == [PromptRecord("anime 0", {"style": "anime"}), PromptRecord("photo 0", {"style": "photo"})]
     assert load_prompts(write(tmp_path, "p.json", [{"prompt": "a dog", "metadata": {}}])) == [PromptRecord("a dog", {})]
 
@@ -175,9 +177,14 @@ def test_blank_lines_before_a_tables_head_do_not_count(tmp_path, name, text):
 )
 def test_a_bad_record_is_named_with_its_line(tmp_path, change, message):
     path = write(tmp_path, "p.jsonl", json.dumps(RECORD) + "\n" + json.dumps({**RECORD, **change}) + "\n")
-    with pytest.raises(UserError) as error:
-        load_prompts(path, vocabulary=WORDS)
-    assert message in str(error.value)
+
+    def read() -> None:
+        load_prompts(path)
+        for number, record in read_jsonl(path):
+            validate_record(record, f"{path}:{number}", WORDS)
+
+    with pytest.raises(UserError, match=re.escape(message)):
+        read()
 
 
 @pytest.mark.parametrize(

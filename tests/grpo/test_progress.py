@@ -18,13 +18,13 @@ PAPER = load_config(ROOT / "config" / "paper.yaml")
         (
             "progrpo_sd35m",
             24,
-            "Pro-GRPO: 96 prompts x 12 survivors x 9 steps = 10,368 sample-steps in 2 updates of 27 passes of 8"
+            "Pro-GRPO: 96 prompts x 12 survivors x 9 steps = 10,368 pairs in 2 updates of 27 passes of 8"
             " on each of 24 ranks",
         ),
         (
             "dancegrpo_sd14",
             1,
-            "DanceGRPO: 32 prompts x 16 survivors x 49 steps = 25,088 sample-steps in 2 updates of 3136 passes of 4 on 1 rank",
+            "DanceGRPO: 32 prompts x 16 survivors x 49 steps = 25,088 pairs in 2 updates of 3136 passes of 4 on 1 rank",
         ),
     ],
 )
@@ -44,5 +44,5 @@ def test_a_training_makes_the_passes_that_it_announces_first(tmp_path, monkeypat
     monkeypatch.setattr(Trainer, "_backward", counted)
     assert main(["train", "--config", str(config), "--run", "flow", "--out", str(tmp_path / "out")]) == 0
     first = capsys.readouterr().out.splitlines()[0]
-    assert first.endswith("4 prompts x 2 survivors x 3 steps = 24 sample-steps in 2 updates of 6 passes of 2 on 1 rank")
+    assert first.endswith("4 prompts x 2 survivors x 3 steps = 24 pairs in 2 updates of 6 passes of 2 on 1 rank")
     assert (len(rows), sum(rows)) == (2 * 6, 24)

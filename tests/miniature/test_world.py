@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from meaning import meaning
 from progrpo.files import read_jsonl
 from progrpo.miniature import checker, scenes, text, world
 from progrpo.miniature.autoencoder import any_scenes, build_autoencoder, rendered, standardise_latents
@@ -20,7 +21,6 @@ from progrpo.miniature.prompts import (
     all_records,
     balanced,
     held_out_records,
-    meaning,
     records_by_prompt,
     split_records,
     training_records,

@@ -5,10 +5,10 @@ import pytest
 from checkout import ROOT
 from progrpo.config import load_config
 from progrpo.cost.budget import phases_of
-from progrpo.cost.flops import sampling_calls
+from progrpo.cost.flops import POLICY_CALLS, sampling_calls
 from progrpo.errors import UserError
 from progrpo.files import write_json, write_jsonl
-from progrpo.report.costs import UPDATE_CALLS, run_costs
+from progrpo.report.costs import run_costs
 
 CONFIG = load_config(ROOT / "config" / "smoke.yaml")
 
@@ -43,7 +43,7 @@ def test_what_is_said_to_have_equal_calls_has():
     """The control's iterations and README's numbers of tier mini are those that the counters of its runs come to."""
 
     def calls(run) -> int:
-        return sampling_calls(phases_of(run)) + UPDATE_CALLS * run.group.survivors * run.trained_steps
+        return sampling_calls(phases_of(run)) + POLICY_CALLS * run.group.survivors * run.trained_steps
 
     runs = load_config(ROOT / "config" / "mini.yaml").runs
     pro, flow, control = (runs[f"{name}_sd35m"] for name in ("progrpo", "flowgrpo", "plain12_equal_calls"))

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from meaning import meaning
 from progrpo.cli import main
 from progrpo.errors import UserError
 from progrpo.miniature import checker, scorer_training
-from progrpo.miniature.prompts import balanced, meaning, training_records
+from progrpo.miniature.prompts import balanced, training_records
 from progrpo.miniature.scenes import draw, sample_objects
 from progrpo.miniature.scorer_degradations import DEGRADATIONS, degrade, severity
 from progrpo.miniature.scorer_pairs import BLANK, CELLS, EDITS, draw_batch, encode, make_ladders, scene_kinds

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy import stats
 
 from progrpo.analysis import gaussian
 from progrpo.analysis.statistics import bootstrap_interval, finite_array
 from progrpo.cost.flops import Phases, cost_ratio
+from progrpo.rank_correlation import rank_correlations
 
 TOLERANCE = 0.15
 CANDIDATE_FRACTIONS = ((0.2, 0.4), (0.4, 0.6), (0.5, 0.7), (0.7, 0.9))  # Table 9's four pairs, of T
@@ -33,18 +33,6 @@ class Candidate:
     spearman: tuple[float, float]
     variance: float
     cost: float
-
-
-def rank_correlations(previews: np.ndarray, terminal: np.ndarray) -> np.ndarray:
-    """Spearman correlation of (P, N, T) previews with (P, N) terminal rewards per prompt and step: (P, T).
-
-    NaN where a prompt's previews or terminal rewards are all equal: such a group has no ranking to agree with.
-    """
-    ranks = stats.rankdata(previews, axis=1)
-    reference = stats.rankdata(terminal, axis=1)[:, :, None]
-    ranks, reference = ranks - ranks.mean(axis=1, keepdims=True), reference - reference.mean(axis=1, keepdims=True)
-    norm = np.sqrt((ranks**2).sum(axis=1) * (reference**2).sum(axis=1))
-    return np.divide((ranks * reference).sum(axis=1), norm, out=np.full(norm.shape, np.nan), where=norm > 0)
 
 
 def reliability(previews: np.ndarray, terminal: np.ndarray) -> list[dict]:

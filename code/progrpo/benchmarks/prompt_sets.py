@@ -42,7 +42,6 @@ class Vocabulary:
 def load_prompts(
     path: Path | str,
     limit: int | None = None,
-    vocabulary: Vocabulary | None = None,
     distinct: bool = False,
     limit_per_style: int | None = None,
 ) -> list[PromptRecord]:
@@ -52,15 +51,15 @@ def load_prompts(
     strings or of such objects), .tsv or .csv (a table with the column "prompt", as PartiPrompts has it), or a folder of
     .json files, one per style, as HPSv2's benchmark has them: where its four styles are there, whatever lies beside them (the
     hub's folder holds DrawBench too) is not read. A file under another of these endings is known by its content.
-    distinct: repeated entries count once (DrawBench's file has each five times). vocabulary: when given, records may name
-    only its classes and colours. UserError names file and line (or item) of the first entry that is no prompt or no
-    valid record, an empty file, and a style with fewer prompts than `limit_per_style`, or a prompt without a style.
+    distinct: repeated entries count once (DrawBench's file has each five times). UserError names file and line (or item) of
+    the first entry that is no prompt or no valid record, an empty file, and a style with fewer prompts than
+    `limit_per_style`, or a prompt without a style.
     """
     path = Path(path)
     if path.is_dir():
-        prompts = _read_styles(path, vocabulary)
+        prompts = _read_styles(path)
     elif path.suffix.lower() in (".txt", ".json", ".jsonl", ".tsv", ".csv"):
-        prompts = _read_file(path, vocabulary)
+        prompts = _read_file(path)
     else:
         raise UserError(f"{path}: unknown kind of prompt file {path.suffix!r}; use .txt, .jsonl, .json, .tsv or .csv")
     if not prompts:
@@ -85,16 +84,16 @@ def _first_of_each_style(prompts: list[PromptRecord], count: int, path: Path) ->
     return [record for records in styles.values() for record in records[:count]]
 
 
-def _read_file(path: Path, vocabulary: Vocabulary | None) -> list[PromptRecord]:
+def _read_file(path: Path) -> list[PromptRecord]:
     text, suffix = read_text(path), path.suffix.lower()
     head = text.strip()
     first = head.split("\n", 1)[0]
     if suffix == ".json" or head.startswith("["):
         as_list = head.startswith("[") or not _is_json(first)
         if suffix in (".json", ".jsonl") or _is_json(head):
-            return _read_json(path, vocabulary) if as_list else _read_jsonl(path, vocabulary)
+            return _read_json(path) if as_list else _read_jsonl(path)
     if suffix == ".jsonl" or (first.startswith("{") and _is_json(first)):
-        return _read_jsonl(path, vocabulary)
+        return _read_jsonl(path)
     delimiter = "," if suffix == ".csv" else "\t"
     if suffix in (".tsv", ".csv") or (delimiter in first and "prompt" in first.lower().split(delimiter)):
         return _read_table(path, text, delimiter)
@@ -137,27 +136,25 @@ def _read_table(path: Path, text: str, delimiter: str) -> list[PromptRecord]:
     return prompts
 
 
-def _read_json(path: Path, vocabulary: Vocabulary | None) -> list[PromptRecord]:
+def _read_json(path: Path) -> list[PromptRecord]:
     prompts = read_json(path)
     if not isinstance(prompts, list):
         raise UserError(f"{path}: expected a JSON list of prompts, found {type(prompts).__name__}")
-    return [_record(prompt, f"{path}: item {number}", vocabulary) for number, prompt in enumerate(prompts, 1)]
+    return [_record(prompt, f"{path}: item {number}") for number, prompt in enumerate(prompts, 1)]
 
 
-def _read_styles(folder: Path, vocabulary: Vocabulary | None) -> list[PromptRecord]:
+def _read_styles(folder: Path) -> list[PromptRecord]:
     files = sorted(folder.glob("*.json"))
     if {path.stem for path in files} >= set(STYLES):
         files = [path for path in files if path.stem in STYLES]
-    return [
-        PromptRecord(record.prompt, {"style": path.stem}) for path in files for record in _read_json(path, vocabulary)
-    ]
+    return [PromptRecord(record.prompt, {"style": path.stem}) for path in files for record in _read_json(path)]
 
 
-def _read_jsonl(path: Path, vocabulary: Vocabulary | None) -> list[PromptRecord]:
-    return [_record(line, f"{path}:{number}", vocabulary) for number, line in read_jsonl(path)]
+def _read_jsonl(path: Path) -> list[PromptRecord]:
+    return [_record(line, f"{path}:{number}") for number, line in read_jsonl(path)]
 
 
-def _record(entry: Any, where: str, vocabulary: Vocabulary | None) -> PromptRecord:
+def _record(entry: Any, where: str) -> PromptRecord:
     """The prompt of a string or of an object; UserError begins with `where`."""
     prompt = entry.get("prompt") if isinstance(entry, dict) else entry
     if isinstance(entry, dict) and (not isinstance(prompt, str) or not prompt.strip()):
@@ -174,7 +171,7 @@ def _record(entry: Any, where: str, vocabulary: Vocabulary | None) -> PromptReco
     if not isinstance(metadata, dict) or not isinstance(metadata.get("style", ""), str):
         raise UserError(f'{where}: "metadata" must be an object, and its "style" a string: {json.dumps(metadata)[:60]}')
     if {"tag", "include", "exclude"} & set(metadata):
-        validate_record(metadata, where, vocabulary)
+        validate_record(metadata, where)
     return PromptRecord(prompt, metadata)
 
 

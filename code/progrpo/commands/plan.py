@@ -227,7 +227,7 @@ def _evaluations(plan: "Plan", networks: dict, counts: dict, hours) -> dict[tupl
             made[name, prompts] = {
                 "images": images * seeds,
                 "gpu_hours": one * seeds,
-                "hours": one / max(1, evaluation.hardware.gpus),
+                "hours": one,  # one process, on one GPU
             }
     return made
 

@@ -146,7 +146,7 @@ def _measured(arm: Arm, trainer: TimedTrainer, warmup: int) -> dict[str, Any]:
         "run": arm.name,
         "way": arm.way,
         "seconds": {**seconds, "total": [line["rollout"] + line["update"] for line in lines]},
-        "calls": {**calls, "pairs": run.prompts_per_iteration * run.group.survivors * run.trained_steps},
+        "calls": {**calls, "pairs": run.trained_pairs},
         "flop_per_row": model_flops(trainer),
         "micro_batch": trainer.micro_batch,
         "first_reward": metrics[0]["reward_mean"],

@@ -5,16 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from progrpo.cost.comparison import FAST, GUIDED, PARTS, PLAIN
+from progrpo.paper_runs import DANCEGRPO_SD14, FLOWGRPO, PROGRPO, PROGRPO_FLASH, PROGRPO_SD14
 
-FLOW, PRO, FLASH, DANCE, PRO14 = (
-    "flowgrpo_sd35m",
-    "progrpo_sd35m",
-    "progrpo_flash_sd35m",
-    "dancegrpo_sd14",
-    "progrpo_sd14",
-)
-WANTED_OF_PLAIN = {FLOW: 0.67, DANCE: 0.60, FLOW + GUIDED: 0.65}
-WANTED = {(PRO, FLOW): 0.80, (FLASH, FLOW): None, (PRO14, DANCE): 1.0}
+WANTED_OF_PLAIN = {FLOWGRPO: 0.67, DANCEGRPO_SD14: 0.60, FLOWGRPO + GUIDED: 0.65}
+WANTED = {(PROGRPO, FLOWGRPO): 0.80, (PROGRPO_FLASH, FLOWGRPO): None, (PROGRPO_SD14, DANCEGRPO_SD14): 1.0}
 WANTED_OVER_COUNTED = 1.05
 WANTED_SAVING = 0.02
 CALLS = {

@@ -106,7 +106,8 @@ PUBLISHED = {
 
 TABLE9_COST_RATIOS = {(2, 4): 0.450, (4, 6): 0.600, (5, 7): 0.675, (7, 9): 0.825}
 TABLE9_COUNTS = (48, 24, 12)
-UPDATE_CALLS = 4  # policy, reference, and a backward pass of twice a forward pass: appendix D.1
+POLICY_CALLS, REFERENCE_CALLS = 3, 1  # forward and a backward pass of two, and the reference's: appendix D.1
+UPDATE_CALLS = POLICY_CALLS + REFERENCE_CALLS
 
 
 def phase_calls(phases: Phases) -> int:

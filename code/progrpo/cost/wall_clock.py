@@ -84,18 +84,17 @@ def time_run(run: Run, backbone: Backbone, reward: Scorer, prompts: list[str], r
     timings, metrics = ([json.loads(line) for line in lines] for lines in (trainer.timings, trainer.metrics))
     seconds = summarise(timings[repeats.warmup :], run.prompts_per_iteration)
     calls = {key: metrics[-1][f"{key}_calls"] for key in ("denoiser", "decoder", "reward")}
-    pairs = run.prompts_per_iteration * run.group.survivors * run.trained_steps
     peak_memory = memory.read()
     peak, flop = matmul_peak(backbone.device, backbone.dtype), model_flops(trainer)
     return {
         **seconds,
         "settings": timing_hash(run),
         "calls": calls,
-        "trained_passes": pairs,
+        "trained_passes": run.trained_pairs,
         "matmul_peak": peak,
         "utilisation": {
             "sampling": calls["denoiser"] * flop["denoise"] / seconds["sampling"] / peak,
-            "update": pairs * flop["update"] / seconds["update"] / peak,
+            "update": run.trained_pairs * flop["update"] / seconds["update"] / peak,
         },
         "first_ratio_error": max(line["first_ratio_error"] for line in metrics),
         "peak_memory_bytes": peak_memory,

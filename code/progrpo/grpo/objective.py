@@ -57,11 +57,6 @@ class Surrogate:
     ratio: Tensor
     clipped: Tensor
 
-    @property
-    def clip_fraction(self) -> Tensor:
-        """Share of samples whose ratio lies outside the clip range, 0-d."""
-        return self.clipped.to(self.ratio.dtype).mean()
-
 
 def clipped_surrogate(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, clip_range: float) -> Surrogate:
     """PPO's max(-A r, -A clip(r, 1 - c, 1 + c)), r = exp(log_prob - old_log_prob); all tensors (B,).

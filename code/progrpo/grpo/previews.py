@@ -17,6 +17,7 @@ from progrpo.devices import DTYPES
 from progrpo.errors import UserError
 from progrpo.grpo.backbone import Backbone, decoded
 from progrpo.grpo.rollout import Rollout
+from progrpo.rank_correlation import rank_correlations
 
 Decode = Callable[[Tensor], Tensor]
 
@@ -74,15 +75,7 @@ def _tiny(folder: str, channels: int) -> AutoencoderTiny:
 
 def rank_agreement(first: Tensor, second: Tensor) -> Tensor:
     """Spearman's rank correlation (P,) of two scores (P, n) of the same candidates; NaN where either ranks nothing."""
-
-    def ranks(scores: Tensor) -> Tensor:
-        above = (scores[:, :, None] > scores[:, None, :]).double()
-        equal = (scores[:, :, None] == scores[:, None, :]).double()
-        ranks = (above + equal / 2).sum(2)  # equal scores share the mean of their ranks
-        return ranks - ranks.mean(1, keepdim=True)
-
-    a, b = ranks(first), ranks(second)
-    return (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1)).sqrt()
+    return torch.from_numpy(rank_correlations(first.cpu().numpy()[..., None], second.cpu().numpy())[:, 0])
 
 
 def preview_agreement(rollout: Rollout, gather: Callable[[Tensor], Tensor]) -> dict[str, float | None]:

@@ -59,10 +59,9 @@ def measure(rollout: Rollout, statistics: UpdateStatistics, gather: Callable[[Te
 def batch_arithmetic(run: Run, ranks: int, micro_batch: int) -> str:
     """What an iteration trains on, in numbers that a person can check: samples, steps, updates, and passes on each rank."""
     prompts, updates, survivors = run.prompts_per_iteration, run.updates_per_iteration, run.group.survivors
-    total = prompts * survivors * run.trained_steps
-    passes = math.ceil(total / (updates * ranks * micro_batch))
+    passes = math.ceil(run.trained_pairs / (updates * ranks * micro_batch))
     return (
-        f"{run.method}: {prompts} prompts x {survivors} survivors x {run.trained_steps} steps = {total:,} sample-steps"
+        f"{run.method}: {prompts} prompts x {survivors} survivors x {run.trained_steps} steps = {run.trained_pairs:,} pairs"
         f" in {updates} update{'s' * (updates > 1)} of {passes} passes of {micro_batch}"
         f" on {'each of ' * (ranks > 1)}{ranks} rank{'s' * (ranks > 1)}"
     )

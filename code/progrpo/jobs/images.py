@@ -18,6 +18,7 @@ from progrpo.grpo.backbone import Backbone
 from progrpo.grpo.rollout import TrajectoryNoise, in_batches
 from progrpo.grpo.samplers import StepTable, step_mean, step_sample
 from progrpo.identity import BEGUN
+from progrpo.rewards.preprocess import quantise
 from progrpo.safe_names import file_name, path_inside
 
 INDEX = "prompts.jsonl"
@@ -154,11 +155,6 @@ def sample_images(
     return backbone.decode(rows_x)[: len(x)]
 
 
-def stored_pixels(images: Tensor) -> Tensor:
-    """The 8-bit values that a PNG keeps of images in [0, 1], of the same shape."""
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
-
-
 def save_image(path: Path, image: Tensor) -> None:
     """Write an image (3, H, W) in [0, 1] atomically, as PNG or JPEG by its suffix; UserError for pixels that are not finite.
 
@@ -167,6 +163,6 @@ def save_image(path: Path, image: Tensor) -> None:
     """
     if not image.isfinite().all():
         raise UserError(f"{path}: the image is not finite; check the model's weights or use precision fp32")
-    pixels = stored_pixels(image).permute(1, 2, 0).cpu().numpy()
+    pixels = quantise(image).permute(1, 2, 0).cpu().numpy()
     options = {"format": "JPEG", "quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {"format": "PNG"}
     write_atomic(path, lambda file: Image.fromarray(np.ascontiguousarray(pixels)).save(file, **options))

@@ -16,11 +16,12 @@ from progrpo.grpo.backbone import Backbone
 from progrpo.identity import REFUSE, Folder, Start
 from progrpo.jobs.evaluate import Tools
 from progrpo.jobs.generate import checked_model, load_model
-from progrpo.jobs.images import ImageTask, image_tasks, sample_images, stored_pixels
+from progrpo.jobs.images import ImageTask, image_tasks, sample_images
 from progrpo.jobs.ingredients import of_learning_curve, trained_weights
 from progrpo.jobs.loading import prompts_of
 from progrpo.names import seed_folder, snapshot_folder
 from progrpo.provenance import provenance
+from progrpo.rewards.preprocess import quantise
 
 
 def learning_curve(
@@ -97,7 +98,7 @@ class _Curve:
         for start in range(0, len(self.tasks), batch):
             tasks = self.tasks[start : start + batch]
             images = sample_images(backbone, table, tasks, sampling, self.seed, batch)
-            yield tasks, stored_pixels(images).cpu().float() / 255
+            yield tasks, quantise(images).cpu().float() / 255
 
     def _score(self, tasks: list[ImageTask], images: Tensor) -> Tensor:
         prompts = [task.record.prompt for task in tasks]

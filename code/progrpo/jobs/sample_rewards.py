@@ -16,6 +16,7 @@ from progrpo.grpo.rollout import Policy, PruningPlan, Rollout, TrajectoryNoise, 
 from progrpo.jobs.loading import prompts_of, scorer_of
 from progrpo.provenance import provenance
 from progrpo.rewards.base import Scorer
+from progrpo.rewards.preprocess import quantise
 
 PROMPTS_AT_ONCE = 8  # bounds the memory of recorded states; does not change the result
 
@@ -33,8 +34,7 @@ class PreviewGrid:
         for k, local in enumerate(prompt.tolist()):
             number = offset + local
             if number < self.prompts and number not in kept:
-                pixels = (images[k].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
-                kept[number] = pixels.cpu().numpy()
+                kept[number] = quantise(images[k]).permute(1, 2, 0).cpu().numpy()
 
     def array(self) -> np.ndarray:
         """(prompts, columns, H, W, 3) uint8."""

@@ -12,6 +12,7 @@ from progrpo.config import Run
 from progrpo.errors import UserError
 from progrpo.execution import TrackerName
 from progrpo.files import CANNOT_WRITE
+from progrpo.names import seed_folder
 
 PROJECT = "progrpo"
 
@@ -26,7 +27,7 @@ class Tracking:
     def __init__(self, names: Sequence[TrackerName], run_name: str, run: Run, seed: int, out: Path):
         if missing := [name for name in names if importlib.util.find_spec(name) is None]:
             raise UserError(f"tracking: pip install {' '.join(missing)}, or leave out what is not installed")
-        self.names, self.label, self.run, self.out = names, f"{run_name}-seed{seed}", run, out
+        self.names, self.label, self.run, self.out = names, seed_folder(run_name, seed), run, out
         self.trackers: dict[TrackerName, GeneralTracker] | None = None
 
     def log(self, line: dict[str, Any], seconds: dict[str, float]) -> None:

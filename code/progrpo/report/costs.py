@@ -4,12 +4,10 @@ from pathlib import Path
 from statistics import fmean, median
 
 from progrpo.config import Run
+from progrpo.cost.flops import POLICY_CALLS, REFERENCE_CALLS
 from progrpo.errors import UserError
 from progrpo.files import read_jsonl, read_object
 from progrpo.report.summary import read_metrics
-
-# Denoiser-call equivalents per trained (sample, step) pair: forward pass, and a backward pass of two; with a KL the reference's pass.
-UPDATE_CALLS, REFERENCE_CALLS = 3, 1
 
 
 def run_costs(folder: Path, run: Run) -> dict:
@@ -23,14 +21,13 @@ def run_costs(folder: Path, run: Run) -> dict:
     )
     if not len(metrics) == len(timings) == run.iterations:
         raise UserError(f"{folder}: {len(metrics)} of {run.iterations} iterations; the run has not ended")
-    pairs = run.prompts_per_iteration * run.group.survivors * run.trained_steps
-    per_pair = UPDATE_CALLS + (REFERENCE_CALLS if run.objective.kl_beta > 0 else 0)
+    per_pair = POLICY_CALLS + (REFERENCE_CALLS if run.objective.kl_beta > 0 else 0)
     seconds = {part: median(line[part] for line in timings) for part in ("rollout", "update")}
     provenance = read_object(folder / "final" / "provenance.json")
     return {
         "iterations": run.iterations,
         "sampling_calls": fmean(line["denoiser_calls"] or 0 for line in metrics),
-        "update_calls": pairs * per_pair,
+        "update_calls": run.trained_pairs * per_pair,
         "rollout_seconds": seconds["rollout"],
         "update_seconds": seconds["update"],
         "device": provenance["device"],

@@ -4,6 +4,7 @@ Each `draw_*` takes parsed data and returns a matplotlib Figure; `save` writes b
 which colour-blind readers tell apart; line styles and markers repeat the distinction for print.
 """
 
+import functools
 import textwrap
 from functools import partial
 from pathlib import Path
@@ -88,11 +89,11 @@ def _letters(axes) -> None:
 def styled(draw):
     """Draw under the common style: labels and ticks take it when they are made, not when they are saved."""
 
+    @functools.wraps(draw)
     def wrapped(*arguments, **options):
         with matplotlib.rc_context(STYLE):
             return draw(*arguments, **options)
 
-    wrapped.__doc__, wrapped.__name__ = draw.__doc__, draw.__name__
     return wrapped
 
 

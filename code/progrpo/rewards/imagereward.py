@@ -16,7 +16,7 @@ from progrpo.rewards.preprocess import check_mode, clip_pixels
 WEIGHTS, TEXT_CONFIG = "ImageReward.pt", "med_config.json"
 MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the raw score on the authors' data
 MAX_TOKENS = 35
-HEAD_WIDTH = 64  # of an attention head of BLIP's vision tower (1024 / 16 in ViT-L)
+HEAD_WIDTH = 64  # of an attention head in all of BLIP's towers (1024 / 16 in ViT-L)
 TEXT_KEYS = (
     "vocab_size",
     "hidden_size",

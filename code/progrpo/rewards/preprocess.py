@@ -26,7 +26,7 @@ def check_mode(scorer: str, mode: str, modes: tuple[str, ...] = ALIKE) -> str:
 
 
 def quantise(images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) in [0, 1], clamped and rounded to 8 bits: uint8 of the same shape."""
+    """Images in [0, 1], clamped and rounded to the 8 bits that a PNG keeps: uint8 of the same shape."""
     return (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
 
 

@@ -69,7 +69,7 @@ def load_scorer(
 
 
 class WeightedSum:
-    """A weighted sum of scorers, itself a scorer; `score_parts` gives the terms too."""
+    """A weighted sum of scorers, itself a scorer."""
 
     def __init__(self, scorers: dict[str, Scorer], weights: dict[str, float]):
         """`weights` names a non-empty subset of `scorers`; UserError for a name that is not there."""
@@ -82,11 +82,7 @@ class WeightedSum:
         self.weights = dict(weights)
         self.scorers = {name: scorers[name] for name in weights}
 
-    def score_parts(self, images: Tensor, prompts: list[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """((B,) weighted sum, {name: (B,) unweighted score}) of images (B, 3, H, W) in [0, 1]."""
-        parts = {name: scorer.score(images, prompts) for name, scorer in self.scorers.items()}
-        return functools.reduce(torch.add, [self.weights[name] * part for name, part in parts.items()]), parts
-
     def score(self, images: Tensor, prompts: list[str]) -> Tensor:
-        """The weighted sum (B,) float32."""
-        return self.score_parts(images, prompts)[0]
+        """The weighted sum (B,) float32 of the scores of images (B, 3, H, W) in [0, 1]."""
+        parts = [self.weights[name] * scorer.score(images, prompts) for name, scorer in self.scorers.items()]
+        return functools.reduce(torch.add, parts)

@@ -1,7 +1,6 @@
 """BLIP-VQA on transformers' BLIP classes, from a model folder or from the original checkpoint."""
 
 import math
-import re
 from pathlib import Path
 
 import torch
@@ -12,25 +11,13 @@ from progrpo.benchmarks.geneval.detector import check_model_folder
 from progrpo.errors import UserError
 from progrpo.model_files import open_network, open_tokenizer, reading_model
 from progrpo.rewards.base import freeze, load_state
+from progrpo.rewards.imagereward import HEAD_WIDTH, MAX_TOKENS, blip_vision_state
 
 BOS, ENC = "[DEC]", "[ENC]"  # the two tokens BLIP adds behind BERT's vocabulary: 30522 and 30523
-MAX_TOKENS = 35
-HEAD_WIDTH = 64  # of an attention head in all of BLIP's towers
 TIED = {  # one tensor under two names; older files may hold only the second
     "text_decoder.cls.predictions.decoder.bias": "text_decoder.cls.predictions.bias",
     "text_decoder.cls.predictions.decoder.weight": "text_decoder.bert.embeddings.word_embeddings.weight",
 }
-
-VISION_RULES = [
-    (r"^cls_token$", "embeddings.class_embedding"),
-    (r"^pos_embed$", "embeddings.position_embedding"),
-    (r"^patch_embed\.proj\.", "embeddings.patch_embedding."),
-    (r"^blocks\.(\d+)\.norm(\d)\.", r"encoder.layers.\1.layer_norm\2."),
-    (r"^blocks\.(\d+)\.attn\.qkv\.", r"encoder.layers.\1.self_attn.qkv."),
-    (r"^blocks\.(\d+)\.attn\.proj\.", r"encoder.layers.\1.self_attn.projection."),
-    (r"^blocks\.(\d+)\.mlp\.", r"encoder.layers.\1.mlp."),
-    (r"^norm\.", "post_layernorm."),
-]
 
 
 def config_of(state: dict[str, Tensor]) -> BlipConfig:
@@ -75,16 +62,10 @@ def convert_blip_vqa(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
     The vision tower is renamed by rules, the two BERTs keep their names; computed position ids are dropped.
     """
-    converted = {}
-    for key, tensor in state.items():
-        if key.startswith("visual_encoder."):
-            name = key.removeprefix("visual_encoder.")
-            for pattern, replacement in VISION_RULES:
-                name = re.sub(pattern, replacement, name)
-            converted["vision_model." + name] = tensor
-        elif not key.endswith("position_ids"):
-            converted[key] = tensor
-    return converted
+    vision = blip_vision_state(state, "visual_encoder.")
+    texts = {key: value for key, value in state.items() if not key.startswith("visual_encoder.")}
+    rest = {key: value for key, value in texts.items() if not key.endswith("position_ids")}
+    return {f"vision_model.{key}": value for key, value in vision.items()} | rest
 
 
 class BlipVqa:

@@ -81,7 +81,7 @@ RULES = [
 ]
 COMPUTED = re.compile(r"\.relative_position_index$")  # buffers that transformers computes
 NOT_IN_MMDET = ("criterion.empty_weight", f"{SWIN}.layernorm.weight", f"{SWIN}.layernorm.bias")  # unused in inference
-UNFOLD_TOSWIN = (0, 2, 1, 3)  # (row, column) of mmdet's q-th neighbour -> transformers' (column, row)
+UNFOLD_TO_SWIN = (0, 2, 1, 3)  # (row, column) of mmdet's q-th neighbour -> transformers' (column, row)
 
 
 def swin_merging_order(weight: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def swin_merging_order(weight: Tensor) -> Tensor:
     to transformers'."""
     channels = weight.shape[-1] // 4
     by_channel = weight.reshape(*weight.shape[:-1], channels, 4)
-    return by_channel[..., UNFOLD_TOSWIN].transpose(-1, -2).reshape(weight.shape).contiguous()
+    return by_channel[..., UNFOLD_TO_SWIN].transpose(-1, -2).reshape(weight.shape).contiguous()
 
 
 def convert_key(key: str) -> str | None:

@@ -10,7 +10,7 @@ Setting = bool | int | float | str | None
 
 def run_settings(config: Config, run: Run) -> dict[str, Setting]:
     """What Tables 7 and 8 print of a run; group sizes and pruning steps that a run does not have are None."""
-    processes = max(1, run.hardware.gpus) * run.hardware.nodes
+    ranks = run.hardware.ranks
     stages = run.group.pruning
     samples = run.prompts_per_iteration // run.updates_per_iteration * run.group.survivors
     return {
@@ -24,8 +24,8 @@ def run_settings(config: Config, run: Run) -> dict[str, Setting]:
         "iterations": run.iterations,
         "micro_batch": run.micro_batch,
         "prompts": run.prompts_per_iteration,
-        "prompts_per_gpu": _ratio(run.prompts_per_iteration, processes),
-        "accumulation": "auto" if run.micro_batch == "auto" else _ratio(samples, run.micro_batch * processes),
+        "prompts_per_gpu": _ratio(run.prompts_per_iteration, ranks),
+        "accumulation": "auto" if run.micro_batch == "auto" else _ratio(samples, run.micro_batch * ranks),
         "group_initial": run.group.size,
         "group_intermediate": stages[0].keep if len(stages) > 1 else None,
         "group_final": run.group.survivors,
