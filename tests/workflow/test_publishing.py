@@ -2,14 +2,16 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from checkout import call, make_checkout
+from checkout import ROOT, call, make_checkout
+from progrpo.config import load_config
 from progrpo.errors import UserError
 from progrpo.files import read_json
-from progrpo.workflow.publishing import Part, fitting, pointer_text, require_small
+from progrpo.workflow.publishing import RECORD, Part, finished_runs, fitting, pointer_text, recorded_runs, require_small
 
 pytestmark = pytest.mark.xdist_group("workflow")
 CUT = Path(__file__).parents[1] / "slurm" / "cut.yaml"  # one short run, everything that a job does, in seconds
@@ -26,6 +28,14 @@ def succeed(*command: str, cwd: Path) -> str:
 def commit(checkout: Path) -> None:
     for command in (["add", "--all"], ["commit", "--quiet", "--message", "published"]):
         succeed("git", *command, cwd=checkout)
+
+
+def same_records(author: Path, clone: Path) -> None:
+    """A training's record travels packed and arrives as it was."""
+    for name in RECORD:
+        own, came = (checkout / "results/cut/runs" / RUN / name for checkout in (author, clone))
+        assert came.read_bytes() == own.read_bytes()
+        assert not came.with_name(f"{name}.gz").exists()
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +68,7 @@ def test_weights_are_evaluated_again_in_a_clone_with_the_same_scores(author, tmp
     each = SCORES.replace(".json", ".scores.jsonl")  # of every image
     assert (clone / each).read_bytes() == (author / each).read_bytes()
     assert read_json(clone / SCORES)["scores"] == read_json(author / SCORES)["scores"]
+    same_records(author, clone)
     assert succeed("git", "status", "--porcelain", cwd=clone) == ""
     succeed("dvc", "pull", "results/published/cut/images.dvc", cwd=clone)
     image = next((author / "results/cut/images" / RUN).rglob("*.png"))
@@ -78,6 +89,7 @@ def test_a_tier_that_is_published_in_part_is_adopted_and_gone_on_with(author, tm
         assert "seed1" not in planned
     assert "1 trainings are there" in succeed("python", "workflow/scripts/restore.py", "cut", cwd=clone)
     assert (clone / SCORES).read_bytes() == (author / SCORES).read_bytes()
+    same_records(author, clone)
     planned = succeed(*everything, "-n", "-p", cwd=clone)
     assert "--seed 1 --out" in planned
     assert f"--out results/cut/runs/{RUN}" not in planned
@@ -137,6 +149,15 @@ def test_a_limited_remote_holds_the_most_important_that_fits():
     sizes = {"runs/a/final": 10, "runs/b/final": 30, "runs/c/final": 100, "runs/a/snapshots": 20}
     assert [part.path for part in fitting(parts, sizes, 60)] == ["runs/a/final", "runs/b/final", "runs/a/snapshots"]
     assert fitting(parts, sizes, 9) == []
+
+
+def test_the_record_of_a_training_stays_where_its_weights_did_not_fit(tmp_path):
+    config = load_config(ROOT / "config" / "mini.yaml").model_copy(update={"results": str(tmp_path)})
+    plan = SimpleNamespace(config=config)
+    (tmp_path / "curves").mkdir()
+    (tmp_path / "curves" / "uniform_sd35m-seed3.npz").touch()
+    assert finished_runs(plan) == []
+    assert recorded_runs(plan) == [("uniform_sd35m", 3)]
 
 
 def test_more_than_the_remote_may_hold_is_one_line(tmp_path):

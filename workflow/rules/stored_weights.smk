@@ -38,3 +38,4 @@ rule adopt_weights:
         "dvc pull --force {input:q} > {log:q} 2>&1"
         " && tar -C {params.published:q} -c --exclude='*.dvc' --exclude=.gitignore runs | tar -C {params.results:q} -x"
         " && cp -r {params.published:q}/training/. {params.results:q}/runs/"
+        " && find {params.results:q}/runs -name '*.jsonl.gz' -exec gunzip -f {{}} +"

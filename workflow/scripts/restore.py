@@ -4,6 +4,7 @@ Published trainings and scores come back into results/<tier>/, from where the ru
 not is trained. A file that is there already stays.
 """
 
+import gzip
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ PLACES = {"training": "runs", "runs": "runs"} | {
 
 
 def bring(source: Path, target: Path) -> int:
-    """Copy the files of a folder that `target` lacks, each newer than those before it; how many."""
+    """Copy the files of a folder that `target` lacks, unpacked, each newer than those before it; how many."""
     files = [
         file
         for file in sorted(source.rglob("*"))
@@ -30,11 +31,12 @@ def bring(source: Path, target: Path) -> int:
     ]
     # Samples before the analyses of them; a training is complete when its provenance is there.
     files.sort(key=lambda file: (file.name == "provenance.json", "samples" not in file.parts))
-    missing = [file for file in files if not (target / file.relative_to(source)).exists()]
-    for file in missing:
-        place = target / file.relative_to(source)
+    places = {file: target / str(file.relative_to(source)).removesuffix(".gz") for file in files}
+    missing = {file: place for file, place in places.items() if not place.exists()}
+    for file, place in missing.items():
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, place)
+        with gzip.open(file) if file.suffix == ".gz" else open(file, "rb") as stored, open(place, "wb") as restored:
+            shutil.copyfileobj(stored, restored)
     return len(missing)
 
 
