@@ -63,7 +63,7 @@ restore: $(INSTALLED)
 	@python workflow/scripts/restore.py $(TIER)
 
 publish: $(INSTALLED)
-	@python workflow/scripts/publish.py $(TIER) $(REMOTE) $(if $(DROP),--drop)
+	@python workflow/scripts/publish.py $(TIER) $(REMOTE) $(if $(filter 1,$(DROP)),--drop)
 
 # Three workers for two cores: much of a test's time is waiting for other processes.
 test: $(INSTALLED)

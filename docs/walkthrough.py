@@ -11,6 +11,7 @@ from diffusers import DiffusionPipeline
 from matplotlib.figure import Figure
 
 from progrpo import Group, Pruning, Sampling, sample_pruned
+from progrpo.cost.flops import Phases, sampling_calls
 from progrpo.report.figures import BLUE, VERMILION
 from progrpo.rewards.registry import load_scorer
 
@@ -56,8 +57,8 @@ of the worst, because what is learned comes from the difference between them. {o
 
 ![finished images]({folder}/group_3.png)
 
-Only these {kept_second} are sampled to the end and trained on. Their *advantage* is the reward in standard deviations from the
-group's mean:
+Only these {kept_second} are sampled to the end and trained on. Their *advantage* is the distance from the mean of these
+{kept_second} rewards, in their standard deviations:
 
 {advantages}
 
@@ -121,7 +122,7 @@ def write(folder: Path = ROOT / "docs") -> None:
     table = ["| trajectory | reward | advantage |", "|---|---|---|"]
     table += [f"| {number} | {value:.3f} | {advantage:+.2f} |" for number, value, advantage in rows]
     (first, second), steps = GROUP.pruning, SAMPLING.steps
-    calls = GROUP.size * first.step + first.keep * (second.step - first.step) + second.keep * (steps - second.step)
+    phases = Phases((GROUP.size, first.keep, second.keep), (first.step, second.step), steps)
     text = PAGE.format(
         prompt=PROMPT,
         code=CODE,
@@ -135,7 +136,7 @@ def write(folder: Path = ROOT / "docs") -> None:
         ovf_first=told[0],
         ovf_second=told[1],
         advantages="\n".join(table),
-        calls=calls,
+        calls=sampling_calls(phases),
         all_calls=GROUP.size * steps,
     )
     (folder / "one_group.md").write_text(text)

@@ -12,7 +12,7 @@ def redness(images, prompts):
     return images[:, 0].mean((1, 2)) - images[:, 1:].mean((1, 2, 3))
 
 
-pipeline = DiffusionPipeline.from_pretrained(sys.argv[1])  # a folder or hub name of SD 1.x or 3.x
+pipeline = DiffusionPipeline.from_pretrained(sys.argv[1])  # SD 1.x or 3.x: hub name or folder (results/miniature/sd35m)
 group = Group(size=8, pruning=(Pruning(step=3, keep=6), Pruning(step=5, keep=4)))
 sampling = Sampling(steps=6, guidance_scale=2.0, noise=0.7)
 found = sample_pruned(pipeline, sys.argv[2:] or ["a red circle"], redness, group, sampling)

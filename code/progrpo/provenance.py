@@ -16,6 +16,10 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate")
 # What decides no iteration's time.
 TIMELESS = {"method", "evaluations", "seeds", "save_every", "snapshots", "iterations", "hardware"}
 
+# Of a section, what decides no number of its result: the same as a folder's identity leaves out (jobs/ingredients.py).
+NOT_DECISIVE = {"method", "evaluations", "seeds", "save_every", "hardware", "speed", "micro_batch", "sampling_batch"}
+NOT_DECISIVE |= {"gradient_checkpointing", "batch"}
+
 
 @functools.cache
 def code_hash() -> str:
@@ -49,6 +53,7 @@ def provenance(section: BaseModel, seed: int | None, device: "torch.device") -> 
     """Provenance of a result made on a device with this part of the configuration and this seed, None where it draws nothing."""
     return {
         "config": config_hash(section),
+        "decides": config_hash(section, NOT_DECISIVE & set(type(section).model_fields)),
         "code": code_hash(),
         **({} if seed is None else {"seed": seed}),
         "versions": {name: version(name) for name in ("progrpo", *LIBRARIES)},

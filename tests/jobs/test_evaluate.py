@@ -118,6 +118,11 @@ def test_scores_by_style_as_hpsv2s_benchmark_gives_them(tier, tmp_path):
     assert scores["styles"]["photo"] == pytest.approx({"mean": fmean(values[20:]), "std": pstdev(values[20:]), "n": 3})
 
 
+@pytest.mark.parametrize("metadata", ["text", {"style": ["a"]}, {"style": 1}, [1]])
+def test_metadata_of_any_kind_is_no_style(tier, tmp_path, metadata):
+    assert "styles" not in evaluated(tier, tmp_path, lines_of(6, lambda k: metadata))["scores"]["pickscore"]
+
+
 @pytest.mark.parametrize("layout", ["plain", "compbench"])
 def test_images_of_a_generation_that_has_not_ended_are_not_evaluated(models, tmp_path, capsys, layout):
     """Without their prompts.jsonl their names would be read as prompts, as T2I-CompBench's are."""

@@ -464,7 +464,7 @@ TABLES = [
         ("gains = curve.scores[metric] - base.scores[metric][0]", "gains = curve.scores[metric]"),
         ("(1 - share) * gains[before] + share * gains[before + 1]", "gains[before + 1]"),
         ("[curve.iterations[-1] for curve in curves.values()]", "[]"),
-        ('[cost["config"] for cost in costs.values()]', "[]"),
+        ('[cost["decides"] for cost in costs.values() if cost.get("decides")]', "[]"),
     ),
 ]
 

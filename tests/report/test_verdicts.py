@@ -138,11 +138,16 @@ def test_a_curve_that_was_cut_short_is_refused_and_moves_no_budget(world, tmp_pa
 def test_seeds_of_different_configurations_are_not_averaged(world, tmp_path):
     write_curves(tmp_path, seeds=3)
     path = tmp_path / "curves" / "ovf_sd35m-seed1.npz"
-    np.savez(path, **{**dict(np.load(path)), "provenance": np.array(json.dumps({"config": "another"}))})
+    np.savez(path, **{**dict(np.load(path)), "provenance": np.array(json.dumps({"config": "a", "decides": "another"}))})
+    judge(CLAIMS, Evidence(world[0], tmp_path, {}))  # of the others it is not known: older files do not say
+    other = path.with_name("ovf_sd35m-seed2.npz")
+    np.savez(other, **{**dict(np.load(other)), "provenance": np.array(json.dumps({"config": "a", "decides": "one"}))})
     with pytest.raises(UserError, match="the seeds of ovf_sd35m have several configurations"):
         judge(CLAIMS, Evidence(world[0], tmp_path, {}))
     write_curves(tmp_path, seeds=3)
-    write_json(tmp_path / "curves" / "ovf_sd35m-seed1.costs.json", {**costs(792, 1), "config": "another"})
+    for seed, decides in ((0, "one"), (1, "another")):
+        path = tmp_path / "curves" / f"ovf_sd35m-seed{seed}.costs.json"
+        write_json(path, {**costs(792, seed), "decides": decides})
     with pytest.raises(UserError, match="the seeds of ovf_sd35m have several configurations"):
         judge(CLAIMS, Evidence(world[0], tmp_path, {}))
 

@@ -214,8 +214,8 @@ def test_gpus_are_spread_evenly_over_as_few_nodes_as_hold_them(gpus_per_node, as
         ("hours: 12:00:00", "hours: .*valid number"),
         ("gpus_per_node: true", "gpus_per_node: 'True' is no number"),
         ("cpus_per_gpu: yes", "cpus_per_gpu: 'True' is no number"),
-        ("false", "dictionary"),
-        ("0", "dictionary"),
+        ("false", "expected a mapping of keys, found bool"),
+        ("0", "expected a mapping of keys, found int"),
         ("gpu_model: nvidia-a100", "gpu_model: 'nvidia-a100' is not allowed here; it must match"),
     ],
 )

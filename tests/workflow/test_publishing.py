@@ -93,6 +93,8 @@ def test_a_tier_that_is_published_in_part_is_adopted_and_gone_on_with(author, tm
     planned = succeed(*everything, "-n", "-p", cwd=clone)
     assert "--seed 1 --out" in planned
     assert f"--out results/cut/runs/{RUN}" not in planned
+    refused = call(*everything, "results=weights", "-n", cwd=clone)
+    assert refused.returncode == 0, refused.stdout  # what was restored is what is published
     assert "0 files restored" in succeed("python", "workflow/scripts/restore.py", "cut", cwd=clone)
 
 
@@ -156,6 +158,13 @@ def test_the_record_of_a_training_stays_where_its_weights_did_not_fit(tmp_path):
     plan = SimpleNamespace(config=config)
     (tmp_path / "curves").mkdir()
     (tmp_path / "curves" / "uniform_sd35m-seed3.npz").touch()
+    assert recorded_runs(plan) == []
+    (tmp_path / "runs" / "uniform_sd35m-seed3").mkdir(parents=True)
+    lines = "".join(f'{{"iteration": {k}}}\n' for k in range(1, config.runs["uniform_sd35m"].iterations + 1))
+    metrics = tmp_path / "runs" / "uniform_sd35m-seed3" / "metrics.jsonl"
+    metrics.write_text(lines[: len(lines) // 2])  # it is being trained anew
+    assert recorded_runs(plan) == []
+    metrics.write_text(lines)
     assert finished_runs(plan) == []
     assert recorded_runs(plan) == [("uniform_sd35m", 3)]
 
@@ -204,7 +213,7 @@ def test_published_weights_replace_no_training_of_ones_own(author, tmp_path):
     options = ("--cores", "1", "--config", "tier=cut", "results=weights")
     result = call("snakemake", "adopt_weights", *options, cwd=clone)
     assert result.returncode == 1
-    assert "results/cut holds trainings of your own" in result.stdout.splitlines()[-1]
+    assert "final/provenance.json is a training of your own" in result.stdout.splitlines()[-1]
     assert own.read_text() == "{}"
     shutil.rmtree(clone / "results/cut")
     succeed("snakemake", "adopt_weights", *options, cwd=clone)

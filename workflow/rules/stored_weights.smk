@@ -3,11 +3,9 @@
 
 FINALS = PLAN.weights_files(TIER.runs)
 
-if not Path(TIER.results, "logs/adopt_weights.log").is_file() and any(
-    Path(file).exists() for file in FINALS
-):
+if foreign := publishing.foreign_training(Path(TIER.results), FINALS):
     sys.exit(
-        f"Snakefile: --config results=weights: {TIER.results} holds trainings of your own; move it away first"
+        f"Snakefile: --config results=weights: {foreign} is a training of your own; move {TIER.results} away first"
     )
 
 
@@ -39,3 +37,4 @@ rule adopt_weights:
         " && tar -C {params.published:q} -c --exclude='*.dvc' --exclude=.gitignore runs | tar -C {params.results:q} -x"
         " && cp -r {params.published:q}/training/. {params.results:q}/runs/"
         " && find {params.results:q}/runs -name '*.jsonl.gz' -exec gunzip -f {{}} +"
+        " && sha256sum {output:q} > {params.results:q}/adopted.sha256"

@@ -8,7 +8,7 @@
 set -euo pipefail
 nodes=$1 gpus=$2
 shift 2
-if [ "${SLURM_GPUS_ON_NODE:-$gpus}" -lt "$gpus" ]; then
+if [ "$nodes" -eq 1 ] && [ "${SLURM_GPUS_ON_NODE:-$gpus}" -lt "$gpus" ]; then
   gpus=$SLURM_GPUS_ON_NODE
 fi
 command=$(command -v "$1") || { echo "launch.sh: $1: not on PATH; activate the environment first" >&2; exit 2; }
@@ -32,5 +32,5 @@ MASTER_PORT=${MASTER_PORT:-$(python -c 'import socket; s = socket.socket(); s.bi
 export MASTER_ADDR MASTER_PORT
 # shellcheck disable=SC2016 # SLURM_NODEID is known on each node only; -- keeps torchrun from reading --run as its own
 exec srun --nodes "$nodes" --ntasks "$nodes" --ntasks-per-node 1 --kill-on-bad-exit=1 \
-  bash -c 'exec torchrun --node-rank "$SLURM_NODEID" --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" \
-    --nproc-per-node "$0" "$@"' "$gpus" --nnodes "$nodes" --no-python -- "$command" "$@"
+  bash -c 'n=${SLURM_GPUS_ON_NODE:-$0}; exec torchrun --node-rank "$SLURM_NODEID" --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" \
+    --nproc-per-node "$((n < $0 ? n : $0))" "$@"' "$gpus" --nnodes "$nodes" --no-python -- "$command" "$@"

@@ -75,9 +75,9 @@ def plan_of(tier: str, remote: str, drop: bool) -> Plan:
         raise UserError(f"config/{tier}.yaml is of tier {plan.config.tier}; give it its own `tier` and `results`")
     if not any((results / name).is_dir() for name in (*publishing.RESULTS, "runs")):
         raise UserError(f"{results} holds no results; run the tier first")
-    if (lost := publishing.would_be_lost(plan, PUBLISHED / tier)) and not drop:
+    if (lost := publishing.would_be_lost(plan, PUBLISHED / tier, remote)) and not drop:
         raise UserError(
-            f"{len(lost)} published files are not in {results}, the first is {lost[0]};"
+            f"{len(lost)} published files or folders are not in {results}, or not for {remote}, the first is {lost[0]};"
             f" `make restore TIER={tier}` brings them back, DROP=1 publishes without them"
         )
     collect(plan.config, HARDWARE)

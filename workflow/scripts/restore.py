@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 from progrpo.config import load_config
 from progrpo.errors import UserError
+from progrpo.files import sha256
 from progrpo.workflow import publishing
 from progrpo.workflow.code_inputs import Code
 from progrpo.workflow.plan import Plan
@@ -62,6 +63,8 @@ def restore(tier: str) -> None:
     count = sum(
         bring(published / name, results / place) for name, place in PLACES.items() if (published / name).is_dir()
     )
+    lines = [f"{sha256(path)}  {path}\n" for path in published.glob("runs/*/final/provenance.json")]
+    (results / publishing.ADOPTED).write_text("".join(sorted(lines)))
     runs = len(list(results.glob("runs/*/final/provenance.json")))
     print(
         f"{count} files restored into {results}: {runs} trainings are there. `make claims RERUN=1 SEEDS=<n>` trains what is not."

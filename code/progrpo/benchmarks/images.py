@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from progrpo.benchmarks.prompt_sets import Vocabulary, validate_record
 from progrpo.errors import UserError
 from progrpo.files import read_jsonl
+from progrpo.identity import BEGUN
 from progrpo.safe_names import path_inside
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -50,6 +51,8 @@ def list_images(folder: Path | str, allow_partial: bool = False) -> list[Benchma
     """
     folder = Path(folder)
     layout = _layout(folder)
+    if layout is not _own_layout and (folder / BEGUN).is_file():
+        raise UserError(f"{folder}: its images are not all made; run progrpo generate again, it makes those that lack")
     images = layout(folder)
     missing = gaps(folder)
     if missing and (not images or not allow_partial):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from diffusers import ModelMixin
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from progrpo.config import Run
 from progrpo.errors import UserError
@@ -90,7 +91,8 @@ def recomputed_bytes_per_row(denoiser: ModelMixin, forward: Callable[[int], Tens
         with _saved_storages() as storages:
             output = block(*inputs)
         sizes[-1].append(sum(storages.values()))
-        return output
+        del output  # of one block at a time, as when training
+        return checkpoint(block, *inputs, use_reentrant=False)
 
     denoiser.enable_gradient_checkpointing(measured)
     try:
@@ -122,7 +124,7 @@ def micro_batch_of(run: Run, backbone: Backbone, ranks: int) -> int:
     if per_pair > budget:
         raise UserError(
             f"speed.memory_gb ({run.speed.memory_gb:g}): one sample keeps {per_pair / 2**30:.2g} GB for its backward pass;"
-            " allow more, or use gradient_checkpointing"
+            f" allow more{'' if run.gradient_checkpointing else ', or use gradient_checkpointing'}"
         )
     prompts = run.prompts_per_iteration // ranks
     at_once = run.speed.prompts_at_once or prompts

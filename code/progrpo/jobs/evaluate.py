@@ -70,7 +70,7 @@ def _evaluate_set(tools: "Tools", name: str, images: Path, out: Path) -> None:
         print(f"{images}: {missing}; the result says so, and no table takes it", flush=True)
         result["partial"] = missing
     columns = {scorer: score_images(tools.scorer(scorer), listed, evaluation.batch) for scorer in evaluation.scorers}
-    styles = [(item.metadata or {}).get("style") for item in listed]
+    styles = [_style(item.metadata) for item in listed]
     result["scores"] = {
         scorer: {**_statistics(values), **_by_style(values, styles), "settings": _settings(tools.config, scorer)}
         for scorer, values in columns.items()
@@ -96,6 +96,11 @@ def _statistics(values: list[float]) -> dict[str, Any]:
     return {"mean": fmean(values), "std": pstdev(values), "n": len(values)}
 
 
+def _style(metadata: Any) -> str | None:
+    style = metadata.get("style") if isinstance(metadata, dict) else None
+    return style if isinstance(style, str) else None
+
+
 def _by_style(values: list[float], styles: list[str | None]) -> dict[str, Any]:
     """The same of each of HPSv2's styles, and as its benchmark prints it the deviation of the means of ten equal groups.
 
@@ -108,7 +113,7 @@ def _by_style(values: list[float], styles: list[str | None]) -> dict[str, Any]:
         part = [value for value, its in zip(values, styles, strict=True) if its == style]
         size, left = divmod(len(part), GROUPS)
         groups = [fmean(part[k : k + size]) for k in range(0, len(part), size)] if size and not left else []
-        made[str(style)] = {**_statistics(part), **({"std_of_groups": pstdev(groups)} if groups else {})}
+        made[style or ""] = {**_statistics(part), **({"std_of_groups": pstdev(groups)} if groups else {})}
     return {"styles": made}
 
 

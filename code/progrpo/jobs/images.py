@@ -126,9 +126,7 @@ def spoilt_images(folder: Path) -> set[str]:
 
 
 def require_generated(folder: Path) -> None:
-    """UserError: a folder that `progrpo generate` has begun and not ended, or an image in it that is not the one it made."""
-    if (folder / BEGUN).is_file() and not (folder / INDEX).is_file():
-        raise UserError(f"{folder}: its images are not all made; run progrpo generate again, it makes those that lack")
+    """UserError names the first image that is not the one that `progrpo generate` made."""
     for name in sorted(spoilt_images(folder)):
         raise UserError(f"{folder / name}: not the image that was made; progrpo generate makes it again")
 

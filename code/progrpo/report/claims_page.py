@@ -104,9 +104,10 @@ def page(claims: Claims, verdicts: list[Verdict], tier: str) -> str:
     text = [
         f"# Tier {tier}: what the paper's claims come to",
         "",
-        "Made by `progrpo claims --pages` from the stored curves, costs and analyses by the rules of `config/claims.yaml`; do",
-        f"not edit. Contrasts are in units of the baseline's mean gain ({claims.unit}), those of several metrics in {SPREAD},",
-        "marked SD; intervals are 95 %, of equivalence 90 %.",
+        "Made by `progrpo claims --pages`; do not edit. Effects are shares of the baseline's mean gain or, marked SD,",
+        f"{SPREAD}. Intervals are 95 %, of equivalence 90 %; p is one-sided,",
+        f"its limit {claims.alpha:g}. *n of planned*: seeds, or prompts of an analysis, and how many give power .8 at the effect",
+        "*predicted* beforehand. *Excluded*: the paper's value lies outside the interval.",
         "",
         "## Do the baselines learn?",
         "",

@@ -32,5 +32,6 @@ def run_costs(folder: Path, run: Run) -> dict:
         "update_seconds": seconds["update"],
         "device": provenance["device"],
         "config": provenance["config"],
+        **({"decides": provenance["decides"]} if "decides" in provenance else {}),
         "seed": provenance["seed"],
     }

@@ -29,6 +29,7 @@ class Provenance(Part):
     """What a curve was made from, as far as a verdict names it."""
 
     config: str
+    decides: str | None = None  # the hash without what decides no number; older files lack it
 
 
 class Costs(Part):
@@ -41,6 +42,7 @@ class Costs(Part):
     update_seconds: Number
     device: str
     config: str
+    decides: str | None = None
     seed: Count
 
 
@@ -52,6 +54,7 @@ class Curve:
     scores: dict[str, np.ndarray]
     prompts: tuple[str, ...]
     config: str
+    decides: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> "Curve":
@@ -68,7 +71,7 @@ class Curve:
             raise UserError(f"{path}: scores are empty or not finite; score the run again")
         by_scorer = dict(zip(stored["scorers"].tolist(), scores.transpose(1, 0, 2), strict=True))
         made = check(Provenance, parse_json(str(stored["provenance"])), f"{path}: provenance")
-        return cls(stored["iterations"], by_scorer, tuple(stored["prompts"].tolist()), made.config)
+        return cls(stored["iterations"], by_scorer, tuple(stored["prompts"].tolist()), made.config, made.decides)
 
 
 class Evidence:
@@ -91,7 +94,7 @@ class Evidence:
         for name, seed, path in self._files(".npz"):
             found.setdefault(name, {})[seed] = Curve.read(path)
         for name, curves in found.items():
-            self._require_one("configurations", name, [curve.config for curve in curves.values()])
+            self._require_one("configurations", name, [curve.decides for curve in curves.values() if curve.decides])
             self._require_one("last iterations", name, [curve.iterations[-1] for curve in curves.values()])
         return found
 
@@ -102,7 +105,9 @@ class Evidence:
         for name, seed, path in self._files(".costs.json"):
             found.setdefault(name, {})[seed] = read_checked(Costs, path)
         for name, costs in found.items():
-            self._require_one("configurations", name, [cost["config"] for cost in costs.values()])
+            self._require_one(
+                "configurations", name, [cost["decides"] for cost in costs.values() if cost.get("decides")]
+            )
         return found
 
     def _require_one(self, what: str, run: str, values: Iterable[Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from progrpo.config import Config
 from progrpo.errors import UserError
-from progrpo.files import read_object
+from progrpo.files import read_jsonl, read_object, sha256
 from progrpo.names import evaluated_names, seed_folder, seeds_of
 from progrpo.typed import read_yaml
 from progrpo.workflow.plan import Plan
@@ -27,6 +27,7 @@ WEIGHTS = ("final", "snapshots")  # folders of a run, the more important first
 CONTENTS = (
     "contents.json"  # beside the pointers: the files of RESULTS that are published, which a pointer alone does not say
 )
+ADOPTED = "adopted.sha256"  # in a tier's results: of the trainings that came from what is published
 RECORD = (
     "metrics.jsonl",
     "timings.jsonl",
@@ -56,23 +57,44 @@ def finished_runs(plan: Plan) -> list[tuple[str, int]]:
 
 def recorded_runs(plan: Plan) -> list[tuple[str, int]]:
     """(run, seed) of every training that has ended, also where its weights did not fit and only its curve came back."""
-    ended, curves = set(finished_runs(plan)), Path(plan.config.results, "curves")
+    ended = set(finished_runs(plan))
     runs = [(run, seed) for run in plan.config.runs for seed in seeds_of(plan.config, run)]
-    return [
-        (run, seed)
-        for run, seed in runs
-        if (run, seed) in ended or (curves / f"{seed_folder(run, seed)}.npz").is_file()
-    ]
+    return [(run, seed) for run, seed in runs if (run, seed) in ended or _came_back(plan, run, seed)]
 
 
-def would_be_lost(plan: Plan, published: Path) -> list[str]:
-    """What is published of a tier and not among its results here: files of `RESULTS`, and final weights of trainings."""
+def _came_back(plan: Plan, run: str, seed: int) -> bool:
+    """Whether a training's curve is there and its record whole: of one that is trained anew, the record is not."""
+    curve = Path(plan.config.results, "curves", f"{seed_folder(run, seed)}.npz")
+    metrics = _run_folder(plan, run, seed) / "metrics.jsonl"
+    whole = metrics.is_file() and sum(1 for _ in read_jsonl(metrics)) == plan.config.runs[run].iterations
+    return curve.is_file() and whole
+
+
+def would_be_lost(plan: Plan, published: Path, remote: str) -> list[str]:
+    """What is published of a tier and would not be by publishing again to this remote: it is not among the results here, or the
+    embedded remote does not take it. Weights that do not fit into the embedded remote are told of elsewhere."""
     results, listing = Path(plan.config.results), published / CONTENTS
     files = read_object(listing)["files"] if listing.is_file() else []
-    finals = [f"runs/{pointer.parent.name}/final" for pointer in sorted(published.glob("runs/*/final.dvc"))]
-    return [file for file in files if not (results / file).is_file()] + [
-        final for final in finals if not (results / final / "provenance.json").is_file()
-    ]
+    lost = [file for file in files if not (results / file).is_file()]
+    for pointer in sorted(published.glob("runs/*/*.dvc")):
+        weights = pointer.relative_to(published).with_suffix("")
+        if not folder_size(results / weights):
+            lost.append(str(weights))
+    if (published / "training.dvc").is_file() and not recorded_runs(plan):
+        lost.append("training")
+    everything = {"images": [results / "images"], "prompts": prompt_sources(plan)}
+    for name, sources in everything.items():
+        gone = remote == EMBEDDED or not any(source.is_dir() for source in sources)
+        if (published / f"{name}.dvc").is_file() and gone:
+            lost.append(name)
+    return lost
+
+
+def foreign_training(results: Path, finals: Iterable[str]) -> str | None:
+    """The first of some `provenance.json` of trainings that is there and was not adopted from what is published; None for none."""
+    adopted = results / ADOPTED
+    known = {line.split()[0] for line in adopted.read_text().splitlines()} if adopted.is_file() else set()
+    return next((file for file in finals if Path(file).is_file() and sha256(file) not in known), None)
 
 
 def _run_folder(plan: Plan, run: str, seed: int) -> Path:
