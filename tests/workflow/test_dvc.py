@@ -203,7 +203,7 @@ def test_published_results_are_those_of_the_author_and_a_reader_adopts_them(own_
     assert status(own_checkout) == ""
     result = publish(own_checkout)
     assert result.returncode == 2
-    assert "published files are not in results/mini" in result.stdout
+    assert "published files or folders are not in results/mini" in result.stdout
     result = publish(own_checkout, "mini", "embedded", "--drop")
     assert result.returncode == 0, result.stdout
     changed = {line[3:].split("/")[0] for line in status(own_checkout).splitlines()}
