@@ -35,8 +35,7 @@ ScorerKind = Annotated[str, AfterValidator(partial(known_name, table=SCORERS))]
 Rule = Annotated[str, AfterValidator(partial(known_name, table=SELECTION_RULES))]
 Precision = Literal["fp32", "bf16", "fp16"]
 NOT_TIERS = ("claims", "site")  # files of config/ beside the tiers
-# A module, or how its name ends
-Target = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", max_length=200)]
+Target = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", max_length=200)]  # or its name's end
 
 
 class Model(Section):
@@ -372,10 +371,9 @@ class Config(Section):
 
     def get_run(self, name: str) -> Run:
         """The run of that name; UserError lists the known ones."""
-        try:
-            return self.runs[name]
-        except KeyError:
-            raise UserError(f"--run {name}: no such run in tier {self.tier}; known: {', '.join(self.runs)}") from None
+        if name not in self.runs:
+            raise UserError(f"--run {name}: no such run in tier {self.tier}; known: {', '.join(self.runs)}")
+        return self.runs[name]
 
 
 def _known(names: dict, name: str, where: str) -> None:

@@ -94,6 +94,11 @@ def write_jsonl(path: Path | str, records: list[dict]) -> None:
     write_text(path, "".join(to_json(record, f"{path}:{k}") + "\n" for k, record in enumerate(records, 1)))
 
 
+def settings_path(detections: Path) -> Path:
+    """Where it is kept how a file of detections was made: `detections.jsonl` -> `detections.settings.json`."""
+    return detections.with_suffix(".settings.json")
+
+
 def read_text(path: Path | str) -> str:
     """A text file's content: UTF-8 with or without a byte-order mark, every line ending as one newline.
 

@@ -16,9 +16,10 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate")
 # What decides no iteration's time.
 TIMELESS = {"method", "evaluations", "seeds", "save_every", "snapshots", "iterations", "hardware"}
 
-# Of a section, what decides no number of its result: the same as a folder's identity leaves out (jobs/ingredients.py).
-NOT_DECISIVE = {"method", "evaluations", "seeds", "save_every", "hardware", "speed", "micro_batch", "sampling_batch"}
-NOT_DECISIVE |= {"gradient_checkpointing", "batch"}
+# Of a section, what decides no number of its result: labels, and how the same work is cut into processes and batches, where only the
+# rounding of sums differs. Of the model and the prompts the content counts, not the name.
+LABELS = {"method", "model", "prompts", "evaluations", "save_every", "seeds"}
+CUTS = {"hardware", "speed", "micro_batch", "sampling_batch", "gradient_checkpointing", "batch", "batch_size"}
 
 
 @functools.cache
@@ -53,7 +54,7 @@ def provenance(section: BaseModel, seed: int | None, device: "torch.device") -> 
     """Provenance of a result made on a device with this part of the configuration and this seed, None where it draws nothing."""
     return {
         "config": config_hash(section),
-        "decides": config_hash(section, NOT_DECISIVE & set(type(section).model_fields)),
+        "decides": config_hash(section, LABELS | CUTS),
         "code": code_hash(),
         **({} if seed is None else {"seed": seed}),
         "versions": {name: version(name) for name in ("progrpo", *LIBRARIES)},

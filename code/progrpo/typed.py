@@ -79,7 +79,7 @@ def require_numbers(given: Any, read: Any, key: str, path: Path | str) -> None:
 class _Loader(yaml.SafeLoader):
     """Plain data only; a key that stands twice is an error, since one of the two would be dropped without a word.
 
-    12:30 is text, as in YAML 1.2: YAML 1.1 makes 750 of it, in the sixties of the Babylonians.
+    12:30 is text, as in YAML 1.2; YAML 1.1 reads it in base 60, as 750.
     """
 
     def construct_number(self, node: yaml.ScalarNode) -> Any:

@@ -106,6 +106,25 @@ def test_a_result_names_the_settings_that_decide_its_scores_defaults_too(tier, t
     assert (after["precision"], after["preprocess"]) == ("bf16", "device")
 
 
+def test_an_option_of_a_scorer_of_ones_own_may_be_anything(tier, tmp_path, monkeypatch):
+    (tmp_path / "own_scorer.py").write_text(
+        "from pathlib import Path\n"
+        "from progrpo.rewards.base import BatchedScorer\n"
+        "class Dark(BatchedScorer):\n"
+        "    @classmethod\n"
+        "    def load(cls, path, device, *, words=Path('words.txt'), **common):\n"
+        "        return cls('dark', device, **common)\n"
+        "    def score_batch(self, images, prompts):\n"
+        "        return 1 - images.mean((1, 2, 3))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    changed = yaml.safe_load(tier.read_text())
+    changed["scorers"] |= {"dark": {"kind": "own_scorer:Dark"}}
+    changed["evaluations"]["test"]["scorers"] = ["dark"]
+    tier.write_text(yaml.safe_dump(changed))
+    assert evaluated(tier, tmp_path, lines_of(6))["scores"]["dark"]["settings"]["words"] == "words.txt"
+
+
 def test_scores_by_style_as_hpsv2s_benchmark_gives_them(tier, tmp_path):
     styles = ["anime"] * 20 + ["photo"] * 3
     scores = evaluated(tier, tmp_path, lines_of(23, lambda k: {"style": styles[k]}))["scores"]["pickscore"]

@@ -177,6 +177,11 @@ def test_a_claim_of_what_the_tier_does_not_have_is_refused(world, tmp_path, caps
     assert complaint in capsys.readouterr().err
 
 
+def test_tiers_are_not_asked_for_outside_the_repository(world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert judge(CLAIMS, world[1])
+
+
 def test_published_pages_are_not_made_from_ones_own_results(world, capsys):
     assert main(["claims", "--own", "--pages", "--config", str(world[1].source / "config.yaml")]) == 2
     assert "--pages" in capsys.readouterr().err

@@ -34,7 +34,7 @@ rule adopt_weights:
         results=subpath(output[0], ancestor=4),
     shell:
         "dvc pull --force {input:q} > {log:q} 2>&1"
+        " && sha256sum {params.published:q}/runs/*/final/provenance.json > {params.results:q}/adopted.sha256"
         " && tar -C {params.published:q} -c --exclude='*.dvc' --exclude=.gitignore runs | tar -C {params.results:q} -x"
         " && cp -r {params.published:q}/training/. {params.results:q}/runs/"
         " && find {params.results:q}/runs -name '*.jsonl.gz' -exec gunzip -f {{}} +"
-        " && sha256sum {output:q} > {params.results:q}/adopted.sha256"

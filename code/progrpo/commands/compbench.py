@@ -144,8 +144,8 @@ def run_detect(arguments: argparse.Namespace) -> None:
 
 def run_verdict(arguments: argparse.Namespace) -> None:
     """Score stored detections of spatial prompts."""
-    from progrpo.benchmarks.compbench.spatial import Settings, settings_path, summary, verdicts
-    from progrpo.files import read_jsonl, write_json, write_jsonl
+    from progrpo.benchmarks.compbench.spatial import Settings, summary, verdicts
+    from progrpo.files import read_jsonl, settings_path, write_json, write_jsonl
     from progrpo.typed import read_checked
 
     path = arguments.detections

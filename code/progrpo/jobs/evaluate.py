@@ -1,5 +1,6 @@
 """From images to scores and benchmark results."""
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -120,7 +121,10 @@ def _by_style(values: list[float], styles: list[str | None]) -> dict[str, Any]:
 def _settings(config: Config, scorer: str) -> dict[str, Any]:
     """What of a scorer's configuration decides its scores, defaults too: preprocessing, scale, precision."""
     section = config.scorers[scorer]
-    return {"kind": section.kind, "precision": section.precision, **all_options(section.kind, section.options)}
+    options = json.dumps(
+        all_options(section.kind, section.options), default=str
+    )  # a scorer of one's own may take anything
+    return {"kind": section.kind, "precision": section.precision, **json.loads(options)}
 
 
 def summary_line(result: dict) -> str:
@@ -236,10 +240,8 @@ def run_compbench(tools: Tools, folder: Path, name: str, out: Path) -> dict:
         path = tools.setting("compbench", "spatial_detector")
         detector = tools.once("spatial", lambda: load_spatial_detector(path, tools.device))
         lines = detect_spatial(folder, detector, chunker, allow_partial=tools.allow_partial)
-        stored, settings = (
-            out.with_name(f"{name}.detections.jsonl"),
-            how_found(detector, chunker, THRESHOLD, gaps(folder)),
-        )
+        stored = out.with_name(f"{name}.detections.jsonl")
+        settings = how_found(detector, chunker, THRESHOLD, gaps(folder))
         spatial.write_detections(stored, lines, settings)
         results = spatial.verdicts([(f"{stored}:{k}", line) for k, line in enumerate(lines, 1)])
         return {**settings, **spatial.summary(results, settings["metric"])}

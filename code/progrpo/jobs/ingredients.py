@@ -16,10 +16,7 @@ from progrpo.errors import UserError
 from progrpo.files import sha256
 from progrpo.identity import hash_files, hash_results, spoilt_file
 from progrpo.plugins import SCORERS, SELECTION_RULES, own_file
-
-# The workflow leaves out the same. Of the model and the prompts the content counts, not the name.
-LABELS = {"method", "model", "prompts", "evaluations", "save_every", "seeds"}
-CUTS = {"hardware", "speed", "micro_batch", "sampling_batch", "gradient_checkpointing", "batch", "batch_size"}
+from progrpo.provenance import CUTS, LABELS
 
 
 def of_training(config: Config, name: str, seed: int) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from progrpo.errors import UserError
 from progrpo.grpo.backbone import Backbone
 from progrpo.grpo.trainer import Trainer
 from progrpo.identity import REFUSE, Folder
-from progrpo.jobs.ingredients import CUTS, LABELS
 from progrpo.jobs.train import OWNS, is_complete, publish
 from progrpo.pieces.function_scorer import FunctionScorer, RewardFunction
 from progrpo.pieces.pruned_sampling import backbone_of, require_prompts_and_seed
+from progrpo.provenance import CUTS, LABELS
 
 NOT_READ = {"reward"}  # of a run: the names of its scorers
 

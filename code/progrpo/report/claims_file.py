@@ -1,6 +1,6 @@
 """`config/claims.yaml`: the claims, their comparisons and decision rules as data, read and checked."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -151,22 +151,21 @@ class Claims(Part):
                 raise ValueError(f"{claim.id}: guard {claim.guard!r} is not defined")
         return self
 
-    def check(self, config: Config, tiers: Iterable[str]) -> None:
-        """UserError for a tier, or in the configuration's tier for a run or metric, that is none, and for arms of another model."""
+    def check(self, config: Config, tiers: Sequence[str]) -> None:
+        """UserError for a tier, or in the configuration's tier for a run or metric, that is none, and for arms of another model.
+
+        tiers: names of those that there are; none where they are not known, outside the repository.
+        """
         scorers = config.evaluations[config.learning_curve].scorers if config.learning_curve else ()
-        for claim in self.claims:
+        for claim in self.claims if tiers else ():
             _known(claim.id, "tier", claim.tiers, {*tiers, config.tier})
         for claim in self.of_tier(config.tier):
             if isinstance(claim.comparison, Contrast) and claim.guard:
                 guard = self.guards[claim.guard]
                 arms = {guard.baseline, *claim.comparison.contrast, *(claim.comparison.share_of or {})}
                 _known(claim.id, "run", arms, config.runs)
-                _known(
-                    claim.id,
-                    "metric of the learning curve",
-                    {*claim.metrics, *guard.every_seed, *guard.one_of},
-                    scorers,
-                )
+                metrics = {*claim.metrics, *guard.every_seed, *guard.one_of}
+                _known(claim.id, "metric of the learning curve", metrics, scorers)
                 if len({config.runs[arm].model for arm in arms}) > 1:
                     raise UserError(f"{CLAIMS}: {claim.id}: arms of several models; their gains have no unit in common")
 

@@ -181,13 +181,8 @@ def with_verdicts(text: str, claims: Claims, verdicts: Iterable[Verdict], tier: 
         elif claim.family == "primary":
             at = f"equal {claim.comparison.at}" if isinstance(claim.comparison, Contrast) else ""
             found, p = verdict.estimate, verdict.p_holm
-            cells = [
-                claim.statement,
-                at,
-                measured(verdict),
-                "--" if p is None else f"{p:.4f}",
-                f"{found.n if found else 0}",
-            ]
+            numbers = [measured(verdict), "--" if p is None else f"{p:.4f}", f"{found.n if found else 0}"]
+            cells = [claim.statement, at, *numbers]
             rows.append("| " + " | ".join([*cells, f"**{verdict.verdict}**"]) + " |")
     return "\n".join([before + begin, *rows, end + after])
 

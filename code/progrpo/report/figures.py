@@ -4,9 +4,8 @@ Each `draw_*` takes parsed data and returns a matplotlib Figure; `save` writes b
 which colour-blind readers tell apart; line styles and markers repeat the distinction for print.
 """
 
-import functools
 import textwrap
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,7 @@ def _letters(axes) -> None:
 def styled(draw):
     """Draw under the common style: labels and ticks take it when they are made, not when they are saved."""
 
-    @functools.wraps(draw)
+    @wraps(draw)
     def wrapped(*arguments, **options):
         with matplotlib.rc_context(STYLE):
             return draw(*arguments, **options)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from progrpo.config import Config, Hardware, Section
-from progrpo.jobs.ingredients import CUTS, LABELS
 from progrpo.names import base_of, evaluated_names, is_base, model_of, prompt_sets_of, seed_folder, seeds_of
 from progrpo.plugins import SCORERS, SELECTION_RULES, inner_module
+from progrpo.provenance import CUTS, LABELS
 from progrpo.workflow.code_inputs import Code
 from progrpo.workflow.site import Site
 from progrpo.workflow.sources import benchmark_files, model_file, own_code, prompt_file, scorer_files

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from progrpo.benchmarks.compbench.chunks import Chunker
 from progrpo.benchmarks.geneval.verdict import is_coordinate
 from progrpo.errors import UserError
-from progrpo.files import write_json, write_jsonl
+from progrpo.files import settings_path, write_json, write_jsonl
 from progrpo.typed import Number
 
 
@@ -164,11 +164,6 @@ def verdicts(lines: Iterable[tuple[str, dict]]) -> list[dict]:
         score = spatial_score(line["obj1"], line["obj2"], locality, line["objects"])
         results.append({"prompt": line["prompt"], "score": score})
     return results
-
-
-def settings_path(detections: Path) -> Path:
-    """Where it is kept how a detections file was made: `detections.jsonl` -> `detections.settings.json`."""
-    return detections.with_suffix(".settings.json")
 
 
 def write_detections(out: Path, lines: list[dict], settings: dict) -> None:

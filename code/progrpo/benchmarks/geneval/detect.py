@@ -17,7 +17,7 @@ from progrpo.benchmarks.geneval.vocabulary import COLORS
 from progrpo.benchmarks.images import BenchmarkImage, list_images, open_image, require_records
 from progrpo.benchmarks.prompt_sets import Vocabulary
 from progrpo.errors import UserError
-from progrpo.files import write_json, write_jsonl
+from progrpo.files import settings_path, write_json, write_jsonl
 from progrpo.typed import read_checked
 
 Words = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
@@ -109,11 +109,6 @@ def vocabulary(detector: Detector, colors: ColorClassifier | None) -> Vocabulary
     """The classes and colours that a detector and a colour classifier know; without a classifier, those of
     GenEval."""
     return Vocabulary(detector.classes, colors.colors if colors else COLORS)
-
-
-def settings_path(out: Path) -> Path:
-    """Where the settings of a detections file are kept: `detections.jsonl` -> `detections.settings.json`."""
-    return out.with_suffix(".settings.json")
 
 
 def write_detections(
