@@ -22,7 +22,7 @@ pathvars:
 wildcard_constraints:
     model=regex(evaluated_names(TIER)),
     prompts=regex(TIER.evaluations),
-    seed=r"\d+",
+    seed=r"0|[1-9]\d*",
 
 
 include: "workflow/rules/data.smk"

@@ -23,7 +23,7 @@ TIERS = tier_files(ROOT / "config")
 
 
 @pytest.mark.parametrize("path", TIERS, ids=lambda path: path.stem)
-def test_a_base_model_is_evaluated_once_on_what_its_runs_are(path):
+def test_a_base_model_is_evaluated_on_what_its_runs_are_with_their_seeds(path):
     config = load_config(path)
     names = evaluated_names(config)
     assert len(names) == len(set(names))
@@ -33,8 +33,11 @@ def test_a_base_model_is_evaluated_once_on_what_its_runs_are(path):
         assert model_of(config, name) == model_of(config, base) == run.model
         assert set(prompt_sets_of(config, name)) <= set(prompt_sets_of(config, base))
         assert (is_base(base), is_base(name)) == (True, False)
-        assert (seeds_of(config, base), seeds_of(config, name)) == ((0,), config.run_seeds(name))
+        assert seeds_of(config, name) == config.run_seeds(name)
+        assert set(seeds_of(config, name)) <= set(seeds_of(config, base))
     for base in filter(is_base, names):
+        runs = [name for name in config.runs if base_of(config.runs[name].model) == base]
+        assert list(seeds_of(config, base)) == sorted({seed for name in runs for seed in seeds_of(config, name)})
         of_runs = [
             prompt_sets_of(config, name) for name in config.runs if model_of(config, name) == model_of(config, base)
         ]
@@ -52,7 +55,7 @@ def test_a_folder_is_read_as_it_is_named(name):
     assert parse_seed_folder(seed_folder(name, 12)) == (name, 12)
 
 
-@pytest.mark.parametrize("folder", ["run", "run-seed", "run-seedling", "-seed1", "run-seed1.incoming"])
+@pytest.mark.parametrize("folder", ["run", "run-seed", "run-seedling", "-seed1", "run-seed1.incoming", "run-seed01"])
 def test_other_folders_are_none(folder):
     assert parse_seed_folder(folder) is None
 

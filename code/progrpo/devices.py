@@ -34,8 +34,8 @@ def choose_device(name: str) -> torch.device:
     UserError for a device that this machine lacks, and for `auto` in a Slurm job that has GPUs of which PyTorch sees none: it would
     hold them for days and compute on the CPU.
 
-    On a CPU a process keeps to OMP_NUM_THREADS threads, by default one: small models gain nothing from more, and results then do
-    not depend on the number of cores.
+    On a GPU, float32 convolutions keep float32, as matrix products do by default. On a CPU a process keeps to OMP_NUM_THREADS
+    threads, by default one: small models gain nothing from more, and results then do not depend on the number of cores.
     """
     if name == "auto":
         name = os.environ.get("PROGRPO_DEVICE", "auto")
@@ -52,6 +52,9 @@ def choose_device(name: str) -> torch.device:
         if device.index is None:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
+        torch.backends.cudnn.allow_tf32 = (
+            False  # float32 is float32 in convolutions too; PyTorch's default rounds their factors
+        )
     elif device.type == "cpu":
         torch.set_num_threads(_threads())
     else:

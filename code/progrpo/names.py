@@ -6,7 +6,7 @@ from pathlib import Path
 from progrpo.config import Config
 
 BASE = "base_"
-_FOLDER = re.compile(r"(?P<name>.+)-seed(?P<seed>\d+)")
+_FOLDER = re.compile(r"(?P<name>.+)-seed(?P<seed>0|[1-9]\d*)")
 
 
 def base_of(model: str) -> str:
@@ -32,8 +32,15 @@ def evaluated_names(config: Config) -> list[str]:
 
 
 def seeds_of(config: Config, name: str) -> tuple[int, ...]:
-    """Seeds of a run; a base model is sampled once, with seed 0."""
-    return config.run_seeds(name) if name in config.runs else (0,)
+    """Seeds of a run; those of a base model are those of the runs that start from it, so that each is compared on its own noise."""
+    if name in config.runs:
+        return config.run_seeds(name)
+    model = model_of(config, name)
+    return tuple(
+        sorted(
+            {seed for run, section in config.runs.items() if section.model == model for seed in config.run_seeds(run)}
+        )
+    )
 
 
 def prompt_sets_of(config: Config, name: str) -> list[str]:

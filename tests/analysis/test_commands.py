@@ -59,6 +59,10 @@ def test_ovf_study_reads_metrics_of_every_seed(tmp_path):
     result = json.loads((tmp_path / "out.json").read_text())
     assert result["seeds"] == 2
     assert result["curves"]["ovf"]["reward"]["mean"] == [0.5, 1, 1.5, 2, 2.5]
+    moved = folders[1].rename(tmp_path / "ovf-seed2")
+    with pytest.raises(UserError, match="same seeds, each once: full 0, 1; uniform 0, 1; ovf 0, 2"):
+        run(analyse, "analyse", "ovf-study", *words[:-1], moved, "--out", tmp_path / "out.json")
+    moved.rename(folders[1])
     (folders[0] / "metrics.jsonl").write_text('{"iteration": 1}\n')
     with pytest.raises(UserError, match="metrics.jsonl: entry 1: no"):
         run(analyse, "analyse", "ovf-study", *words, "--out", tmp_path / "out.json")

@@ -73,3 +73,10 @@ def test_pools_that_do_not_fit_are_refused():
     own = pools()
     with pytest.raises(ValueError, match="grams has shape"):
         Pools(own.rewards, own.previews, own.projections, own.grams[:, :4, :4])
+
+
+def test_rewards_that_are_all_equal_are_refused():
+    own = pools()
+    equal = np.full_like(own.rewards, 0.1)
+    with pytest.raises(ValueError, match="every prompt's rewards are equal"):
+        analyse(Pools(equal, np.zeros_like(own.previews), own.projections, own.grams), STAGES, {}, None)

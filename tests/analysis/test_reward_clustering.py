@@ -86,11 +86,15 @@ def test_subsampling_follows_the_gaussian_prediction():
 
 
 def test_prompts_without_variance_are_counted_and_left_out():
-    rewards = np.vstack([gaussian_rewards(20), np.ones((3, 12))])
+    equal = np.array([[1.0], [0.1], [0.7]])  # the mean of twelve times .1 is not .1
+    rewards = np.vstack([gaussian_rewards(20), np.tile(equal, 12)])
     result = clustering.analyse(rewards, simulations=9)
     assert result["zero_variance_prompts"] == 3
     assert result["moments"]["std"] == pytest.approx(1)
     json.dumps(result, allow_nan=False)
+    assert not clustering.gaussian.standardise(rewards[20:]).any()
+    with pytest.raises(ValueError, match="every prompt's rewards are equal"):
+        clustering.analyse(rewards[20:])
 
 
 def test_histogram_is_a_density_beside_its_prediction():

@@ -150,6 +150,43 @@ def test_blank_lines_before_a_tables_head_do_not_count(tmp_path, name, text):
         load_prompts(write(tmp_path, name, text.replace("rompt", "ort")))
 
 
+@pytest.mark.parametrize("name", ["p.txt", "p.tsv", "p.csv", "p.jsonl.txt"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        'prompt,category\n"a red circle, on the left",Abstract\n',
+        '"id", "Prompt"\n1,"a red circle, on the left"\n',
+        "Prompt \tCategory\na red circle, on the left\tAbstract\n",
+    ],
+)
+def test_a_table_is_known_by_its_head_under_any_ending(tmp_path, name, text):
+    assert load_prompts(write(tmp_path, name, text)) == [PromptRecord("a red circle, on the left")]
+
+
+@pytest.mark.parametrize("text", ["a prompt, with a comma\n", "prompt\n", "the prompt\ta tab\nnone here\n"])
+def test_a_text_that_speaks_of_prompts_is_no_table(tmp_path, text):
+    assert [record.prompt for record in load_prompts(write(tmp_path, "p.txt", text))] == text.split("\n")[:-1]
+
+
+def test_a_style_may_stand_beside_its_prompt(tmp_path):
+    path = write(tmp_path, "p.jsonl", '{"prompt": "a dog", "style": "anime"}\n')
+    assert load_prompts(path, limit_per_style=1) == [PromptRecord("a dog", {"style": "anime"})]
+    with pytest.raises(UserError, match='p.jsonl:1: "metadata" must be an object, and its "style" a string'):
+        load_prompts(write(tmp_path, "p.jsonl", '{"prompt": "a dog", "style": 3}\n'))
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.csv", "p.json", "p.jsonl"])
+def test_a_pointer_of_git_lfs_is_no_prompt(tmp_path, name):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    with pytest.raises(UserError, match="a pointer of Git LFS"):
+        load_prompts(write(tmp_path, name, pointer))
+
+
+def test_a_folder_that_is_not_fetched_yet_is_missing_and_of_no_unknown_kind(tmp_path):
+    with pytest.raises(UserError, match="benchmark: no such file or folder"):
+        load_prompts(tmp_path / "benchmark")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

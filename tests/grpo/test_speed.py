@@ -85,6 +85,24 @@ def test_old_log_probabilities_are_scored_again_only_when_the_ratio_is_not_one(m
     trainer._sample()
 
 
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scoring_again_makes_the_very_calls_of_training(models, tmp_path, monkeypatch, family, both):
+    """As kernels may do, the model rounds otherwise with gradients and at another row; eight pairs in calls of three fill one up."""
+    more = {"micro_batch": 3, "sampling_batch": 2, "speed": {"batched_guidance": False}}
+    trainer = trainer_of(configuration(tmp_path, models, family, 0.0, both, **more), tmp_path / "out")
+    call = trainer.backbone._call
+
+    def rounding(denoiser, x, *rest):
+        row = torch.arange(len(x)).view(-1, 1, 1, 1)
+        return call(denoiser, x, *rest) + 1e-6 * (row + 1 + 5 * torch.is_grad_enabled())
+
+    monkeypatch.setattr(trainer.backbone, "_call", rounding)
+    statistics = trainer._update(trainer._sample())
+    assert trainer.rescoring
+    assert statistics.first_ratio_error == 0
+
+
 def test_the_cheapest_batch_fills_calls_and_stays_within_the_limit():
     assert cheapest_batch([64] * 20, [608] * 2, 10**6) == 64  # DanceGRPO of tier mini
     assert cheapest_batch([64] * 20, [608] * 2, 40) == 32

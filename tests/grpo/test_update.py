@@ -57,6 +57,23 @@ def test_the_updates_of_an_iteration_train_on_all_samples_once(make, monkeypatch
     assert seen == [*first, "update", *second, "update"]
 
 
+def test_a_snapshots_state_is_on_disk_before_its_weights_are_published(make):
+    """Else a kill between the two leaves a snapshot of a history that a GPU does not repeat bit for bit."""
+    trainer, states = make(iterations=2, snapshots=[1], save_every=2), []
+    trainer.train(lambda: states.append(sorted(path.name[:6] for path in trainer.store.folder.glob("*.pt"))))
+    assert states == [["000001"]]
+
+
+def test_ranks_that_find_other_states_refuse_together(make, monkeypatch):
+    trainer = make(iterations=2)
+    trainer.train()
+    resumed = make(iterations=2)
+    monkeypatch.setattr(resumed.accelerator, "gather", lambda own: torch.cat([own, own - 1]))
+    with pytest.raises(UserError, match=r"state: ranks found the states of different iterations \(1, 2\); start again"):
+        resumed._restore()
+    assert resumed.iteration == 0
+
+
 def test_an_update_clips_its_own_gradient_and_leaves_none(make, monkeypatch):
     trainer = make(optimizer={"learning_rate": 1e-3, "max_grad_norm": 1e-3})
     norms, samples = [], trainer._sample()

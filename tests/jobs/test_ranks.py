@@ -112,7 +112,10 @@ def first_moment(out: Path) -> torch.Tensor:
 
 def test_one_two_and_four_ranks_make_the_same_update_with_whole_and_sharded_weights(models, tmp_path):
     once = {"iterations": 1, "updates_per_iteration": 1}
-    runs = {"adapters": {**tiny.FLOW, **once}, "all": {**tiny.DIFFUSION, **once}}
+    of_all = {
+        "objective": {**tiny.FLOW.get("objective", {}), "advantage_std": "global"}
+    }  # over the rewards of every rank
+    runs = {"adapters": {**tiny.FLOW, **once, **of_all}, "all": {**tiny.DIFFUSION, **once}}
     sharded = {f"{name}-sharded": {**run, "speed": SHARD} for name, run in runs.items()}
     config = tiny.write_config(tmp_path / "config.yaml", models, **runs, **sharded)
     for name in runs:

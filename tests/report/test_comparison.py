@@ -67,6 +67,14 @@ def test_the_verdict_is_that_of_the_cells_with_an_interval():
         assert "\n" not in line
 
 
+def test_of_one_published_seed_nothing_is_said_but_that_all_is_equal():
+    published = summary(run={"a": [1.0], "b": [2.0]})
+    assert verdict(compare(published, published), "mini").startswith("Your tier mini agrees with the published: 2 of 2")
+    assert verdict(compare(summary(run={"a": [1.0, 1.2], "b": [2.0]}), published), "mini") == (
+        "Your tier mini cannot be judged by the published: 1 of 2 cells of one seed, without interval, equal."
+    )
+
+
 def test_the_command_says_so_in_one_line_where_nothing_is_published(tmp_path, monkeypatch, capsys, request):
     config = request.config.rootpath / "config" / "smoke.yaml"
     monkeypatch.chdir(tmp_path)

@@ -363,7 +363,7 @@ def test_a_change_that_only_renames_is_adopted(adopted):
 def test_the_launcher_chooses_by_nodes_and_processes(checkout, tmp_path):
     echo = 'echo {name} "$@"'
     scripts = {"torchrun": echo, "tool": echo, "hostname": "echo first"}
-    scripts["srun"] = 'echo srun "$1" "$2" "$3" "$4" "$5" "$6" "$7"; shift 7; SLURM_NODEID=2 exec "$@"'
+    scripts["srun"] = 'echo srun "$1" "$2" "$3" "$4" "$5" "$6" "$7" "$8"; shift 8; SLURM_NODEID=2 exec "$@"'
     for name, body in scripts.items():
         script = tmp_path / name
         script.write_text(f"#!/bin/sh\n{body.format(name=name)}\n")
@@ -377,7 +377,7 @@ def test_the_launcher_chooses_by_nodes_and_processes(checkout, tmp_path):
     assert launch(1, 0) == launch(1, 1) == "tool train --seed 0"
     assert launch(1, 8) == f"torchrun --standalone --nproc-per-node 8 --no-python -- {tmp_path}/tool train --seed 0"
     several = launch(3, 8, SLURM_JOB_ID="7")
-    assert several.startswith("srun --nodes 3 --ntasks 3 --ntasks-per-node 1")
+    assert several.startswith("srun --nodes 3 --ntasks 3 --ntasks-per-node 1 --cpu-bind=none --kill-on-bad-exit=1\n")
     place = re.compile(r"torchrun --node-rank 2 --master-addr (\S+) --master-port (\d+) (.*)")
     address, port, rest = place.search(several).groups()
     assert rest == f"--nproc-per-node 8 --nnodes 3 --no-python -- {tmp_path}/tool train --seed 0"

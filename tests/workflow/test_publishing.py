@@ -16,6 +16,7 @@ from progrpo.workflow.publishing import RECORD, Part, finished_runs, fitting, po
 pytestmark = pytest.mark.xdist_group("workflow")
 CUT = Path(__file__).parents[1] / "slurm" / "cut.yaml"  # one short run, everything that a job does, in seconds
 RUN = "progrpo_sd35m-seed0"
+ARMS = ("flowgrpo", "uniform", "ovf")  # of the static study
 SCORES = f"results/cut/evaluations/{RUN}/test_flow.json"
 
 
@@ -88,7 +89,9 @@ def test_a_tier_that_is_published_in_part_is_adopted_and_gone_on_with(author, tm
         assert RUN in planned
         assert "seed1" not in planned
     assert "1 trainings are there" in succeed("python", "workflow/scripts/restore.py", "cut", cwd=clone)
-    assert (clone / SCORES).read_bytes() == (author / SCORES).read_bytes()
+    for name in (SCORES, SCORES.replace(".json", ".scores.jsonl")):
+        assert (clone / name).read_bytes() == (author / name).read_bytes()
+    assert not list((clone / SCORES).parent.glob("*.gz"))
     same_records(author, clone)
     planned = succeed(*everything, "-n", "-p", cwd=clone)
     assert "--seed 1 --out" in planned
@@ -226,3 +229,24 @@ def test_an_unknown_remote_is_one_line(tmp_path):
     result = call("python", "workflow/scripts/publish.py", "mini", "stor", cwd=checkout)
     assert (result.returncode, len(result.stdout.splitlines())) == (2, 1)
     assert "REMOTE=stor: no such DVC remote; known: embedded" in result.stdout
+
+
+def test_what_is_published_of_tier_mini_leads_from_its_weights_to_every_verdict(tmp_path):
+    """Not all seeds of every arm have their weights there, and snapshots do not fit: curves are taken as they are published."""
+    checkout = make_checkout(tmp_path / "checkout")
+    options = ("--cores", "1", "--config", "tier=mini", "results=weights")
+    planned = succeed("snakemake", "all", *options, "-n", "-p", cwd=checkout)
+    assert "progrpo generate" in planned
+    assert "progrpo train " not in planned
+    assert "progrpo learning-curve" not in planned
+    curve, study = "results/mini/curves/flowgrpo_sd35m-seed0.npz", "results/mini/analysis/ovf_study.json"
+    succeed("snakemake", curve, study, *options, cwd=checkout)
+    assert (checkout / curve).read_bytes() == (
+        checkout / "results/published/mini/curves" / Path(curve).name
+    ).read_bytes()
+    arms = [
+        {path.parent.name for path in checkout.glob(f"results/published/mini/runs/{arm}_sd35m-*/final.dvc")}
+        for arm in ARMS
+    ]
+    common = set.intersection(*({folder.partition("-seed")[2] for folder in arm} for arm in arms))
+    assert read_json(checkout / study)["seeds"] == len(common) > 0

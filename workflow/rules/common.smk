@@ -34,15 +34,16 @@ try:
     for run in TIER.runs.values():
         SITE.shape(run.hardware)
     PUBLISHED = Path("results/published", TIER.tier)
+    STORED = STORED_CURVES = None
     if OPTIONS["results"] == "weights":
         TIER = publishing.with_published_weights(TIER, PUBLISHED)
-    STORED = (
-        publishing.stored_files(PUBLISHED) if OPTIONS["results"] == "stored" else None
-    )
+        STORED_CURVES = publishing.stored_curves(TIER, PUBLISHED)
+    if OPTIONS["results"] == "stored":
+        STORED = publishing.stored_files(PUBLISHED)
 except UserError as error:
     sys.exit(f"Snakefile: {error}")
 JUDGED = bool(CLAIMS.of_tier(TIER.tier))
-PLAN = Plan(TIER, Code(Path("code")), stored=STORED, site=SITE)
+PLAN = Plan(TIER, Code(Path("code")), stored=STORED, curves=STORED_CURVES, site=SITE)
 
 
 def regex(names):

@@ -81,7 +81,7 @@ for job, sets in PLAN.evaluation_jobs().items():
                 " > {log:q} 2>&1"
 
 
-if TIER.learning_curve:
+if TIER.learning_curve and STORED_CURVES is None:
 
     rule learning_curve:
         input:

@@ -40,4 +40,6 @@ rule adopt_published:
         folders=[pointer.removesuffix(".dvc") for pointer in POINTERS],
         results=subpath(output.summary, parent=True),
     shell:
-        "dvc pull --force {input.pointers:q} > {log:q} 2>&1 && cp -r {params.folders:q} {input.summary:q} {params.results:q}/"
+        "dvc pull --force {input.pointers:q} > {log:q} 2>&1"
+        " && cp -r {params.folders:q} {input.summary:q} {params.results:q}/"
+        " && find {params.results:q} -name '*.jsonl.gz' -exec gunzip -f {{}} +"

@@ -1,5 +1,6 @@
 # The published weights in the place of the rules that train: --config results=weights. Images, scores and analyses are made
-# anew, of the runs and seeds whose weights are published and of no others.
+# anew, of the runs and seeds whose weights are published and of no others. Learning curves are made anew where all snapshots are
+# published; where they are not, the published curves are taken.
 
 FINALS = PLAN.weights_files(TIER.runs)
 
@@ -38,3 +39,29 @@ rule adopt_weights:
         " && tar -C {params.published:q} -c --exclude='*.dvc' --exclude=.gitignore runs | tar -C {params.results:q} -x"
         " && cp -r {params.published:q}/training/. {params.results:q}/runs/"
         " && find {params.results:q}/runs -name '*.jsonl.gz' -exec gunzip -f {{}} +"
+
+
+if PLAN.learning_curve_files() and STORED_CURVES is not None:
+
+    localrules:
+        adopt_curves,
+
+    rule adopt_curves:
+        input:
+            f"{PUBLISHED}/curves.dvc",
+        output:
+            PLAN.learning_curve_files(),
+        log:
+            "<results>/logs/adopt_curves.log",
+        benchmark:
+            "<results>/benchmarks/adopt_curves.tsv"
+        conda:
+            "../../environment.yml"
+        resources:
+            mem_mb=4000,
+            runtime=30,
+        params:
+            folder=f"{PUBLISHED}/curves",
+            results=subpath(output[0], ancestor=2),
+        shell:
+            "dvc pull --force {input:q} > {log:q} 2>&1 && cp -r {params.folder:q} {params.results:q}/"

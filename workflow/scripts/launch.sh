@@ -14,6 +14,9 @@ fi
 command=$(command -v "$1") || { echo "launch.sh: $1: not on PATH; activate the environment first" >&2; exit 2; }
 shift
 
+# After a signal, how long a rank that writes a large state may go on. A cluster's own limit (KillWait) stands beside it.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-300}
+
 if [ "$nodes" -eq 1 ] && [ "$gpus" -le 1 ]; then
   exec "$command" "$@"
 fi
@@ -31,6 +34,7 @@ MASTER_ADDR=${MASTER_ADDR:-$(hostname)}
 MASTER_PORT=${MASTER_PORT:-$(python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')}
 export MASTER_ADDR MASTER_PORT
 # shellcheck disable=SC2016 # SLURM_NODEID is known on each node only; -- keeps torchrun from reading --run as its own
-exec srun --nodes "$nodes" --ntasks "$nodes" --ntasks-per-node 1 --kill-on-bad-exit=1 \
+# srun takes no number of cores from the job: unbound, the processes of a node share all that the job has there.
+exec srun --nodes "$nodes" --ntasks "$nodes" --ntasks-per-node 1 --cpu-bind=none --kill-on-bad-exit=1 \
   bash -c 'n=${SLURM_GPUS_ON_NODE:-$0}; exec torchrun --node-rank "$SLURM_NODEID" --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" \
     --nproc-per-node "$((n < $0 ? n : $0))" "$@"' "$gpus" --nnodes "$nodes" --no-python -- "$command" "$@"

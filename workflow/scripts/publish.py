@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -44,19 +45,29 @@ def link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def copy_folder(source: Path, target: Path) -> None:
+def pack(source: str | Path, target: str | Path) -> None:
+    """A file as `<target>.gz`, of a fixed date, so that equal content has equal bytes."""
+    Path(f"{target}.gz").write_bytes(gzip.compress(Path(source).read_bytes(), mtime=0))
+
+
+def link_or_pack(source: str, target: str) -> None:
+    """As `link`, and lines of every image or iteration packed: a quarter of the room in the remote, or less."""
+    (pack if source.endswith(".jsonl") else link)(source, target)
+
+
+def copy_folder(source: Path, target: Path, copy: Callable[[str, str], None] = link) -> None:
     """A folder under another name, without the files that say which process works in it."""
-    shutil.copytree(source, target, copy_function=link, ignore=LOCKS)
+    shutil.copytree(source, target, copy_function=copy, ignore=LOCKS)
 
 
 def copy_records(plan: Plan, target: Path) -> None:
-    """What each ended training left of its iterations, as gzip of a fixed date: a quarter of the room in the remote."""
+    """What each ended training left of its iterations, packed."""
     for run, seed in publishing.recorded_runs(plan):
         folder = seed_folder(run, seed)
         for name in publishing.RECORD:
             if (file := Path(plan.config.results, "runs", folder, name)).is_file():
                 (target / folder).mkdir(parents=True, exist_ok=True)
-                (target / folder / f"{name}.gz").write_bytes(gzip.compress(file.read_bytes(), mtime=0))
+                pack(file, target / folder / name)
 
 
 def plan_of(tier: str, remote: str, drop: bool) -> Plan:
@@ -94,7 +105,7 @@ def copy_parts(plan: Plan, published: Path, remote: str) -> list[Part]:
             if source.is_dir():
                 copy_folder(source, published / "prompts" / source.name)
     for name in names:
-        copy_folder(results / name, published / name)
+        copy_folder(results / name, published / name, link_or_pack if name in publishing.RESULTS else link)
     copy_records(plan, published / "training")
     names += [name for name in ("prompts", "training") if (published / name).is_dir()]
 
@@ -164,7 +175,10 @@ def publish(tier: str, remote: str, drop: bool) -> None:
     print(
         f"Published tier {tier}: {evaluated} models and seeds evaluated, the weights of {count} trainings, in {remote}."
     )
-    print("  git add results/published paper_tables dvc.lock dvc-remote .dvc/config && git commit")
+    print(
+        "  python docs/pictures.py"
+        " && git add README.md docs/pictures results/published paper_tables dvc.lock dvc-remote .dvc/config && git commit"
+    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,10 @@ def standardise(rewards: np.ndarray) -> np.ndarray:
     """(R - mean) / std of each row of (P, n), population deviation; rows of equal rewards become 0."""
     centred = rewards - rewards.mean(axis=1, keepdims=True)
     std = centred.std(axis=1, keepdims=True)
-    return np.divide(centred, std, out=np.zeros_like(centred), where=std > 0)
+    differ = rewards.max(axis=1, keepdims=True) > rewards.min(
+        axis=1, keepdims=True
+    )  # a rounded mean leaves equal rewards a deviation
+    return np.divide(centred, std, out=np.zeros_like(centred), where=differ & (std > 0))
 
 
 def group_share(n: int, delta: float) -> float:

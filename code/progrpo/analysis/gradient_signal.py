@@ -94,8 +94,10 @@ def analyse(pools: Pools, stages: tuple[tuple[int, int], ...], arms: dict[str, A
 
     stages: pruning steps and numbers kept of the rule "pruned". arms: the tier's trainings, of which those that the pools are large
     enough for get a predicted gain, in units of the baseline's. Intervals are bootstrapped over prompts. ValueError for pools that do
-    not fit each other or the stages.
+    not fit each other or the stages, or in which no reward differs from another of its prompt.
     """
+    if not (pools.rewards.max(axis=1) > pools.rewards.min(axis=1)).any():
+        raise ValueError("every prompt's rewards are equal; they say nothing about gradients")
     size, steps = pools.rewards.shape[1], pools.previews.shape[2]
     rules = study_arms(size, steps, stages)
     found = {name: arm_moments(pools, arm) for name, arm in rules.items()}

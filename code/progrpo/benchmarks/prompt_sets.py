@@ -20,6 +20,8 @@ from progrpo.files import read_json, read_jsonl, read_text
 
 RELATIONS = ("left of", "right of", "above", "below")
 STYLES = ("anime", "concept-art", "paintings", "photo")  # of HPSv2's benchmark
+TABLES = {".tsv": "\t", ".csv": ","}  # endings of tables, and what separates their columns
+LFS_POINTER = "version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ def load_prompts(
 ) -> list[PromptRecord]:
     """Prompts of a file in its order, of each style the first `limit_per_style`, of these the first `limit`.
 
-    path: .txt (a prompt per line), .jsonl (GenEval records, or objects with "prompt" and maybe "metadata"), .json (a list of
-    strings or of such objects), .tsv or .csv (a table with the column "prompt", as PartiPrompts has it), or a folder of
+    path: .txt (a prompt per line), .jsonl (GenEval records, or objects with "prompt" and maybe "metadata" or "style"), .json (a
+    list of strings or of such objects), .tsv or .csv (a table with the column "prompt", as PartiPrompts has it), or a folder of
     .json files, one per style, as HPSv2's benchmark has them: where its four styles are there, whatever lies beside them (the
     hub's folder holds DrawBench too) is not read. A file under another of these endings is known by its content.
     distinct: repeated entries count once (DrawBench's file has each five times). UserError names file and line (or item) of
@@ -56,6 +58,8 @@ def load_prompts(
     `limit_per_style`, or a prompt without a style.
     """
     path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder; a prompt set of a tier is fetched by `progrpo fetch`")
     if path.is_dir():
         prompts = _read_styles(path)
     elif path.suffix.lower() in (".txt", ".json", ".jsonl", ".tsv", ".csv"):
@@ -88,19 +92,26 @@ def _read_file(path: Path) -> list[PromptRecord]:
     text, suffix = read_text(path), path.suffix.lower()
     head = text.strip()
     first = head.split("\n", 1)[0]
+    if head.startswith(LFS_POINTER):
+        raise UserError(f"{path}: a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`")
     if suffix == ".json" or head.startswith("["):
         as_list = head.startswith("[") or not _is_json(first)
         if suffix in (".json", ".jsonl") or _is_json(head):
             return _read_json(path) if as_list else _read_jsonl(path)
     if suffix == ".jsonl" or (first.startswith("{") and _is_json(first)):
         return _read_jsonl(path)
-    delimiter = "," if suffix == ".csv" else "\t"
-    if suffix in (".tsv", ".csv") or (delimiter in first and "prompt" in first.lower().split(delimiter)):
+    if delimiter := _delimiter(first) or TABLES.get(suffix):
         return _read_table(path, text, delimiter)
     lines = [line for line in (line.strip().removeprefix("\ufeff").strip() for line in text.split("\n")) if line]
     if lines and all("\t" in line for line in lines):
         raise UserError(f'{path}: a table (every line holds a tab) without a column "prompt" in its first line')
     return [PromptRecord(line) for line in lines]
+
+
+def _delimiter(first: str) -> str | None:
+    """What separates the columns, where a first line is the head of a table with the column "prompt"; None where it is not."""
+    heads = {delimiter: [cell.strip(' "').lower() for cell in first.split(delimiter)] for delimiter in TABLES.values()}
+    return next((delimiter for delimiter, head in heads.items() if len(head) > 1 and "prompt" in head), None)
 
 
 def _is_json(text: str) -> bool:
@@ -116,7 +127,7 @@ def _read_table(path: Path, text: str, delimiter: str) -> list[PromptRecord]:
     # PartiPrompts' cells hold quotes that quote nothing, so a tab-separated table is read as it stands
     lines = io.StringIO(text, newline="")
     rows = (
-        csv.reader(lines, strict=True)
+        csv.reader(lines, strict=True, skipinitialspace=True)
         if delimiter == ","
         else csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     )
@@ -166,6 +177,8 @@ def _record(entry: Any, where: str) -> PromptRecord:
     if isinstance(entry, str):
         return PromptRecord(prompt)
     metadata = entry if {"include", "exclude"} & set(entry) else entry.get("metadata")
+    if metadata is None and "style" in entry:
+        metadata = {"style": entry["style"]}
     if metadata is None:
         return PromptRecord(prompt)
     if not isinstance(metadata, dict) or not isinstance(metadata.get("style", ""), str):

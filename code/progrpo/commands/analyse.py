@@ -151,13 +151,32 @@ def _metrics(folders: list[str]) -> dict[str, list[list[float]]]:
     return runs
 
 
+def _paired(arms: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The folders of each arm by ascending seed, as their names `<run>-seed<k>` say; as given where some have other names.
+
+    UserError where the arms have other seeds: their runs are compared in pairs.
+    """
+    from progrpo.names import parse_seed_folder
+
+    places = {arm: [parse_seed_folder(Path(folder).name) for folder in folders] for arm, folders in arms.items()}
+    seeds = {arm: [place[1] for place in found if place] for arm, found in places.items()}
+    if any(len(seeds[arm]) < len(folders) for arm, folders in arms.items()):
+        return arms
+    if len({tuple(sorted(found)) for found in seeds.values()}) > 1 or any(len({*s}) < len(s) for s in seeds.values()):
+        said = "; ".join(f"{arm} {', '.join(map(str, sorted(found)))}" for arm, found in seeds.items())
+        raise UserError(f"the arms need the same seeds, each once: {said}")
+    return {
+        arm: [folder for _, folder in sorted(zip(seeds[arm], folders, strict=True))] for arm, folders in arms.items()
+    }
+
+
 def run_ovf_study(arguments: argparse.Namespace) -> int:
     """Compare the three arms' training logs."""
     from progrpo.analysis import ovf_study
     from progrpo.files import write_json
 
     require_between("--window", arguments.window, 1, 10**6)
-    folders = {arm: getattr(arguments, arm) for arm in ovf_study.ARMS}
+    folders = _paired({arm: getattr(arguments, arm) for arm in ovf_study.ARMS})
     arms = {arm: _metrics(paths) for arm, paths in folders.items()}
     result = _analysed(", ".join(sum(folders.values(), [])), lambda: ovf_study.analyse(arms, arguments.window))
     write_json(arguments.out, result)

@@ -97,7 +97,7 @@ class StateStore:
                 return leaf
             room = self._room.get(path)
             if room is None or (room.shape, room.dtype) != (leaf.shape, leaf.dtype):
-                room = self._room[path] = torch.empty(leaf.shape, dtype=leaf.dtype)
+                room = self._room[path] = torch.empty(leaf.shape, dtype=leaf.dtype, pin_memory=leaf.is_cuda)
             return room.copy_(whole(leaf.detach()))
 
         return tree_map_with_path(copy, state)
@@ -131,8 +131,8 @@ class StateStore:
             os.close(directory)
         return target
 
-    def load_latest(self, map_location: torch.device | str = "cpu") -> tuple[int, dict] | None:
-        """(step, state) of the newest intact state, or None when there is none.
+    def load_latest(self) -> tuple[int, dict] | None:
+        """(step, state) of the newest intact state, in the host's memory, or None when there is none.
 
         A state whose bytes are not those that were written (truncated, corrupt) is passed over with one line
         on standard error, in favour of the one before. UserError when an intact state cannot be read, which
@@ -145,7 +145,7 @@ class StateStore:
                 print(f"{path}: the resume state is truncated or corrupt; trying the one before", file=sys.stderr)
                 continue
             try:
-                return _step(path), torch.load(path, map_location=map_location, weights_only=True)
+                return _step(path), torch.load(path, map_location="cpu", weights_only=True)
             except (RuntimeError, pickle.UnpicklingError) as error:
                 reason = f"{error}".partition("\n")[0]
                 raise UserError(

@@ -3,6 +3,7 @@
 Shape letters: P prompts, K survivors per prompt.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,14 +11,42 @@ from torch import Tensor
 
 from progrpo import plugins
 from progrpo.config import Group
+from progrpo.grpo.backbone import Backbone, Text
 from progrpo.grpo.rollout import Counters, Policy, PruningPlan, Rollout, Stage, TrajectoryNoise, expand_and_prune
 from progrpo.grpo.samplers import StepTable
+from progrpo.rewards.base import Scorer
 
 
 def plan_of(group: Group) -> PruningPlan:
     """The configured group as a plan of selections; UserError for a rule that cannot be loaded."""
     stages = tuple((stage.step, stage.keep) for stage in group.pruning)
     return PruningPlan(group.size, stages, plugins.load(group.rule, plugins.SELECTION_RULES), group.preview)
+
+
+def policy_of(
+    backbone: Backbone,
+    table: StepTable,
+    text: Text,
+    guidance_scale: float,
+    score: Callable[[Tensor, Tensor], Tensor],
+    *,
+    one_call: bool = False,
+    preview: Callable[[Tensor], Tensor] | None = None,
+) -> Policy:
+    """A backbone that samples P prompts, whose texts are `text`, by the steps of a table; `score` and `preview` as `Policy` has them.
+
+    one_call: both branches of guidance in one model call.
+    """
+
+    def predict(x: Tensor, step: int, prompt: Tensor) -> Tensor:
+        return backbone.predict(x, table.timesteps[step], text.rows(prompt), guidance_scale, one_call=one_call)
+
+    return Policy(predict, backbone.decode, score, preview)
+
+
+def scoring(scorer: Scorer, prompts: list[str]) -> Callable[[Tensor, Tensor], Tensor]:
+    """`Policy.score` of a scorer and P prompts: rewards (B,) of images (B, 3, H, W), each of the prompt of its index (B,)."""
+    return lambda images, prompt: scorer.score(images, [prompts[k] for k in prompt.tolist()])
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ B (sample, step) pairs of a micro-batch.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +20,7 @@ from progrpo.errors import UserError
 from progrpo.files import to_json, write_text
 from progrpo.grpo.backbone import Backbone, Text
 from progrpo.grpo.checkpoint import GracefulStop, StateStore
-from progrpo.grpo.groups import Cut, plan_of, roll_out
+from progrpo.grpo.groups import Cut, plan_of, policy_of, roll_out, scoring
 from progrpo.grpo.micro_batch import Pairs, check_batches, micro_batch_of, micro_batches
 from progrpo.grpo.objective import advantages, clipped_surrogate, step_kl
 from progrpo.grpo.previews import preview_decoder, require_agreement
@@ -30,8 +31,8 @@ from progrpo.grpo.samplers import log_prob, step_mean
 from progrpo.grpo.samples import Samples
 from progrpo.grpo.sharding import average_gradients, gathered, whole
 from progrpo.grpo.text_cache import TextCache
-from progrpo.grpo.training_state import put_back, state_of
-from progrpo.grpo.tuning import MovingAverage, Tuning, copy_into, require_finite
+from progrpo.grpo.training_state import latest_of_all, put_back, state_of
+from progrpo.grpo.tuning import MovingAverage, Tuning, copy_into, optimizer_of, require_finite
 from progrpo.rewards.base import Scorer
 
 Log = Callable[[dict[str, Any], dict[str, float]], None]  # numbers of an iteration, and its seconds by part
@@ -68,15 +69,7 @@ class Trainer:
         self.micro_batch = micro_batch_of(run, backbone, self.accelerator.num_processes)
         if run.speed.shard and self.accelerator.num_processes > 1:
             self.tuning.shard()
-        settings = run.optimizer
-        optimizer = torch.optim.AdamW(
-            self.tuning.parameters,
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            eps=settings.epsilon,
-            weight_decay=settings.weight_decay,
-            fused=run.speed.fused_optimizer or None,
-        )
+        optimizer = optimizer_of(self.tuning.parameters, run.optimizer, run.speed.fused_optimizer)
         # Sharded weights bring their gradients together themselves.
         wrap = self.accelerator.prepare_model
         self.model = backbone.denoiser if self.tuning.sharded else wrap(backbone.denoiser)
@@ -91,7 +84,7 @@ class Trainer:
         self.stop = GracefulStop()
         self.texts: TextCache | None = None
         self.iteration, self.updates, self.saved_iteration = 0, 0, -1
-        self.milestones = {*run.snapshots, run.iterations}  # their state is on disk before their weights are published
+        self.milestones = {*run.snapshots, run.iterations}  # whose states are saved
         # Bounds what rounding does to a log-probability; a larger difference is another policy.
         self.rounding = 1e-4 if backbone.dtype == torch.float32 else 1e-2
         self.rescoring = False  # whether old log-probabilities are scored again in training's batches
@@ -116,6 +109,7 @@ class Trainer:
             try:
                 while True:
                     if self.iteration in self.run.snapshots:
+                        self.store.finish()  # its state is on disk before its weights are published
                         snapshot()
                     if self.iteration == self.run.iterations:
                         break
@@ -196,17 +190,15 @@ class Trainer:
         return Cut(batch, speed.decode_batch, speed.prompts_at_once, speed.states_on_host)
 
     def _policy(self, text: Text, prompts: list[str]) -> Policy:
-        scale = self.run.sampling.guidance_scale
+        score, scale = scoring(self.reward, prompts), self.run.sampling.guidance_scale
+        options = {"one_call": self.one_call, "preview": self.preview}
+        policy = policy_of(self.backbone, self.table, text, scale, score, **options)
 
-        def predict(x: Tensor, step: int, prompt: Tensor) -> Tensor:
+        def predict(*arguments) -> Tensor:
             self._stop_if_asked()
-            rows = text.rows(prompt)
-            return self.backbone.predict(x, self.table.timesteps[step], rows, scale, one_call=self.one_call)
+            return policy.predict(*arguments)
 
-        def score(images: Tensor, prompt: Tensor) -> Tensor:
-            return self.reward.score(images, [prompts[k] for k in prompt.tolist()])
-
-        return Policy(predict, self.backbone.decode, score, self.preview)
+        return replace(policy, predict=predict)
 
     def _advantages(self, rewards: Tensor) -> Tensor:
         settings = self.run.objective
@@ -219,17 +211,20 @@ class Trainer:
             population=self.accelerator.gather(rewards),
         )
 
-    @torch.no_grad()
     def _rescore(self, samples: Samples) -> Tensor:
-        """Old log-probabilities (N, T) of the survivors under the weights that sampled them, in micro-batches of training.
+        """Old log-probabilities (N, T) of the survivors under the weights that sampled them, by the very calls of training.
 
-        UserError when they differ from those of sampling by more than rounding.
+        Its micro-batches, and with gradients, without which a compiled or fused kernel may round otherwise. UserError when they
+        differ from those of sampling by more than rounding.
         """
         old = samples.rollout.log_probs.clone()  # those of steps that are not trained stay
         size = len(old) // self.run.updates_per_iteration
         for start in range(0, len(old), size):
             for pairs in self._micro_batches(start, size):
-                old[pairs.rows, pairs.steps] = self._log_prob(samples, pairs, self._mean(samples, pairs, denoiser=None))
+                with self._gradients_apart():
+                    mean = self._mean(samples, pairs, self.model, self.run.objective.unconditional_gradient).detach()
+                meant = pairs.rows[: pairs.count], pairs.steps[: pairs.count]  # what fills up may round otherwise
+                old[meant] = self._log_prob(samples, pairs, mean)[: pairs.count]
         drift = (old - samples.rollout.log_probs).abs().max()
         drift = self.accelerator.gather(drift[None]).max()  # all ranks refuse, or none: else one waits for the others
         if not drift <= self.rounding:
@@ -287,11 +282,14 @@ class Trainer:
         total = counted / self.accelerator.num_processes * len(self.run.trained(self.iteration))
         for pairs in self._micro_batches(start, size):
             self._stop_if_asked()
-            together = pairs.last or self.tuning.sharded  # whole gradients of what is sharded would fill a GPU
-            with nullcontext() if together else self.accelerator.no_sync(self.model):
+            with nullcontext() if pairs.last else self._gradients_apart():
                 self._backward(samples, pairs, total, statistics)
         if self.tuning.sharded:
             average_gradients(self.tuning.parameters)
+
+    def _gradients_apart(self) -> AbstractContextManager:
+        """While entered, each rank keeps its gradients; but of what is sharded, whole ones would fill a GPU."""
+        return nullcontext() if self.tuning.sharded else self.accelerator.no_sync(self.model)
 
     def _micro_batches(self, start: int, size: int) -> Iterator[Pairs]:
         steps = self.run.trained(self.iteration)
@@ -364,7 +362,7 @@ class Trainer:
         return {}
 
     def _restore(self) -> None:
-        if found := self.store.load_latest():
+        if found := latest_of_all(self):
             put_back(self, *found)
             if self.accelerator.is_main_process:
                 self._write_logs()

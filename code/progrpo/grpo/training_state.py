@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from progrpo.errors import UserError
 from progrpo.grpo.sharding import own_part
 from progrpo.grpo.tuning import copy_into
 
@@ -25,6 +26,20 @@ def state_of(trainer: "Trainer") -> dict[str, Any]:
         "metrics": trainer.metrics,
         "timings": trainer.timings,
     }
+
+
+def latest_of_all(trainer: "Trainer") -> tuple[int, dict[str, Any]] | None:
+    """(iteration, state) of the newest state on disk, the same on every rank; None where there is none.
+
+    UserError where ranks found different ones, as on a shared disk that shows a node an old listing for a while.
+    """
+    found = trainer.store.load_latest()
+    iteration = torch.tensor([found[0] if found else 0], device=trainer.backbone.device)
+    seen = sorted({*trainer.accelerator.gather(iteration).tolist()})
+    if len(seen) > 1:
+        said = ", ".join(map(str, seen))
+        raise UserError(f"{trainer.store.folder}: ranks found the states of different iterations ({said}); start again")
+    return found
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from progrpo.config import Ema, Lora
+from progrpo.config import Ema, Lora, Optimizer
 from progrpo.errors import UserError
 from progrpo.grpo import sharding
 from progrpo.grpo.backbone import Backbone
@@ -175,6 +175,18 @@ def _adapter_metadata(denoiser: nn.Module, name: str) -> dict[str, str]:
     stored = _collate_lora_metadata({name: denoiser})[f"{name}_lora_adapter_metadata"]
     plain = {f"{name}.{key}": sorted(value) if isinstance(value, set) else value for key, value in stored.items()}
     return {LORA_ADAPTER_METADATA_KEY: json.dumps(plain, sort_keys=True, allow_nan=False)}
+
+
+def optimizer_of(parameters: list[Tensor], settings: Optimizer, fused: bool) -> torch.optim.AdamW:
+    """The configured AdamW; fused: all parameters of a step in one kernel."""
+    return torch.optim.AdamW(
+        parameters,
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        eps=settings.epsilon,
+        weight_decay=settings.weight_decay,
+        fused=fused or None,
+    )
 
 
 def require_finite(tensors: Iterable[Tensor], what: str) -> None:

@@ -12,7 +12,8 @@ from progrpo.devices import choose_device
 from progrpo.errors import UserError
 from progrpo.files import write_atomic, write_json
 from progrpo.grpo.backbone import Backbone, load_backbone
-from progrpo.grpo.rollout import Policy, PruningPlan, Rollout, TrajectoryNoise, expand_and_prune
+from progrpo.grpo.groups import policy_of, scoring
+from progrpo.grpo.rollout import PruningPlan, Rollout, TrajectoryNoise, expand_and_prune
 from progrpo.jobs.loading import prompts_of, scorer_of
 from progrpo.provenance import provenance
 from progrpo.rewards.base import Scorer
@@ -89,24 +90,21 @@ def sample_pool(
     For the pilot every step is a pruning step that keeps all, so that each is previewed and scored and none is stopped.
     """
     table = backbone.table(analysis.sampling)
-    text = backbone.encode(prompts)
     stages = tuple((step, analysis.group) for step in range(table.steps)) if analysis.candidates else ()
     numbers = list(range(offset, offset + len(prompts)))
     noise = TrajectoryNoise(analysis.seed, 0, numbers, backbone.latent_shape, analysis.sampling.shared_initial_noise)
-    scored = 0
+    score, scored = scoring(scorer, prompts), 0
 
-    def predict(x: Tensor, step: int, prompt: Tensor) -> Tensor:
-        return backbone.predict(x, table.timesteps[step], text.rows(prompt), analysis.sampling.guidance_scale)
-
-    def score(images: Tensor, prompt: Tensor) -> Tensor:
+    def seen_and_scored(images: Tensor, prompt: Tensor) -> Tensor:
         nonlocal scored
         if grid is not None:
             grid.add(images, prompt, offset, column=scored // (len(prompts) * analysis.group))
         scored += len(images)
-        return scorer.score(images, [prompts[k] for k in prompt.tolist()])
+        return score(images, prompt)
 
-    plan = PruningPlan(analysis.group, stages)
-    return expand_and_prune(Policy(predict, backbone.decode, score), table, plan, noise, analysis.batch)
+    text, scale = backbone.encode(prompts), analysis.sampling.guidance_scale
+    policy = policy_of(backbone, table, text, scale, seen_and_scored)
+    return expand_and_prune(policy, table, PruningPlan(analysis.group, stages), noise, analysis.batch)
 
 
 def _write_grid(path: Path, grid: PreviewGrid, prompts: list[str]) -> None:

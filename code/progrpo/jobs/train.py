@@ -141,7 +141,6 @@ def _train(config: Config, name: str, seed: int, out: Path, device: torch.device
     if trainer.accelerator.is_main_process:
         print(f"{out}: trained {run.iterations} iterations; weights in {out / 'final'}", flush=True)
     trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
     return _leave(trainer.accelerator.num_processes > 1, 0)
 
 

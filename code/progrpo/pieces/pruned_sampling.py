@@ -14,8 +14,8 @@ from progrpo.config import Group, Model, Sampling
 from progrpo.devices import DTYPES
 from progrpo.errors import UserError
 from progrpo.grpo.backbone import FAMILIES, Backbone
-from progrpo.grpo.groups import plan_of
-from progrpo.grpo.rollout import Policy, Stage, TrajectoryNoise, expand_and_prune, in_batches
+from progrpo.grpo.groups import plan_of, policy_of, scoring
+from progrpo.grpo.rollout import Stage, TrajectoryNoise, expand_and_prune, in_batches
 from progrpo.grpo.schedules import require_schedule
 from progrpo.pieces.function_scorer import FunctionScorer, RewardFunction
 
@@ -53,17 +53,11 @@ def sample_pruned(
     if group.pruning and group.pruning[-1].step > sampling.steps:
         raise UserError(f"pruning step {group.pruning[-1].step} lies beyond the {sampling.steps} denoising steps")
     backbone = backbone_of(pipeline)
-    scorer = FunctionScorer(reward, backbone.device, batch)
     table, text = backbone.table(sampling), backbone.encode(prompts)
+    score = scoring(FunctionScorer(reward, backbone.device, batch), prompts)
+    policy = policy_of(backbone, table, text, sampling.guidance_scale, score)
     noise = TrajectoryNoise(seed, 0, list(range(len(prompts))), backbone.latent_shape, sampling.shared_initial_noise)
-
-    def predict(x: Tensor, step: int, prompt: Tensor) -> Tensor:
-        return backbone.predict(x, table.timesteps[step], text.rows(prompt), sampling.guidance_scale)
-
-    def score(images: Tensor, prompt: Tensor) -> Tensor:
-        return scorer.score(images, [prompts[k] for k in prompt.tolist()])
-
-    rollout = expand_and_prune(Policy(predict, backbone.decode, score), table, plan_of(group), noise, batch)
+    rollout = expand_and_prune(policy, table, plan_of(group), noise, batch)
     final = rollout.states[:, -1]
     images = torch.cat([backbone.decode(x)[: rows.stop - rows.start] for rows, (x,) in in_batches(batch, final)])
     images = images.unflatten(0, tuple(rollout.rewards.shape))

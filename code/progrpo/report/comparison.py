@@ -63,20 +63,26 @@ def as_data(cells: list[Cell], tier: str) -> dict[str, Any]:
 
 
 def verdict(cells: list[Cell], tier: str) -> str:
-    """One line: whether a tier's own results agree with the published, and what that is counted from."""
+    """One line: whether a tier's own results agree with the published, and what that is counted from.
+
+    Cells without an interval do not count. Where no other cell is in common, the results agree if all are equal, and nothing
+    can be said if not: another seed differs, however well it agrees.
+    """
     if not cells:
         return NOTHING_PUBLISHED.format(tier=tier)
     judged = [cell for cell in cells if cell.low is not None]
     inside = sum(cell.verdict == "inside" for cell in judged)
     single = [cell for cell in cells if cell.low is None]
     equal = sum(cell.verdict == "equal" for cell in single)
-    agrees = inside >= AGREEMENT * len(judged) if judged else equal == len(single)
+    if judged:
+        word = "agrees with" if inside >= AGREEMENT * len(judged) else "differs from"
+    else:
+        word = "agrees with" if equal == len(single) else "cannot be judged by"
     counts = []
     if judged:
         counts.append(f"{inside} of {len(judged)} cells inside the interval of a repetition (on average 95 % are)")
     if single:
         counts.append(f"{equal} of {len(single)} cells of one seed, without interval, equal")
-    word = "agrees with" if agrees else "differs from"
     return f"Your tier {tier} {word} the published: {'; '.join(counts)}."
 
 

@@ -58,11 +58,20 @@ class Plan:
     """The jobs of one tier. `site`: the cluster.
 
     stored: files of the results folder that are published; where it is given, nothing is made, and what is not among them left out.
+    curves: the same for learning curves alone.
     """
 
-    def __init__(self, config: Config, code: Code, stored: Iterable[str] | None = None, site: Site = DEFAULT_SITE):
+    def __init__(
+        self,
+        config: Config,
+        code: Code,
+        stored: Iterable[str] | None = None,
+        curves: Iterable[str] | None = None,
+        site: Site = DEFAULT_SITE,
+    ):
         self.config, self.code, self.site = config, code, site
         self.stored = None if stored is None else frozenset(stored)
+        self.curves = self.stored if curves is None else frozenset(curves)
 
     # What there is
 
@@ -91,8 +100,7 @@ class Plan:
 
     def analyses(self) -> list[str]:
         """Names of the tier's analyses, as far as their runs and settings are in its configuration."""
-        static = ["ovf_study"] if set(OVF_STUDY.values()) <= set(self.config.runs) else []
-        return [*self.config.analyses, *static]
+        return [*self.config.analyses, *(["ovf_study"] if self._study_seeds() else [])]
 
     def grids(self) -> list[str]:
         """Figures made of images: previews over steps, and models side by side."""
@@ -119,19 +127,14 @@ class Plan:
         )
 
     def learning_curve_files(self) -> list[str]:
-        """Every learning curve of the tier, and costs: runs x their seeds, and curves of base models x the seeds of their runs."""
+        """Every learning curve of the tier, of runs and base models x their seeds, and the costs of the runs."""
         config = self.config
         if config.learning_curve is None:
             return []
-        pairs = {
-            (name, seed)
-            for run in config.runs
-            for seed in seeds_of(config, run)
-            for name in (base_of(config.runs[run].model), run)
-        }
-        curves = [f"{config.results}/curves/{seed_folder(name, seed)}.npz" for name, seed in sorted(pairs)]
+        pairs = sorted((name, seed) for name in evaluated_names(config) for seed in seeds_of(config, name))
+        curves = [f"{config.results}/curves/{seed_folder(name, seed)}.npz" for name, seed in pairs]
         costs = [file.removesuffix(".npz") + ".costs.json" for file in curves if not is_base(Path(file).name)]
-        return self._there(curves + costs)
+        return self._there(curves + costs, self.curves)
 
     def grid_listings(self) -> list[str]:
         """The listings of the images that are shown side by side, of each model's first seed."""
@@ -162,11 +165,10 @@ class Plan:
         grids = [grid for grid in self.grids() if made or self._there([self._sample(grid)])]
         return [f"{self.config.results}/figures/{name}.pdf" for name in [*curves, *drawn, *grids]]
 
-    def _there(self, files: Iterable[str]) -> list[str]:
-        """Those of some files of the results folder that are made, or published where nothing is made."""
-        return [
-            file for file in files if self.stored is None or os.path.relpath(file, self.config.results) in self.stored
-        ]
+    def _there(self, files: Iterable[str], published: frozenset[str] | None = None) -> list[str]:
+        """Those of some files of the results folder that are among what is published (`stored`); all where they are made."""
+        known = self.stored if published is None else published
+        return [file for file in files if known is None or os.path.relpath(file, self.config.results) in known]
 
     # Code
 
@@ -328,8 +330,14 @@ class Plan:
         return self._resources_of(lambda wildcards: self.config.analyses[wildcards.analysis].hardware)
 
     def study_weights(self, arm: str) -> list[str]:
-        """The trained weights of one arm of the static study."""
-        return self.weights_files([OVF_STUDY[arm]])
+        """The trained weights of one arm of the static study, for the seeds that all arms have: they are compared in pairs."""
+        return [self._weights_file(OVF_STUDY[arm], seed) for seed in self._study_seeds()]
+
+    def _study_seeds(self) -> list[int]:
+        arms = OVF_STUDY.values()
+        if not set(arms) <= set(self.config.runs):
+            return []
+        return sorted(set.intersection(*(set(seeds_of(self.config, run)) for run in arms)))
 
     def table_files(self, cells: Iterable[tuple[str, str]]) -> list[str]:
         """The evaluations and analyses of cells (model, prompt set or analysis), as far as the tier has them."""

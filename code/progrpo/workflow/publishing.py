@@ -24,9 +24,7 @@ EMBEDDED_BYTES = 60 * 10**6
 LISTINGS = 10**6  # of those, for DVC's own lists of files
 RESULTS = ("evaluations", "analysis", "curves")  # always published, as far as they were made
 WEIGHTS = ("final", "snapshots")  # folders of a run, the more important first
-CONTENTS = (
-    "contents.json"  # beside the pointers: the files of RESULTS that are published, which a pointer alone does not say
-)
+CONTENTS = "contents.json"  # beside the pointers: the files of RESULTS that are published, which a pointer does not say
 ADOPTED = "adopted.sha256"  # in a tier's results: of the trainings that came from what is published
 RECORD = (
     "metrics.jsonl",
@@ -123,9 +121,9 @@ def fitting(parts: Iterable[Part], sizes: dict[str, int], room: int) -> list[Par
 
 
 def contents(published: Path) -> list[str]:
-    """The files of `RESULTS` in a folder of published results, by their names below it."""
+    """The files of `RESULTS` in a folder of published results, by the names that they had in the tier's results, not packed."""
     found = [file for name in RESULTS for file in (published / name).rglob("*") if file.is_file()]
-    return sorted(str(file.relative_to(published)) for file in found)
+    return sorted(str(file.relative_to(published)).removesuffix(".gz") for file in found)
 
 
 def stored_files(published: Path) -> list[str]:
@@ -145,6 +143,18 @@ def with_published_weights(config: Config, published: Path) -> Config:
     if not runs:
         raise UserError(f"no weights are published of tier {config.tier} ({published / 'runs'})")
     return config.model_copy(update={"runs": runs})
+
+
+def stored_curves(config: Config, published: Path) -> list[str] | None:
+    """The published learning curves, where those of a tier of published weights cannot be made: not all snapshots are published."""
+    if config.learning_curve is None or all(
+        (published / "runs" / seed_folder(name, seed) / "snapshots.dvc").is_file()
+        for name, run in config.runs.items()
+        for seed in seeds_of(config, name)
+        if run.snapshots
+    ):
+        return None
+    return [file for file in stored_files(published) if file.startswith("curves/")]
 
 
 def _pointer(published: Path, run: str, seed: int) -> Path:
