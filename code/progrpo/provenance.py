@@ -38,6 +38,11 @@ def config_hash(section: BaseModel, without: set[str] | None = None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def decisive_hash(section: BaseModel) -> str:
+    """Hash of what of a section decides a number of its result."""
+    return config_hash(section, LABELS | CUTS)
+
+
 def timing_hash(run: BaseModel) -> str:
     """Hash of what of a run decides the time of an iteration: measured seconds stand for the run while it has the same."""
     return config_hash(run, TIMELESS)
@@ -54,7 +59,7 @@ def provenance(section: BaseModel, seed: int | None, device: "torch.device") -> 
     """Provenance of a result made on a device with this part of the configuration and this seed, None where it draws nothing."""
     return {
         "config": config_hash(section),
-        "decides": config_hash(section, LABELS | CUTS),
+        "decides": decisive_hash(section),
         "code": code_hash(),
         **({} if seed is None else {"seed": seed}),
         "versions": {name: version(name) for name in ("progrpo", *LIBRARIES)},

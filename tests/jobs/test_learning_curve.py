@@ -159,3 +159,21 @@ def test_settings_without_a_meaning_are_one_line(world, tmp_path, capsys, edit, 
     changed.write_text(yaml.safe_dump(config))
     assert main(["learning-curve", "--config", str(changed), "--run", "base_sd14", "--out", str(tmp_path / "o")]) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_weights_of_another_seed_or_of_other_settings_make_no_curve(world, tmp_path, capsys):
+    """What is judged by a configuration was trained by it; a label decides nothing."""
+    edited = yaml.safe_load(world.read_text())
+    edited["runs"]["flow"]["method"] = "another name"
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(edited))
+    final = world.parent / "flow" / "final"
+    curve(config, tmp_path / "named", "flow", final)
+    words = ["learning-curve", "--config", str(config), "--run", "flow", "--weights", str(final)]
+    assert main([*words, "--out", str(tmp_path / "seed"), "--seed", "1"]) == 2
+    assert "trained with seed 0, not 1" in capsys.readouterr().err
+    edited["runs"]["flow"]["optimizer"] = {"learning_rate": 2e-3}
+    config.write_text(yaml.safe_dump(edited))
+    assert main([*words, "--out", str(tmp_path / "settings")]) == 2
+    assert "flow/snapshots/1: trained with other settings than the configuration's" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*/*.npz"))[1:]

@@ -17,7 +17,7 @@ from progrpo.identity import REFUSE, Folder, Start
 from progrpo.jobs.evaluate import Tools
 from progrpo.jobs.generate import checked_model, load_model
 from progrpo.jobs.images import ImageTask, image_tasks, sample_images
-from progrpo.jobs.ingredients import of_learning_curve, trained_weights
+from progrpo.jobs.ingredients import of_learning_curve, require_training_of, trained_weights
 from progrpo.jobs.loading import prompts_of
 from progrpo.names import seed_folder, snapshot_folder
 from progrpo.provenance import provenance
@@ -38,6 +38,8 @@ def learning_curve(
     folder, target = Folder(out, (f"{stem}.npz",), prefix=f"{stem}."), out / f"{stem}.npz"
     with folder.held(start.wait_for_lock):
         published = {str(n): stage and trained_weights(stage) for n, stage in stages.items()}
+        for stage in filter(None, stages.values()):
+            require_training_of(stage, config.get_run(name), seed)
         folder.claim(of_learning_curve(config, model, seed, published), start)
         if target.is_file():
             print(f"{target}: already there")
