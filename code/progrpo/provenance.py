@@ -43,9 +43,9 @@ def decisive_hash(section: BaseModel) -> str:
     return config_hash(section, LABELS | CUTS)
 
 
-def timing_hash(run: BaseModel) -> str:
-    """Hash of what of a run decides the time of an iteration: measured seconds stand for the run while it has the same."""
-    return config_hash(run, TIMELESS)
+def timing_hash(run: BaseModel, model: BaseModel) -> str:
+    """Hash of what of a run and its model decides an iteration's time: seconds stand for the run while it has the same."""
+    return config_hash(run, TIMELESS)[:8] + config_hash(model, {"path", "source"})[:8]
 
 
 def device_name(device: "torch.device") -> str:

@@ -159,7 +159,8 @@ def test_bench_of_the_official_shapes_writes_what_table_13_reads(tmp_path, monke
         (["--official", "sd35m", "--warmup", -1], "--warmup -1: must be at least 0"),
     ],
 )
-def test_an_option_that_bench_would_not_read_or_cannot_use_is_refused(words, needed, monkeypatch):
+def test_an_option_that_bench_would_not_read_or_cannot_use_is_refused(words, needed, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # where a bench that runs all the same would leave its measurement
     monkeypatch.setattr("progrpo.devices.choose_device", lambda name: pytest.fail("models would be loaded"))
     with pytest.raises(UserError, match=needed):
         run_bench(*words)

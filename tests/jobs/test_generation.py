@@ -8,6 +8,7 @@ from unicodedata import normalize
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -15,9 +16,10 @@ import tiny
 from progrpo.benchmarks.images import list_images
 from progrpo.benchmarks.prompt_sets import PromptRecord
 from progrpo.cli import main
-from progrpo.config import PromptSet, Sampling
+from progrpo.config import PromptSet, Sampling, load_config
 from progrpo.errors import UserError
-from progrpo.jobs.images import generate_set, image_tasks
+from progrpo.grpo.backbone import load_backbone
+from progrpo.jobs.images import ImageTask, generate_set, image_tasks, sample_images
 from progrpo.safe_names import file_name
 
 
@@ -46,6 +48,17 @@ def test_every_prompt_has_its_image_and_record(world):
     assert all(item.metadata["prompt"] == item.prompt for item in listed)
     with Image.open(listed[0].path) as image:
         assert image.size == (24, 24)
+
+
+def test_one_initial_noise_is_shared_where_the_evaluation_says_so(world):
+    config = load_config(world[0])
+    backbone = load_backbone(config.models["sd35m"], torch.device("cpu"))
+    record = PromptRecord("a red circle")
+    tasks = [ImageTask(f"{k}.png", record, k, 0) for k in range(2)]  # the same words at two places
+    for shared in (False, True):
+        sampling = Sampling(steps=2, guidance_scale=1.0, shared_initial_noise=shared)
+        first, second = sample_images(backbone, backbone.table(sampling), tasks, sampling, 0, batch=2)
+        assert torch.allclose(first, second, atol=1e-5) == shared
 
 
 def test_an_interrupted_generation_ends_with_the_same_images(world, tmp_path, capsys):

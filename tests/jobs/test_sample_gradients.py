@@ -58,3 +58,25 @@ def test_pools_become_a_study_that_predicts_the_tiers_arms(config, tmp_path):
     result = json.loads((tmp_path / "g.json").read_text())
     assert result["arms"] == {"flow": 1.0}
     assert result["prompts"] == 2
+
+
+def test_the_steps_are_those_that_the_run_trains(config, tmp_path, capsys):
+    """A window of stochastic steps begins later than the first; and a run of another number of steps has no such steps."""
+    edited = yaml.safe_load(config.read_text())
+    windowed = {"steps": 4, "guidance_scale": 1.0, "noise": 0.7, "window": {"start": 1, "length": 2}}
+    edited["runs"]["flow"]["sampling"] = edited["analyses"]["gradient_signal"]["sampling"] = windowed
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(edited))
+    settings, device = load_config(path), torch.device("cpu")
+    analysis = settings.analyses["gradient_signal"]
+    backbone, scorer = load_backbone(settings.models["sd35m"], device), scorer_of(settings.scorers["pickscore"], device)
+    with torch.no_grad():
+        rollout = sample_pool(backbone, scorer, ["a red square"], 0, analysis, None)
+        gradients = _Gradients(backbone, settings.runs["flow"], analysis)
+        found = gradients._log_probs(rollout, backbone.encode(["a red square"]), torch.arange(6)).view(6, 2)
+    assert torch.allclose(found, rollout.log_probs[:, 1:3], atol=1e-4)
+    edited["runs"]["flow"]["sampling"] = {**windowed, "steps": 5}
+    path.write_text(yaml.safe_dump(edited))
+    options = ["--config", str(path), "--analysis", "gradient_signal", "--out", str(tmp_path / "pools.npz")]
+    assert main(["sample-rewards", *options]) == 2
+    assert "sampling: 4 denoising steps, but flow trains on 5" in capsys.readouterr().err

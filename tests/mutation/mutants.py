@@ -369,7 +369,7 @@ SUMMARY = _of(
     ('"overall": geneval["overall"], **geneval["tags"]', '**geneval["tags"]'),
     ('metrics["score"] = compbench["score"]', "pass"),
     ('metrics[f"{name}.{metric}"]', 'metrics[f"test.{metric}"]'),
-    ('seconds.get("settings") == timing_hash(config.runs[run])', "True"),
+    ('seconds.get("settings") == _timing_hash(config, run)', "True"),
     ("DIGITS = 10 ", "DIGITS = 3 "),
 )
 

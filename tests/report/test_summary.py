@@ -57,14 +57,26 @@ def test_each_part_of_the_wall_clock_is_its_own(tmp_path):
     write_json(tmp_path / "cpu" / "wall_clock.json", {"what": "paper", "device": "CPU", "runs": {"pro": {}}})
     with pytest.raises(UserError, match="cpu/wall_clock.json: runs.pro.decoder: Field required"):
         wall_clock(tmp_path, config)
+    mock = {
+        "what": "sd14",
+        "device": "CPU",
+        "warmup": -1,
+        "runs": {"dance": SECONDS},
+    }  # of a bench that was not let run
+    write_json(tmp_path / "cpu" / "wall_clock.json", mock)
+    with pytest.raises(UserError, match="cpu/wall_clock.json: warmup: Input should be greater than or equal to 0"):
+        wall_clock(tmp_path, config)
 
 
 def test_seconds_of_a_run_count_while_it_is_set_as_it_was_timed(tmp_path):
     config = load_config(ROOT / "config" / "mini.yaml")
-    run = config.runs[PROGRPO]
+    run, model = config.runs[PROGRPO], config.models[config.runs[PROGRPO].model]
     longer = run.model_copy(update={"iterations": 7, "snapshots": (), "method": "another name"})
-    others = [run.model_copy(update=change) for change in ({"prompts_per_iteration": 4}, {"micro_batch": 16})]
-    for settings, found in ((timing_hash(run), 1), (timing_hash(longer), 1), *((timing_hash(o), 0) for o in others)):
+    others = [(run.model_copy(update=change), model) for change in ({"prompts_per_iteration": 4}, {"micro_batch": 16})]
+    others += [(run, model.model_copy(update=change)) for change in ({"precision": "bf16"}, {"resolution": 48})]
+    moved = model.model_copy(update={"path": "elsewhere"})
+    same = [(run, model), (longer, model), (run, moved)]
+    for settings, found in ((timing_hash(*of), int(of in same)) for of in same + others):
         timed = {PROGRPO: {**SECONDS, "settings": settings}}
         write_json(tmp_path / "cpu" / "wall_clock.json", {"what": "mini", "device": "CPU", "runs": timed})
         assert len(wall_clock(tmp_path, config)) == found
@@ -76,7 +88,7 @@ def test_published_seconds_are_of_the_runs_as_they_are_set():
     """A setting that is new must not take from measurements what they were measured for."""
     published = ROOT / "results/published/hardware"
     timed = read_json(published / "cpu-mini/wall_clock_mini.json")["runs"]
-    found = wall_clock(published, load_config(ROOT / "config" / "mini.yaml"))["cpu"]
+    found = wall_clock(published, load_config(ROOT / "config" / "mini.yaml"))["cpu, 8 prompts"]
     assert {run: seconds["total"] for run, seconds in found.items()} == {run: timed[run]["total"] for run in timed}
 
 
@@ -128,12 +140,13 @@ def test_a_summary_holds_the_tiers_runs_seeds_and_hardware_and_nothing_else(conf
     results, hardware = Path(config.results), tmp_path / "hardware"
     for name, value in {"pro-seed0": 1.0, "pro-seed1": 2.0, "pro-seed2": 9.0, "base_sd35m-seed0": 5.0}.items():
         evaluation(results / "evaluations" / name, "test", value)
-    for name in ("base_sd35m-seed1", "base_sd14-seed0", "other-seed0", "pro-seedx"):
+    for name in ("base_sd35m-seed2", "base_sd14-seed0", "other-seed0", "pro-seedx"):
         evaluation(results / "evaluations" / name, "test", 9.0)
     write_jsonl(results / "runs" / "pro-seed1" / "metrics.jsonl", [{"iteration": 1, "loss": 1 / 3}])
     cost = analyses()["flops"] | {"note": 2 / 3}
     write_json(results / "analysis" / "flops.json", cost)
-    timed = {"pro": {**SECONDS, "settings": timing_hash(config.runs["pro"])}, "other": SECONDS}
+    settings = timing_hash(config.runs["pro"], config.models["sd35m"])
+    timed = {"pro": {**SECONDS, "settings": settings, "prompts": 2}, "other": SECONDS}
     write_json(hardware / "gpu" / "wall_clock.json", {"what": "toy", "device": "GPU", "runs": timed})
     summary = collect(config, hardware)
     assert summary["tier"] == "toy"
@@ -143,4 +156,4 @@ def test_a_summary_holds_the_tiers_runs_seeds_and_hardware_and_nothing_else(conf
     assert summary["training"]["pro"]["loss"]["mean"] == 0.3333333333
     assert list(summary["analysis"]) == ["flops"]
     assert summary["analysis"]["flops"]["note"] == 0.6666666667
-    assert {device: list(runs) for device, runs in summary["hardware"].items()} == {"GPU": ["pro"]}
+    assert {device: list(runs) for device, runs in summary["hardware"].items()} == {"GPU, 2 prompts": ["pro"]}

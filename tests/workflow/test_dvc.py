@@ -19,7 +19,7 @@ from small_results import analyses
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 TIERS, TABLES = (next(entry[name] for entry in STAGES["vars"] if name in entry) for name in ("tiers", "tables"))
 # Modules that read, check, write and complain, and those of which another output of the same command is made.
-COMMON = {"benchmark_settings", "commands.options", "errors", "execution", "files", "identity", "plugins", "typed"}
+COMMON = {"benchmark_settings", "commands.options", "errors", "files", "identity", "plugins", "typed"}
 COMMON |= {"provenance"}  # hashes of settings
 NETWORKS = {
     "devices",
@@ -28,13 +28,13 @@ NETWORKS = {
     "grpo.samplers",
     "grpo.schedules",
     "grpo.sharding",
-    "grpo.tuning",
 }
 OTHERS = {
     "table": {"report.metrics", "report.evidence"},
-    "metrics": {f"report.tables.{name}" for name in ("bodies", "document", "latex", "layout", "page", "settings")}
+    "metrics": {"execution"}  # how work is cut, which a table of settings says
+    | {f"report.tables.{name}" for name in ("bodies", "document", "latex", "layout", "page", "settings")}
     | {"analysis.statistics", "paper_runs", "report.evidence", "report.summary"},  # as stored in the summary
-    "discrepancies": NETWORKS | {"commands.analyse", "config", "model_files", "safe_names"},
+    "discrepancies": NETWORKS | {"commands.analyse", "execution", "model_files", "safe_names"},
 }
 SILENT = {stage: {f"progrpo.{name}" for name in COMMON | others} for stage, others in OTHERS.items()}
 OBJECTS = Path("dvc-remote/files/md5")

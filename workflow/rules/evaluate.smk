@@ -164,6 +164,7 @@ rule summarise:
         weights=PLAN.weights_files(TIER.runs),
         analyses=PLAN.analysis_files(),
         curves=PLAN.learning_curve_files(),
+        hardware=sorted(map(str, Path("results/hardware").glob("*/wall_clock*.json"))),
     output:
         summary=report(
             "<results>/summary.json",

@@ -8,12 +8,13 @@ import gzip
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 from progrpo.config import load_config
 from progrpo.errors import UserError
-from progrpo.files import sha256
+from progrpo.files import sha256, write_atomic
 from progrpo.workflow import publishing
 from progrpo.workflow.code_inputs import Code
 from progrpo.workflow.plan import Plan
@@ -35,9 +36,8 @@ def bring(source: Path, target: Path) -> int:
     places = {file: target / str(file.relative_to(source)).removesuffix(".gz") for file in files}
     missing = {file: place for file, place in places.items() if not place.exists()}
     for file, place in missing.items():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with gzip.open(file) if file.suffix == ".gz" else open(file, "rb") as stored, open(place, "wb") as restored:
-            shutil.copyfileobj(stored, restored)
+        with gzip.open(file) if file.suffix == ".gz" else open(file, "rb") as stored:
+            write_atomic(place, partial(shutil.copyfileobj, stored))  # half a file would stay for good
     return len(missing)
 
 

@@ -91,7 +91,7 @@ def time_run(run: Run, backbone: Backbone, reward: Scorer, prompts: list[str], r
     peak, flop = matmul_peak(backbone.device, backbone.dtype), model_flops(trainer)
     return {
         **seconds,
-        "settings": timing_hash(run),
+        "settings": timing_hash(run, backbone.model),
         "calls": calls,
         "trained_passes": run.trained_pairs,
         "matmul_peak": peak,

@@ -137,7 +137,7 @@ def sample_images(
 ) -> Tensor:
     """Images (B, 3, H, W) float32 in [0, 1] of B <= batch tasks, sampled without policy noise unless `sampling.noise` asks for it."""
     prompts = sorted({task.prompt for task in tasks})
-    noise = TrajectoryNoise(seed, 0, prompts, backbone.latent_shape)
+    noise = TrajectoryNoise(seed, 0, prompts, backbone.latent_shape, sampling.shared_initial_noise)
     row = torch.tensor([prompts.index(task.prompt) for task in tasks])
     image = torch.tensor([task.image for task in tasks])
     text = backbone.encode([task.record.prompt for task in tasks])

@@ -30,12 +30,15 @@ def sample_gradients(config: Config, name: str, out: Path, device_name: str) -> 
     """Write rewards (P, N), previews (P, N, T), projections (P, N) and grams (P, N, N) of an analysis as an .npz.
 
     The projections are on the gradient of whole pools of as many other prompts, so that a pool's noise is not its own direction.
-    UserError: an analysis that the tier lacks or that names no run, too few prompts.
+    UserError: an analysis that the tier lacks or that names no run, one of another number of steps than its run's, too few prompts.
     """
     if name not in config.analyses or config.analyses[name].gradients_of is None:
         raise UserError(f"--analysis {name}: names no run of tier {config.tier} whose gradients it studies")
     analysis = config.analyses[name]
     run = config.get_run(str(analysis.gradients_of))
+    if run.sampling.steps != analysis.sampling.steps:
+        steps = f"{analysis.sampling.steps} denoising steps, but {analysis.gradients_of} trains on {run.sampling.steps}"
+        raise UserError(f"analyses.{name}.sampling: {steps}; the gradients are of its steps")
     prompts = first_prompts(config, analysis, 2 * analysis.prompt_count)
     device = choose_device(device_name)
     backbone = load_backbone(config.models[analysis.model], device)
@@ -71,14 +74,14 @@ class _Gradients:
     """Gradients of a pool's trajectories, flat, by the parameters that a run trains."""
 
     def __init__(self, backbone: Backbone, run: Run, analysis: Analysis):
-        self.backbone, self.steps, self.sampling = backbone, run.trained_steps, analysis.sampling
+        self.backbone, self.trained, self.sampling = backbone, run.trained(), analysis.sampling
         self.parameters = Tuning(backbone, run.lora, keep_reference=False).parameters
         self.table = backbone.table(analysis.sampling)
 
     def _log_probs(self, rollout: Rollout, text: Text, rows: Tensor) -> Tensor:
         """Log-probabilities (rows x steps,) of the trajectories `rows` of one prompt, trajectory by trajectory."""
-        steps = torch.arange(self.steps, device=rows.device).repeat(len(rows))
-        rows = rows.repeat_interleave(self.steps)
+        steps = torch.tensor(self.trained, device=rows.device).repeat(len(rows))
+        rows = rows.repeat_interleave(len(self.trained))
         x = rollout.states[rows, steps]
         prompt = text.rows(torch.zeros_like(rows))
         output = self.backbone.predict(x, self.table.timesteps[steps], prompt, self.sampling.guidance_scale)
@@ -97,7 +100,7 @@ class _Gradients:
         rewards = rollout.rewards[0].to(rollout.states.device)
         weights = (rewards - rewards.mean()) / len(rewards)
         total: Tensor | float = 0.0
-        for rows in torch.arange(len(rewards), device=rewards.device).split(max(1, ROWS // self.steps)):
-            values = self._log_probs(rollout, text, rows).view(len(rows), self.steps).mean(dim=1)
+        for rows in torch.arange(len(rewards), device=rewards.device).split(max(1, ROWS // len(self.trained))):
+            values = self._log_probs(rollout, text, rows).view(len(rows), -1).mean(dim=1)
             total = total + self._gradient((weights[rows] * values).sum())
         return torch.as_tensor(total)

@@ -322,13 +322,15 @@ class Timing(Part):
     denoiser: Number
     total: Number
     settings: Label | None = None
+    prompts: Annotated[int, Field(ge=1)] | None = None
 
 
 class WallClock(Part):
-    """`progrpo bench`: the seconds of an iteration."""
+    """`progrpo bench`: the seconds of an iteration of so many prompts, after so many iterations that do not count."""
 
     what: Label
     device: Label
+    warmup: Annotated[int, Field(ge=0)] = 0
     runs: dict[Label, Timing]
 
 

@@ -143,7 +143,7 @@ def published_weights(folder: Path) -> dict[str, dict[str, dict[str, str]]]:
 
 
 def wall_clock(folder: Path, config: Config) -> dict[str, dict[str, dict[str, float]]]:
-    """{device: {run: {vae, denoiser, total}}}, seconds per iteration, from the files of `progrpo bench` in `folder`.
+    """{device and number of prompts: {run: {vae, denoiser, total}}}, seconds per iteration, from the files of `progrpo bench`.
 
     They count when they are of the official architectures of the tier's models, or of the tier's own runs as these are set today.
     UserError names a file that is no such measurement.
@@ -153,15 +153,21 @@ def wall_clock(folder: Path, config: Config) -> dict[str, dict[str, dict[str, fl
         record = read_checked(WallClock, path)
         for run, seconds in record["runs"].items():
             own = record["what"] == config.tier and run in config.runs
-            same = own and seconds.get("settings") == timing_hash(config.runs[run])
+            same = own and seconds.get("settings") == _timing_hash(config, run)
             model = config.models.get(record["what"])  # a miniature model may have an official one's name
             if same or (model and model.source):
-                devices.setdefault(record["device"], {})[run] = {
+                prompts = seconds.get("prompts")
+                device = record["device"] + (f", {prompts} prompts" if prompts else "")
+                devices.setdefault(device, {})[run] = {
                     "vae": seconds["decoder"],
                     "denoiser": seconds["denoiser"],
                     "total": seconds["total"],
                 }
     return devices
+
+
+def _timing_hash(config: Config, run: str) -> str:
+    return timing_hash(config.runs[run], config.models[config.runs[run].model])
 
 
 def rounded(value: Any) -> Any:

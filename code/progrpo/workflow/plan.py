@@ -184,6 +184,8 @@ class Plan:
         """What a training reads: its base model, prompts and reward scorers."""
         run = self.config.runs[wildcards.run]
         files = [model_file(self.config, run.model), prompt_file(self.config, run.prompts)]
+        decoder = run.previews.decoder and Path(run.previews.decoder)
+        files += sorted(str(path) for path in decoder.rglob("*") if path.is_file()) if decoder else []
         return [*files, *scorer_files(self.config, run.reward), *own_code(run.group.rule, SELECTION_RULES)]
 
     def train_settings(self, wildcards) -> str:
