@@ -131,6 +131,16 @@ def test_a_reward_sees_each_image_with_its_prompt(models):
     assert found.rewards.tolist() == [[3.0] * 4, [6.0] * 4]
 
 
+@pytest.mark.parametrize("model", ["sd14", "sd35m"])
+def test_a_half_precision_pipeline_can_be_called_afterwards(models, model):
+    pipeline = DiffusionPipeline.from_pretrained(models / model, dtype=torch.bfloat16)
+    sampling = progrpo.Sampling(steps=2, guidance_scale=1, noise=0.7)
+    found = progrpo.sample_pruned(pipeline, ["a"], blueness, progrpo.Group(size=2), sampling)
+    assert found.images.dtype == torch.float32
+    assert pipeline.vae.dtype == torch.bfloat16
+    assert pipeline("a", num_inference_steps=2, height=24, width=24, output_type="np").images.shape == (1, 24, 24, 3)
+
+
 def test_mistakes_of_pruned_sampling_are_one_line(models):
     found = run_example("sample_pruned.py", models / "sd35m")
     pipeline, sampling = found["pipeline"], found["sampling"]

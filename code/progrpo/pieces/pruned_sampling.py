@@ -3,6 +3,8 @@
 Shape letters: P prompts, K survivors per prompt, H x W pixels.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,13 +48,25 @@ def sample_pruned(
     """Sample a group of trajectories for each of P prompts and prune it on the rewards of its one-step previews; paper, section 4.3.
 
     reward(images (b, 3, H, W) in [0, 1], b prompts) gives b numbers, for at most `batch` images, as many as a model call has rows.
-    The pipeline is used as `backbone_of` says. UserError: a pipeline of another kind, no list of prompts, another seed than a run's,
+    The pipeline is used as `taken_apart` says. UserError: a pipeline of another kind, no list of prompts, another seed than a run's,
     a pruning step beyond the last, a reward that is no finite number.
     """
     require_prompts_and_seed(prompts, seed)
     if group.pruning and group.pruning[-1].step > sampling.steps:
         raise UserError(f"pruning step {group.pruning[-1].step} lies beyond the {sampling.steps} denoising steps")
-    backbone = backbone_of(pipeline)
+    with taken_apart(pipeline) as backbone:
+        return _sample_pruned(backbone, prompts, reward, group, sampling, seed, batch)
+
+
+def _sample_pruned(
+    backbone: Backbone,
+    prompts: list[str],
+    reward: RewardFunction,
+    group: Group,
+    sampling: Sampling,
+    seed: int,
+    batch: int,
+) -> PrunedGroups:
     table, text = backbone.table(sampling), backbone.encode(prompts)
     score = scoring(FunctionScorer(reward, backbone.device, batch), prompts)
     policy = policy_of(backbone, table, text, sampling.guidance_scale, score)
@@ -71,6 +85,17 @@ def require_prompts_and_seed(prompts: list[str], seed: int) -> None:
         raise UserError(f"prompts: give a list of at least one text, not {repr(prompts)[:60]}")
     if not 0 <= seed < 2**32:
         raise UserError(f"seed {seed}: must be between 0 and {2**32 - 1}")
+
+
+@contextmanager
+def taken_apart(pipeline: DiffusionPipeline) -> Iterator[Backbone]:
+    """`backbone_of` a pipeline while entered; afterwards its decoder has its own precision again: the pipeline can be called."""
+    precision = getattr(getattr(pipeline, "vae", None), "dtype", None)
+    try:
+        yield backbone_of(pipeline)
+    finally:
+        if precision is not None:
+            pipeline.vae.to(precision)
 
 
 def backbone_of(pipeline: DiffusionPipeline) -> Backbone:

@@ -14,7 +14,7 @@ from progrpo.grpo.trainer import Trainer
 from progrpo.identity import REFUSE, Folder
 from progrpo.jobs.train import OWNS, is_complete, publish
 from progrpo.pieces.function_scorer import FunctionScorer, RewardFunction
-from progrpo.pieces.pruned_sampling import backbone_of, require_prompts_and_seed
+from progrpo.pieces.pruned_sampling import require_prompts_and_seed, taken_apart
 from progrpo.provenance import CUTS, LABELS
 
 NOT_READ = {"reward"}  # of a run: the names of its scorers
@@ -31,18 +31,20 @@ def train_pipeline(
     or another name of reward or pipeline.
     """
     require_prompts_and_seed(prompts, seed)
-    folder, backbone = Folder(Path(out), OWNS), backbone_of(pipeline)
-    if run.lora is None and backbone.dtype != torch.float32:
-        raise UserError("a pipeline whose weights are all trained must be loaded in float32; or give the run a `lora`")
-    scorer = FunctionScorer(reward, backbone.device)
-    run = run.model_copy(
-        update={"speed": run.speed.model_copy(update={"text_cache": None})}
-    )  # it would empty the pipeline
-    with folder.held(wait=False):
-        if not is_complete(folder, run, _identity(run, seed, backbone, scorer.name, prompts), REFUSE):
-            trainer = Trainer(run, seed, backbone, scorer, prompts, folder.path)
-            trainer.train()
-            publish(trainer, run, seed, folder.path)
+    folder = Folder(Path(out), OWNS)
+    speed = run.speed.model_copy(update={"text_cache": None})  # it would empty the pipeline
+    run = run.model_copy(update={"speed": speed})
+    with taken_apart(pipeline) as backbone:
+        if run.lora is None and backbone.dtype != torch.float32:
+            raise UserError(
+                "a pipeline whose weights are all trained must be loaded in float32; or give the run a `lora`"
+            )
+        scorer = FunctionScorer(reward, backbone.device)
+        with folder.held(wait=False):
+            if not is_complete(folder, run, _identity(run, seed, backbone, scorer.name, prompts), REFUSE):
+                trainer = Trainer(run, seed, backbone, scorer, prompts, folder.path)
+                trainer.train()
+                publish(trainer, run, seed, folder.path)
     return folder.path / "final"
 
 
