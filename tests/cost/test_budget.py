@@ -15,11 +15,11 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, 
 
 from checkout import ROOT
 from progrpo.cli import main
-from progrpo.commands.plan import report, run_lines
 from progrpo.config import Run, load_config
 from progrpo.cost import architectures, budget
 from progrpo.cost.budget import NETWORKS, Network
 from progrpo.execution import Previews
+from progrpo.workflow.estimate import report, run_lines
 
 PAPER = load_config(ROOT / "config" / "paper.yaml")
 COUNTED = json.loads((ROOT / "results/published/paper/summary.json").read_text())["analysis"]["flops"]

@@ -14,7 +14,7 @@ from progrpo.cli import main
 from progrpo.config import Run
 from progrpo.files import sha256
 from progrpo.identity import REFUSE, Folder
-from progrpo.jobs.train import OWNS, is_complete
+from progrpo.jobs.publication import OWNS, is_complete
 
 RUN = {**tiny.FLOW, "iterations": 2, "group": {"size": 2}, "prompts_per_iteration": 2, "updates_per_iteration": 1}
 

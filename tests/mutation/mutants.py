@@ -75,7 +75,7 @@ TRAINER = [
     *_of(
         "grpo/trainer.py",
         f"{UPDATE} -k clips_its_own",
-        ("scale = self.run.sampling.guidance_scale", "scale = 1.0"),
+        ("prompts), self.run.sampling.guidance_scale", "prompts), 1.0"),
         ("self.run.optimizer.max_grad_norm)", "1.0)"),
         (
             "            self.optimizer.zero_grad(set_to_none=True)\n            if self.accelerator.optimizer",
@@ -108,6 +108,25 @@ TRAINER = [
     ),
     *_of(
         "grpo/trainer.py",
+        "tests/grpo/test_speed.py -k scoring_again",
+        ("with self._gradients_apart():\n                    mean", "with torch.no_grad():\n                    mean"),
+        (
+            "old[meant] = self._log_prob(samples, pairs, mean)[: pairs.count]",
+            "old[pairs.rows, pairs.steps] = self._log_prob(samples, pairs, mean)",
+        ),
+    ),
+    *_of(
+        "grpo/trainer.py",
+        f"{UPDATE} -k snapshots_state",
+        ("self.store.finish()  # its state", "pass  # its state"),
+    ),
+    *_of(
+        "grpo/trainer.py",
+        "tests/jobs/test_ranks.py -k same_update",
+        ("population=self.accelerator.gather(rewards)", "population=rewards"),
+    ),
+    *_of(
+        "grpo/tuning.py",
         f"{UPDATE} -k optimizer_is",
         ("betas=settings.betas,", ""),
         ("weight_decay=settings.weight_decay,", ""),

@@ -4,7 +4,11 @@ import json
 
 import pytest
 
+from checkout import ROOT
+from progrpo.cost import flops
+from progrpo.paper_runs import SD14, SD35M
 from progrpo.report import discrepancies as claims
+from progrpo.report.tables.layout import load_layout
 
 MEASURED = {
     "sd35m": {"denoiser": 4.494, "denoiser_without_attention": 3.881},
@@ -48,3 +52,21 @@ def test_the_page_holds_every_claim_and_its_computation(found):
         assert f"## {claim['title']}\n" in page
         assert all(f"- {line}\n" in page for line in claim["computation"])
     json.dumps([*found.values(), *agreed], allow_nan=False)
+
+
+def test_the_papers_numbers_in_code_are_those_of_its_tables():
+    """The code computes with numbers that the tables print: each has two places, and the same value at both."""
+    cells = {
+        name: {row.key: row for row in load_layout(name, ROOT / "paper_tables/expected").rows}
+        for name in ("wall_clock", "flops_flow", "flops_diffusion")
+    }
+    for run, (vae, denoiser) in claims.TABLE13.items():
+        row = cells["wall_clock"][run]
+        assert (row.paper_value("vae"), row.paper_value("denoiser")) == (vae, denoiser)
+    for run, published in flops.PUBLISHED.items():
+        row = cells["flops_diffusion" if run.endswith("sd14") else "flops_flow"][run]
+        assert (row.paper_value("tflop"), row.paper_value("label")) == (published.tflop, published.label)
+    for model, table in ((SD35M, "flops_flow"), (SD14, "flops_diffusion")):
+        printed = flops.PRINTED[model]
+        rows = (("noise_prediction", printed.denoiser), ("vae_decoding", printed.decoder), ("reward", printed.reward))
+        assert all(cells[table][key].paper_value("tflop") == value for key, value in rows)

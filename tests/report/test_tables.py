@@ -207,11 +207,12 @@ def test_the_summary_collects_configured_runs_and_seeds_only(config, tmp_path):
         ("progrpo_sd35m", 1),
         ("progrpo_sd35m", 5),
         ("unknown", 0),
+        ("base_sd35m", 1),
         ("base_sd14", 0),
     ]:
         write_evaluation(config, run, seed, 20.0 + seed)
     evaluations = collect(config, tmp_path / "hardware")["evaluations"]
-    assert set(evaluations) == {"progrpo_sd35m", "base_sd14"}
+    assert set(evaluations) == {"progrpo_sd35m", "base_sd35m"}
     assert evaluations["progrpo_sd35m"]["test_flow.pickscore"]["seeds"] == {"0": 20.0, "1": 21.0}
 
 

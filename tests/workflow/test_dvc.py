@@ -30,10 +30,16 @@ NETWORKS = {
     "grpo.sharding",
 }
 OTHERS = {
-    "table": {"report.metrics", "report.evidence"},
+    "table": {"report.metrics", "report.evidence", "report.stored"},
     "metrics": {"execution"}  # how work is cut, which a table of settings says
     | {f"report.tables.{name}" for name in ("bodies", "document", "latex", "layout", "page", "settings")}
-    | {"analysis.statistics", "paper_runs", "report.evidence", "report.summary"},  # as stored in the summary
+    | {
+        "analysis.statistics",
+        "paper_runs",
+        "report.evidence",
+        "report.stored",
+        "report.summary",
+    },  # as stored in the summary
     "discrepancies": NETWORKS | {"commands.analyse", "execution", "model_files", "safe_names"},
 }
 SILENT = {stage: {f"progrpo.{name}" for name in COMMON | others} for stage, others in OTHERS.items()}

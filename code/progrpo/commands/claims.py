@@ -79,14 +79,15 @@ def run(arguments: argparse.Namespace) -> int:
 def _evidence(config, own: bool):
     """The stored results of a tier; UserError says what to pull where only pointers are here."""
     from progrpo.errors import UserError
-    from progrpo.report.evidence import Evidence, own_analyses
+    from progrpo.report.evidence import Evidence
+    from progrpo.report.stored import stored_analyses
     from progrpo.report.tables import PUBLISHED, load_summary
 
     source = Path(config.results) if own else PUBLISHED / config.tier
     if own:
         if not source.is_dir():
             raise UserError(f"{source} is not here; run the tier first, or leave --own out to judge what is published")
-        return Evidence(config, source, own_analyses(source))
+        return Evidence(config, source, stored_analyses(source))
     if not source.is_dir():
         raise UserError(f"tier {config.tier} is not published ({source}); --own judges results of your own")
     pointer = source / "curves.dvc"

@@ -29,9 +29,8 @@ def policy_of(
     text: Text,
     guidance_scale: float,
     score: Callable[[Tensor, Tensor], Tensor],
-    *,
-    one_call: bool = False,
     preview: Callable[[Tensor], Tensor] | None = None,
+    one_call: bool = False,
 ) -> Policy:
     """A backbone that samples P prompts, whose texts are `text`, by the steps of a table; `score` and `preview` as `Policy` has them.
 

@@ -191,8 +191,7 @@ class Trainer:
 
     def _policy(self, text: Text, prompts: list[str]) -> Policy:
         score, scale = scoring(self.reward, prompts), self.run.sampling.guidance_scale
-        options = {"one_call": self.one_call, "preview": self.preview}
-        policy = policy_of(self.backbone, self.table, text, scale, score, **options)
+        policy = policy_of(self.backbone, self.table, text, scale, score, self.preview, self.one_call)
 
         def predict(*arguments) -> Tensor:
             self._stop_if_asked()

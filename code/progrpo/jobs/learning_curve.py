@@ -38,8 +38,8 @@ def learning_curve(
     folder, target = Folder(out, (f"{stem}.npz",), prefix=f"{stem}."), out / f"{stem}.npz"
     with folder.held(start.wait_for_lock):
         published = {str(n): stage and trained_weights(stage) for n, stage in stages.items()}
-        for stage in filter(None, stages.values()):
-            require_training_of(stage, config.get_run(name), seed)
+        for trained in filter(None, stages.values()):
+            require_training_of(trained, config.get_run(name), seed)
         folder.claim(of_learning_curve(config, model, seed, published), start)
         if target.is_file():
             print(f"{target}: already there")

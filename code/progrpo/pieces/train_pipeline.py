@@ -12,7 +12,7 @@ from progrpo.errors import UserError
 from progrpo.grpo.backbone import Backbone
 from progrpo.grpo.trainer import Trainer
 from progrpo.identity import REFUSE, Folder
-from progrpo.jobs.train import OWNS, is_complete, publish
+from progrpo.jobs.publication import OWNS, is_complete, publish
 from progrpo.pieces.function_scorer import FunctionScorer, RewardFunction
 from progrpo.pieces.pruned_sampling import require_prompts_and_seed, taken_apart
 from progrpo.provenance import CUTS, LABELS

@@ -7,9 +7,10 @@ from pathlib import Path
 from progrpo.errors import UserError
 from progrpo.files import read_jsonl
 from progrpo.names import seed_folder
+from progrpo.paper_runs import PROGRPO
 from progrpo.rehearsal.stage import OVERLAY, set_stage
 
-TWO_RANKS = "progrpo_sd35m"  # trained on two processes too
+TWO_RANKS = PROGRPO  # trained on two processes too
 TOLERANCE = 0.05  # of the first mean reward, in its standard deviations: two processes round bf16 sums otherwise
 ENVIRONMENT = {"PROGRPO_DEVICE": "cpu", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 

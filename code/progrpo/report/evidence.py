@@ -14,8 +14,7 @@ from progrpo.config import Config
 from progrpo.errors import UserError
 from progrpo.files import parse_json, read_arrays
 from progrpo.names import base_of, parse_seed_folder
-from progrpo.report.schema import Analyses, Part
-from progrpo.report.summary import ANALYSES
+from progrpo.report.schema import Part
 from progrpo.typed import Count, Number, check, read_checked
 
 ARRAYS = {"iterations": ("i", 1), "scorers": ("U", 1), "prompts": ("U", 1), "scores": ("f", 4), "provenance": ("U", 0)}
@@ -191,12 +190,3 @@ class Evidence:
     def final_gains(self, run: str, metric: str, seeds: Iterable[int]) -> np.ndarray:
         """Gains (seeds, prompts) of the final weights."""
         return np.stack([self.gain(run, metric, seed)[1][-1] for seed in seeds])
-
-
-def own_analyses(source: Path) -> dict[str, Any]:
-    """{name: JSON} of the analyses in a results folder that claims read."""
-    files = {name: source / "analysis" / f"{name}.json" for name in ANALYSES}
-    found = {name: read_checked(dict[str, Any], path) for name, path in files.items() if path.is_file()}
-    for name, result in found.items():
-        check(Analyses, {name: result}, files[name])
-    return found

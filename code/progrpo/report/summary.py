@@ -9,13 +9,14 @@ from progrpo.analysis.statistics import mean_interval
 from progrpo.config import Config
 from progrpo.errors import UserError
 from progrpo.files import read_jsonl
-from progrpo.names import base_of, parse_seed_folder, seeds_of
+from progrpo.names import evaluated_names, parse_seed_folder, seeds_of
 from progrpo.provenance import timing_hash
-from progrpo.report.schema import Analyses, Evaluation, Metrics, WallClock
+from progrpo.report.evidence import Evidence
+from progrpo.report.schema import Evaluation, Metrics, WallClock
+from progrpo.report.stored import stored_analyses
 from progrpo.typed import check, read_checked, read_yaml
 
 DIGITS = 10  # significant digits that are kept: more than any table prints (453474.18 has eight)
-ANALYSES = ("flops", "pruning_pilot", "reward_clustering", "ovf_study", "gradient_signal")
 TAIL = 0.2  # share of the last iterations that "end of training" averages
 
 
@@ -30,16 +31,12 @@ def collect(config: Config, hardware: Path, weights: Path | None = None) -> dict
     """
     results = Path(config.results)
     evaluated = partial(evaluation_metrics, sets=config.evaluations)
-    analysis = {name: results / "analysis" / f"{name}.json" for name in ANALYSES}
-    analysed = {name: read_checked(dict[str, Any], path) for name, path in analysis.items() if path.exists()}
-    for name, result in analysed.items():
-        check(Analyses, {name: result}, analysis[name])
     return rounded(
         {
             "tier": config.tier,
             "evaluations": _by_run(results / "evaluations", config, evaluated),
             "training": _by_run(results / "runs", config, training_metrics),
-            "analysis": analysed,
+            "analysis": stored_analyses(results),
             "hardware": wall_clock(hardware, config),
             **({"learning_curves": learning_curves(config)} if config.learning_curve else {}),
             **({"weights": published_weights(weights)} if weights else {}),
@@ -65,7 +62,7 @@ def _by_run(folder: Path, config: Config, metrics_of: Callable[[Path], dict[str,
 
 
 def _is_configured(run: str, seed: int, config: Config) -> bool:
-    return run in {*map(base_of, config.models), *config.runs} and seed in seeds_of(config, run)
+    return run in evaluated_names(config) and seed in seeds_of(config, run)
 
 
 def evaluation_metrics(folder: Path, sets: Iterable[str]) -> dict[str, float]:
@@ -113,8 +110,6 @@ def read_metrics(path: Path) -> list[dict[str, float | None]]:
 
 def learning_curves(config: Config) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
     """{run: {"<prompt set>.<scorer>": {iteration: mean over prompts and seeds, its 95 % interval over seeds, number of seeds}}}."""
-    from progrpo.report.evidence import Evidence  # which reads files by this module
-
     values: dict[str, dict[str, dict[str, list[float]]]] = {}
     for name, seeds in Evidence(config, Path(config.results), {}).curves.items():
         for _, curve in sorted(seeds.items()):

@@ -13,21 +13,22 @@ from typing import Any
 
 from progrpo.config import Config, Hardware, Section
 from progrpo.names import base_of, evaluated_names, is_base, model_of, prompt_sets_of, seed_folder, seeds_of
+from progrpo.paper_runs import DANCEGRPO_SD14, FLOWGRPO, PROGRPO, PROGRPO_FLASH, PROGRPO_SD14, SD35M
 from progrpo.plugins import SCORERS, SELECTION_RULES, inner_module
 from progrpo.provenance import CUTS, LABELS
 from progrpo.workflow.code_inputs import Code
 from progrpo.workflow.site import Site
 from progrpo.workflow.sources import benchmark_files, model_file, own_code, prompt_file, scorer_files
 
-GRID_MODELS = (base_of("sd35m"), "flowgrpo_sd35m", "progrpo_sd35m")  # Figs. 4 and 8 to 11
+GRID_MODELS = (base_of(SD35M), FLOWGRPO, PROGRPO)  # Figs. 4 and 8 to 11
 OVF_STUDY = {  # Figs. 1 and 2: what a static filter of a finished group does
-    "full": "flowgrpo_sd35m",
+    "full": FLOWGRPO,
     "uniform": "uniform_sd35m",
     "ovf": "ovf_sd35m",
 }
 CURVES = {  # Fig. 5: training curves per model and reward
-    "curves_flow": ("flowgrpo_sd35m", "progrpo_flash_sd35m", "progrpo_sd35m"),
-    "curves_diffusion": ("dancegrpo_sd14", "progrpo_sd14"),
+    "curves_flow": (FLOWGRPO, PROGRPO_FLASH, PROGRPO),
+    "curves_diffusion": (DANCEGRPO_SD14, PROGRPO_SD14),
     "curves_diffusion_multi": ("dancegrpo_sd14_multi", "progrpo_sd14_multi"),
 }
 PILOT = "pruning_pilot"  # the analysis that also stores images: Fig. 7

@@ -9,6 +9,7 @@ from typing import Any
 
 from progrpo.benchmarks.compbench import CATEGORIES
 from progrpo.config import Config
+from progrpo.paper_runs import SD14, SD35M
 from progrpo.plugins import SCORERS, own_file
 from progrpo.rewards.registry import declared_files
 
@@ -22,7 +23,7 @@ MINIATURE_PROMPTS = [
     f"{MINIATURE}/prompts/{name}.jsonl"
     for name in (*PROMPT_SETS, *(f"t2i_compbench_{category}" for category in CATEGORIES))
 ]
-MINIATURE_MODELS = {"sd35m": "flow", "sd14": "diffusion"}
+MINIATURE_MODELS = {SD35M: "flow", SD14: "diffusion"}
 MINIATURE_SCORERS = {kind: declared_files(kind) for kind in SCORERS}
 MINIATURE_BENCHMARKS = ("detector", "blip_vqa")
 MINIATURE_FILES = [
