@@ -117,7 +117,8 @@ def whole_loss(trainer: Trainer, samples: Samples, untrained) -> torch.Tensor:
             with torch.no_grad():
                 reference = mean_of(step, untrained, True)
             difference = (mean - reference).pow(2).flatten(1).mean(1)
-            terms[-1] = terms[-1] + run.objective.kl_beta * difference / (2 * table.kl_std[step] ** 2)
+            std = (table.kl_std if run.objective.kl_form == "code" else table.std)[step]
+            terms[-1] = terms[-1] + run.objective.kl_beta * difference / (2 * std**2)
     counts = (advantage != 0) | (run.objective.zero_advantages == "keep")
     return torch.stack(terms)[:, counts].mean()
 
@@ -127,6 +128,13 @@ def whole_loss(trainer: Trainer, samples: Samples, untrained) -> torch.Tensor:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_accumulated_gradient_is_that_of_the_whole_loss(models, tmp_path, family, beta, both):
     check_gradient(configuration(tmp_path, models, family, beta, both, micro_batch=2), tmp_path)
+
+
+def test_the_kl_may_be_the_papers(models, tmp_path):
+    """With the step's size in its denominator, which the public code leaves out."""
+    config = configuration(tmp_path, models, "flow", BETA, True, micro_batch=2)
+    objective = config.runs["run"].objective.model_dump() | {"kl_form": "paper"}
+    check_gradient(configuration(tmp_path, models, "flow", BETA, True, micro_batch=2, objective=objective), tmp_path)
 
 
 def test_without_samples_of_zero_advantage_the_whole_loss_is_the_mean_of_the_others(models, tmp_path):

@@ -381,7 +381,7 @@ SUMMARY = _of(
     ("TAIL = 0.2", "TAIL = 0.5"),
     ('"vae": seconds["decoder"]', '"vae": seconds["reward"]'),
     ('"denoiser": seconds["denoiser"]', '"denoiser": seconds["total"]'),
-    ("{*map(base_of, config.models), *config.runs}", "config.runs"),
+    ("run in evaluated_names(config) and", "run in config.runs and"),
     (" and seed in seeds_of(config, run)", ""),
     ('if key != "iteration"]', "]"),
     (" if len(column) == len(last)", ""),

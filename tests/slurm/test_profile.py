@@ -16,6 +16,7 @@ from progrpo.files import read_json, read_jsonl
 
 pytestmark = pytest.mark.xdist_group("slurm")
 TRAINED = f"{RUN}/final/provenance.json"
+LOG = "results/cut/logs/train/progrpo_sd35m-seed0.log"
 # Slurm has no accounting here, and the first status query need not wait as long as on a busy cluster.
 FOR_TESTS = (
     "--slurm-status-command",
@@ -157,10 +158,12 @@ def test_two_ranks_train_inside_one_allocation(cut, slurm):
     change(cut, hardware={"gpus": 2, "memory_gb": 2, "hours": 0.1}, iterations=2)
     Workflow(cut, slurm, TRAINED).finish()
     assert iterations(cut) == [1, 2]
+    assert "on each of 2 ranks" in (cut / LOG).read_text()
 
 
 def test_two_nodes_train_together(cut, slurm):
     change(cut, hardware={"gpus": 1, "nodes": 2, "memory_gb": 1, "hours": 0.1}, iterations=2)
     Workflow(cut, slurm, TRAINED).finish()
     assert iterations(cut) == [1, 2]
+    assert "on each of 2 ranks" in (cut / LOG).read_text()
     assert slurm.run("squeue", "-h", "-t", "all", "-o", "%A %D", "--sort=-i").splitlines()[0].endswith(" 2")

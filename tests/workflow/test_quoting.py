@@ -14,7 +14,10 @@ STRANGE = "results/p p;touch X;$(touch Y)'\"&"
 
 def test_every_placeholder_of_a_shell_command_is_quoted():
     for file in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
-        for shell in re.findall(r"shell:\n((?:\s+(?:f?\".*\"|#.*)\n)+)", file.read_text()):
+        text = file.read_text()
+        commands = re.findall(r"shell:\n((?:\s+(?:f?\".*\"|#.*)\n)+)", text)
+        assert len(commands) == len(re.findall(r"\bshell:", text)), file  # written in a form that is looked at
+        for shell in commands:
             names = re.findall(r"\{(?:input|params|output|log|wildcards|resources)[^}]*\}", shell)
             assert names
             assert [name for name in names if not name.endswith(":q}")] == [], file
