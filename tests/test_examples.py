@@ -252,9 +252,9 @@ def test_all_weights_are_trained_in_float32_only(models, tmp_path):
 
 def test_a_tier_names_a_reward_and_a_rule_of_ones_own(models, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
-    config = tiny.write_config(tmp_path / "tiny.yaml", models, flow_pro={**tiny.FLOW, "iterations": 1})
+    config = tiny.write_config(tmp_path / "tiny.yaml", models, progrpo_sd35m={**tiny.FLOW, "iterations": 1})
     config.write_text(yaml.safe_dump(merged(read_yaml(config), read_yaml(EXAMPLES / "own_pieces.yaml"))))
-    assert main(["train", "--config", str(config), "--run", "flow_pro", "--out", str(tmp_path / "run")]) == 0
+    assert main(["train", "--config", str(config), "--run", "progrpo_sd35m", "--out", str(tmp_path / "run")]) == 0
     record = json.loads((tmp_path / "run" / "begun.json").read_text())["identity"]
     assert list(record["reward"]) == ["redness"]
     assert record["group"]["rule"] == "own_pieces:best_and_random"
