@@ -49,6 +49,17 @@ def lowest(rewards, keep, seeds):
 
 def no_scorer():
     pass
+
+
+class Plain:  # not a BatchedScorer
+    name = "plain"
+
+    @classmethod
+    def load(cls, path, device, **common):
+        return cls()
+
+    def score(self, images, prompts):
+        return [float("nan") if prompt == "bad" else 0.5 for prompt in prompts][: 1 if "few" in prompts else None]
 """
 
 
@@ -103,6 +114,17 @@ def test_declared_files_and_options_are_those_of_the_class(own):
         load_scorer("torch:hub", own, source="local", trust_repo=True)
     with pytest.raises(UserError, match="'own_code:Gone': module own_code has no Gone"):
         load_scorer("own_code:Gone", None)
+
+
+def test_a_scorer_that_is_no_batched_one_keeps_its_promises_or_is_named_with_the_prompt(own):
+    scorer, images = load_scorer("own_code:Plain", None), torch.rand(2, 3, 8, 8)
+    scores = scorer.score(images, ["a", "b"])
+    assert scorer.name == "plain"
+    assert (scores.tolist(), scores.dtype) == ([0.5, 0.5], torch.float32)
+    with pytest.raises(UserError, match="plain: the score for prompt 'bad' is not finite"):
+        scorer.score(images, ["a", "bad"])
+    with pytest.raises(UserError, match=r"plain: returned \(1,\) for 2 images; return one number each"):
+        scorer.score(images, ["few", "b"])
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,8 @@ def images(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "resized"), [((512, 512), (800, 800)), ((1024, 512), (1333, 667)), ((480, 640), (800, 1067))]
+    ("size", "resized"),
+    [((512, 512), (800, 800)), ((1024, 512), (1333, 667)), ((480, 640), (800, 1067)), ((3000, 1), (1333, 1))],
 )
 def test_the_resize_keeps_the_ratio_within_800_and_1333(size, resized):
     assert detector.TestPipeline().resized(*size) == resized

@@ -67,8 +67,13 @@ def test_offset_and_factor_change_nothing_even_under_ties(keep):
     rewards[1] = rewards[1] // 4
     rewards[2] = rewards[2] % 2
     expected = optimal_variance_filter(rewards, keep)
-    for offset, factor in [(0.1, 1), (-11.5, 0.1), (1e6, 3), (0, 1e-9), (0, 1e200)]:
+    for offset, factor in [(0.1, 1), (-11.5, 0.1), (1e6, 3), (0, 1e-9), (0, 1e200), (0, 5e306)]:
         assert torch.equal(optimal_variance_filter(rewards * factor + offset, keep), expected)
+
+
+def test_a_range_beyond_the_largest_number_is_a_range():
+    rewards = torch.tensor([[-1.5e308, 0.0, 1.0, 1.5e308]], dtype=torch.float64)
+    assert optimal_variance_filter(rewards, 2).tolist() == [[0, 3]]
 
 
 def test_equal_rewards_keep_the_last_and_one_survivor_is_the_best():

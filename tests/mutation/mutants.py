@@ -370,7 +370,7 @@ OVF = _of(
     ("lowest = keep // 2", "lowest = keep - keep // 2"),
     ("manual_seed(seed)) for seed in seeds", "manual_seed(0)) for seed in seeds"),
     ("- EQUAL_VARIANCE", ""),
-    ("(values - (low / 2 + high / 2)) / torch", "values / torch"),
+    ("(values / 2 - (low / 2 + high / 2)) / torch", "values / 2 / torch"),
 )
 
 SUMMARY = _of(

@@ -1,8 +1,9 @@
 """The body of `make publish`:  publish.py TIER [REMOTE] [--drop]
 
-The author's step: the results of this machine become the published ones of a tier, and its tables and verdicts are set from them. Safe to repeat; what it changed is committed by hand. What is published and not among the
-results here stops it, unless --drop says that it shall go. The remote inside the repository gets the evaluations, and of the weights
-what fits; a remote of one's own gets everything: weights, images and prompts too.
+The author's step: the results of this machine become the published ones of a tier, and its tables and verdicts are set from them.
+Safe to repeat; what it changed is committed by hand. What is published and not among the results here stops it, unless --drop says
+that it shall go. The remote inside the repository gets the evaluations, and of the weights what fits; a remote of one's own gets
+everything: weights, images and prompts too.
 """
 
 import gzip

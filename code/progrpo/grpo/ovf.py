@@ -52,8 +52,8 @@ def optimal_variance_filter(rewards: Tensor, keep: int, seeds: Sequence[int] = (
     values, order = torch.sort(values, dim=1, stable=True)
     # Centring and scaling first: the difference of squares below would cancel for rewards with a large
     # offset. The middle of the range, unlike the mean, is exact for equal rewards.
-    low, high = values[:, :1], values[:, -1:]
-    values = (values - (low / 2 + high / 2)) / torch.where(high > low, high - low, 1)
+    low, high = values[:, :1] / 2, values[:, -1:] / 2  # halved, so that no difference overflows
+    values = (values / 2 - (low / 2 + high / 2)) / torch.where(high > low, high - low, 1)
 
     lowest = torch.arange(keep + 1)  # a, how many of the lowest are kept
     first_high = count - keep + lowest  # where the keep - a highest begin

@@ -11,7 +11,7 @@ from torch import Tensor
 from progrpo import plugins
 from progrpo.errors import UserError
 from progrpo.model_files import reading_model, require_sane
-from progrpo.rewards.base import Scorer
+from progrpo.rewards.base import BatchedScorer, Scorer
 
 
 def declared_files(kind: str) -> tuple[str, ...]:
@@ -60,12 +60,25 @@ def load_scorer(
     folder = None if path is None else Path(path)
     common = {"precision": precision, "batch_size": batch_size, **options}
     if kind not in plugins.SCORERS or folder is None:  # a mistake in code of one's own shows where it is
-        return scorer.load(folder, device, **common)
+        own = scorer.load(folder, device, **common)
+        return own if isinstance(own, BatchedScorer) else Checked(own, kind, device, batch_size)
     require_sane(folder)
     with reading_model(f"{kind}: {folder}"):
         loaded = scorer.load(folder, device, **common)
         loaded.score(torch.zeros(1, 3, 8, 8), ["a"])  # its parts fit together
     return loaded
+
+
+class Checked(BatchedScorer):
+    """A scorer of one's own that is no `BatchedScorer`, held to what those promise: one finite number for each image."""
+
+    def __init__(self, scorer: Scorer, kind: str, device: torch.device | str, batch_size: int):
+        super().__init__(getattr(scorer, "name", kind), device, batch_size=batch_size)
+        self.scorer = scorer
+
+    def score_batch(self, images: Tensor, prompts: list[str]) -> Tensor:
+        """Scores (b,) of images (b, 3, H, W) in [0, 1], b prompts."""
+        return self.scorer.score(images, prompts)
 
 
 class WeightedSum:

@@ -47,7 +47,7 @@ class TestPipeline:
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) after the keep-ratio resize, rounded as mmcv.rescale_size does."""
         scale = min(self.longest / max(height, width), self.shortest / min(height, width))
-        return int(height * scale + 0.5), int(width * scale + 0.5)
+        return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))  # of a line of pixels, one stays
 
 
 class Size(BaseModel):
