@@ -1,8 +1,9 @@
-"""The pictures of README, from the configuration and what is published: python docs/pictures.py
+"""The pictures of README and of docs/evidence.md, from the configuration and what is published: python docs/pictures.py
 
 method.svg    one group of tier paper's Pro-GRPO run: who is cut at which step; the rewards in it are invented
 compute.svg   operations per epoch, the paper's numbers beside those counted here
 held_out.svg  what the arms of tier mini gain on held-out prompts; of published curves (dvc pull results/published/mini/curves.dvc)
+forest.svg, predicted.svg, pairs.svg  the verdicts on them, what the gradient study predicts of them, and their seeds
 """
 
 import io
@@ -17,11 +18,13 @@ from progrpo.config import load_config
 from progrpo.files import read_json
 from progrpo.grpo.ovf import optimal_variance_filter
 from progrpo.paper_runs import FLOWGRPO, PROGRPO, PROGRPO_FLASH, paper_name
-from progrpo.report.claims_figures import draw_held_out
-from progrpo.report.claims_file import load_claims
+from progrpo.report.claims_figures import draw_forest, draw_held_out, draw_pairs, draw_predicted
+from progrpo.report.claims_file import Claims, load_claims
 from progrpo.report.evidence import Evidence
 from progrpo.report.figures import BLUE, GREY, ORANGE, VERMILION
+from progrpo.report.tables import load_summary
 from progrpo.report.tables.layout import load_layout
+from progrpo.report.verdicts import judge
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "pictures"
@@ -114,8 +117,39 @@ def held_out() -> Figure:
     return draw_held_out(load_claims(ROOT / "config" / "claims.yaml"), "flow", evidence)
 
 
+def _published() -> tuple[Claims, Evidence]:
+    config = load_config(ROOT / "config" / "mini.yaml")
+    source = ROOT / "results/published/mini"
+    analyses = load_summary(source / "summary.json", "mini")["analysis"]
+    return load_claims(ROOT / "config" / "claims.yaml"), Evidence(config, source, analyses)
+
+
+def forest() -> Figure:
+    """Every contrast of tier mini with its interval, in units of the baseline's gain."""
+    claims, evidence = _published()
+    return draw_forest(claims, judge(claims, evidence))
+
+
+def predicted() -> Figure:
+    """Gains that the gradient study predicts, against those that were found."""
+    return draw_predicted(*_published())
+
+
+def pairs() -> Figure:
+    """The seeds of the primary contrasts, those of one seed joined."""
+    claims, evidence = _published()
+    return draw_pairs(claims, judge(claims, evidence), evidence)
+
+
 COUNTED = {"published": "as the paper counts", "measured": "as this code runs"}
-PICTURES = {"method": method, "compute": compute, "held_out": held_out}
+PICTURES = {
+    "method": method,
+    "compute": compute,
+    "held_out": held_out,
+    "forest": forest,
+    "predicted": predicted,
+    "pairs": pairs,
+}
 
 
 def svg(name: str) -> bytes:

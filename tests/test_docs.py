@@ -1,6 +1,7 @@
 """The documentation names what exists, and nothing of the machine it was written on."""
 
 import importlib
+import importlib.util
 import re
 import subprocess
 import sys
@@ -70,3 +71,14 @@ def test_a_shell_can_complete_every_command():
     assert script.returncode == 0, script.stderr
     assert all(command.replace("_", "-") in script.stdout for command in cli.COMMANDS)
     assert subprocess.run(["bash", "-n"], input=script.stdout, text=True).returncode == 0
+
+
+def test_the_page_of_the_miniature_world_is_what_its_script_writes():
+    spec = importlib.util.spec_from_file_location("world", ROOT / "docs" / "world.py")
+    world = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(world)
+    assert (ROOT / "docs" / "world.md").read_text() == world.page()
+    for name in ("detector", "blip_vqa"):
+        report = world.MODELS / name / "report.json"
+        if report.is_file():
+            assert world.read_json(world.MEASURED)[name] == world.read_json(report)
