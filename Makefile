@@ -87,7 +87,7 @@ lint: $(INSTALLED)
 	ruff check .
 	ruff format --check .
 	mypy
-	snakemake --config tier=smoke --lint
+	for tier in smoke mini paper; do snakemake --config tier=$$tier --lint || exit 1; done
 	snakefmt --check Snakefile workflow
 
 docs: build/docs-venv/.installed
@@ -99,6 +99,7 @@ build/docs-venv/.installed: docs/requirements.txt
 	build/docs-venv/bin/python -m pip install --quiet -r docs/requirements.txt
 	touch $@
 
+paper-tables.pdf: TIER := $(if $(filter file,$(origin TIER)),$(if $(OWN),smoke,mini),$(TIER))
 paper-tables.pdf: $(INSTALLED) FORCE
 	@command -v pdflatex >/dev/null || \
 	  { echo "make $@: pdflatex is not installed: apt-get install -y --no-install-recommends texlive-latex-recommended" >&2; exit 2; }

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from progrpo.errors import UserError
+from progrpo.files import read_object
+
 if TYPE_CHECKING:
     import torch
 
@@ -41,6 +44,17 @@ def config_hash(section: BaseModel, without: set[str] | None = None) -> str:
 def decisive_hash(section: BaseModel) -> str:
     """Hash of what of a section decides a number of its result."""
     return config_hash(section, LABELS | CUTS)
+
+
+def require_training_of(folder: Path, run: BaseModel, seed: int) -> None:
+    """UserError unless trained weights come from these settings, as far as they decide a number, and this seed."""
+    made = read_object(folder / "provenance.json")
+    if made.get("seed") != seed:
+        raise UserError(f"{folder}: trained with seed {made.get('seed')}, not {seed}; give the seed of these weights")
+    if made.get("decides", decisive_hash(run)) != decisive_hash(run):  # it was not always recorded
+        raise UserError(
+            f"{folder}: trained with other settings than the configuration's; train the run anew, or take them back"
+        )
 
 
 def timing_hash(run: BaseModel, model: BaseModel) -> str:

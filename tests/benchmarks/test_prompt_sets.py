@@ -163,7 +163,9 @@ def test_a_table_is_known_by_its_head_under_any_ending(tmp_path, name, text):
     assert load_prompts(write(tmp_path, name, text)) == [PromptRecord("a red circle, on the left")]
 
 
-@pytest.mark.parametrize("text", ["a prompt, with a comma\n", "prompt\n", "the prompt\ta tab\nnone here\n"])
+@pytest.mark.parametrize(
+    "text", ["a prompt, with a comma\n", "prompt\n", "the prompt\ta tab\nnone here\n", "prompt, portrait\na dog\n"]
+)
 def test_a_text_that_speaks_of_prompts_is_no_table(tmp_path, text):
     assert [record.prompt for record in load_prompts(write(tmp_path, "p.txt", text))] == text.split("\n")[:-1]
 
@@ -171,6 +173,7 @@ def test_a_text_that_speaks_of_prompts_is_no_table(tmp_path, text):
 def test_a_style_may_stand_beside_its_prompt(tmp_path):
     path = write(tmp_path, "p.jsonl", '{"prompt": "a dog", "style": "anime"}\n')
     assert load_prompts(path, limit_per_style=1) == [PromptRecord("a dog", {"style": "anime"})]
+    assert load_prompts(write(tmp_path, "p.jsonl", '{"prompt": "a dog", "style": null}\n')) == [PromptRecord("a dog")]
     with pytest.raises(UserError, match='p.jsonl:1: "metadata" must be an object, and its "style" a string'):
         load_prompts(write(tmp_path, "p.jsonl", '{"prompt": "a dog", "style": 3}\n'))
 

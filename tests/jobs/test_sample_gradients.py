@@ -75,8 +75,13 @@ def test_the_steps_are_those_that_the_run_trains(config, tmp_path, capsys):
         gradients = _Gradients(backbone, settings.runs["flow"], analysis)
         found = gradients._log_probs(rollout, backbone.encode(["a red square"]), torch.arange(6)).view(6, 2)
     assert torch.allclose(found, rollout.log_probs[:, 1:3], atol=1e-4)
-    edited["runs"]["flow"]["sampling"] = {**windowed, "steps": 5}
-    path.write_text(yaml.safe_dump(edited))
     options = ["--config", str(path), "--analysis", "gradient_signal", "--out", str(tmp_path / "pools.npz")]
-    assert main(["sample-rewards", *options]) == 2
-    assert "sampling: 4 denoising steps, but flow trains on 5" in capsys.readouterr().err
+    whole = {key: value for key, value in windowed.items() if key != "window"}
+    for other, told in (
+        ({**windowed, "steps": 5}, "5 denoising steps with noise in range(1, 3)"),
+        (whole, "range(0, 4)"),
+    ):
+        edited["runs"]["flow"]["sampling"] = other
+        path.write_text(yaml.safe_dump(edited))
+        assert main(["sample-rewards", *options]) == 2
+        assert f"{told} of flow; the gradients are of its steps" in capsys.readouterr().err

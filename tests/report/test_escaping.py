@@ -13,7 +13,7 @@ from progrpo.cli import main
 from progrpo.errors import UserError
 from progrpo.report import figures
 from progrpo.report.schema import Summary
-from progrpo.report.tables.latex import Body, Estimate, Line, fragment, literal
+from progrpo.report.tables.latex import ABSENT, Body, Estimate, Line, escape, fragment, literal
 from progrpo.report.tables.layout import Column
 from progrpo.report.tables.page import table
 from progrpo.typed import check
@@ -41,6 +41,15 @@ def test_a_name_in_a_table_is_text(name):
     page = table(body(name))
     assert "<script" not in page
     assert html.escape(name) in page
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "$\\input{/etc/passwd}$", "$}{$", "a $5", "~^{}"])
+def test_a_label_runs_no_command_but_those_of_the_tables_math(name):
+    tex = fragment(Body((COLUMN,), [Line(name, {"k": Estimate(1.0)}, block=name)]), [])
+    assert tex.count(literal(name)) == 2  # as label and as block
+    assert escape(name) == literal(name)
+    assert escape("$G_{\\max}=32$ & more") == "$G_{\\max}=32$ \\& more"
+    assert escape(ABSENT) == ABSENT
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")

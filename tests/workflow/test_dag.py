@@ -122,9 +122,13 @@ def test_code_of_ones_own_is_an_input_of_what_it_decides(own_checkout):
     assert {"own_code.py", "own_rule.py"} <= set(inputs.split(", "))
 
 
-def test_lint_and_format_are_clean(checkout):
-    lint = call("snakemake", "--config", "tier=smoke", "--lint", cwd=checkout)
+@pytest.mark.parametrize("words", [(), *(("--config", f"tier={path.stem}") for path in tier_files(ROOT / "config"))])
+def test_snakemakes_lint_is_clean_for_every_tier(checkout, words):
+    lint = call("snakemake", *words, "--lint", cwd=checkout)
     assert lint.returncode == 0, lint.stdout
+
+
+def test_the_format_is_clean(checkout):
     form = call("snakefmt", "--check", "Snakefile", "workflow", cwd=checkout)
     assert form.returncode == 0, form.stdout
 

@@ -129,8 +129,8 @@ if JUDGED:
             PLAN.analysis_files(),
             claims="config/claims.yaml",
         output:
-            "<results>/claims.json",
-            report(
+            verdicts="<results>/claims.json",
+            pictures=report(
                 expand(
                     "<results>/figures/claims_{name}.png",
                     name=CLAIM_FIGURES,
@@ -138,7 +138,7 @@ if JUDGED:
                 category="Claims",
                 caption="../report/claims.rst",
             ),
-            expand("<results>/figures/claims_{name}.pdf", name=CLAIM_FIGURES),
+            figures=expand("<results>/figures/claims_{name}.pdf", name=CLAIM_FIGURES),
         log:
             "<results>/logs/claims.log",
         benchmark:
@@ -152,9 +152,9 @@ if JUDGED:
             code=PLAN.code_of("progrpo.commands.claims"),
             config=CONFIG_FILE,
             settings=PLAN.tables_settings(),
-            figures=f"{TIER.results}/figures",
+            figures=lambda wildcards, output: f"{Path(output.verdicts).parent}/figures",
         shell:
-            "progrpo claims --config {params.config:q} --claims {input.claims:q} --own --out {output[0]:q}"
+            "progrpo claims --config {params.config:q} --claims {input.claims:q} --own --out {output.verdicts:q}"
             " --figures {params.figures:q} > {log:q} 2>&1"
 
 

@@ -4,7 +4,7 @@
 
 FINALS = PLAN.weights_files(TIER.runs)
 
-if foreign := publishing.foreign_training(Path(TIER.results), FINALS):
+if foreign := publishing.foreign_training(Path(TIER.results)):
     sys.exit(
         f"Snakefile: --config results=weights: {foreign} is a training of your own; move {TIER.results} away first"
     )

@@ -126,12 +126,20 @@ def copy_parts(plan: Plan, published: Path, remote: str) -> list[Part]:
 
 
 def point(published: Path, parts: list[Part], remote: str) -> list[Path]:
-    """A pointer beside each part, which knows what the part was made from; the pointers."""
+    """A pointer beside each part, which knows what the part was made from; the pointers.
+
+    A part that the summary is made from has a second output, the hashes of its files, which git holds: what the summary depends on
+    is then there in every clone, pulled or not.
+    """
     pointers = [published / f"{part.path}.dvc" for part in parts]
     if parts:
         dvc("add", "--quiet", *(published / part.path for part in parts))
     for part, pointer in zip(parts, pointers, strict=True):
         content = publishing.pointer_text(pointer, part.made_from, remote)
+        if part.path in publishing.SUMMARISED:
+            listing = f"{part.path}.sha256"
+            write_text(published / listing, publishing.hashes(published, part.path))
+            content["outs"].append({"path": listing, "cache": False})
         write_text(pointer, yaml.safe_dump(content, sort_keys=False))
     return pointers
 
@@ -139,10 +147,10 @@ def point(published: Path, parts: list[Part], remote: str) -> list[Path]:
 def summarise(plan: Plan, published: Path, parts: list[Part]) -> Path:
     """Write the summary and its pointer, which is frozen: tables are set from it where nothing is pulled. The pointer."""
     write_json(published / "summary.json", collect(plan.config, HARDWARE, published / "runs"))
-    names = [part.path for part in parts if "/" not in part.path and part.path not in ("images", "prompts")]
+    names = sorted(f"{part.path}.sha256" for part in parts if part.path in publishing.SUMMARISED)
     content: dict = {"frozen": True, "outs": [{"path": "summary.json", "cache": False}]}
     if names:
-        content["deps"] = [{"path": name} for name in [*sorted(names), os.path.relpath(HARDWARE, published)]]
+        content["deps"] = [{"path": name} for name in [*names, os.path.relpath(HARDWARE, published)]]
     pointer = published / "summary.json.dvc"
     write_text(pointer, yaml.safe_dump(content, sort_keys=False))
     return pointer
@@ -155,7 +163,7 @@ def publish(tier: str, remote: str, drop: bool) -> None:
         shutil.copytree("results/hardware", HARDWARE, dirs_exist_ok=True)
     for name in (*publishing.RESULTS, "images", "prompts", "training", "runs"):
         shutil.rmtree(published / name, ignore_errors=True)
-    for pointer in (*published.glob("*.dvc"), *published.glob(".gitignore")):
+    for pointer in (*published.glob("*.dvc"), *published.glob("*.sha256"), *published.glob(".gitignore")):
         pointer.unlink()
     parts = copy_parts(plan, published, remote)
     write_json(published / publishing.CONTENTS, {"files": publishing.contents(published)})

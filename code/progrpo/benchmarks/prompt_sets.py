@@ -100,7 +100,7 @@ def _read_file(path: Path) -> list[PromptRecord]:
             return _read_json(path) if as_list else _read_jsonl(path)
     if suffix == ".jsonl" or (first.startswith("{") and _is_json(first)):
         return _read_jsonl(path)
-    if delimiter := _delimiter(first) or TABLES.get(suffix):
+    if delimiter := _delimiter(first, text) or TABLES.get(suffix):
         return _read_table(path, text, delimiter)
     lines = [line for line in (line.strip().removeprefix("\ufeff").strip() for line in text.split("\n")) if line]
     if lines and all("\t" in line for line in lines):
@@ -108,10 +108,18 @@ def _read_file(path: Path) -> list[PromptRecord]:
     return [PromptRecord(line) for line in lines]
 
 
-def _delimiter(first: str) -> str | None:
-    """What separates the columns, where a first line is the head of a table with the column "prompt"; None where it is not."""
+def _delimiter(first: str, text: str) -> str | None:
+    """What separates the columns, where a first line is the head of a table with the column "prompt"; None where it is not.
+
+    A comma separates when every row has as many cells: prompts hold commas too.
+    """
     heads = {delimiter: [cell.strip(' "').lower() for cell in first.split(delimiter)] for delimiter in TABLES.values()}
-    return next((delimiter for delimiter, head in heads.items() if len(head) > 1 and "prompt" in head), None)
+    delimiter = next((delimiter for delimiter, head in heads.items() if len(head) > 1 and "prompt" in head), None)
+    if delimiter == ",":
+        lines = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+        counts = {len(row) for row in lines if any(cell.strip() for cell in row)}
+        return delimiter if counts == {len(heads[","])} else None
+    return delimiter
 
 
 def _is_json(text: str) -> bool:
@@ -177,7 +185,7 @@ def _record(entry: Any, where: str) -> PromptRecord:
     if isinstance(entry, str):
         return PromptRecord(prompt)
     metadata = entry if {"include", "exclude"} & set(entry) else entry.get("metadata")
-    if metadata is None and "style" in entry:
+    if metadata is None and entry.get("style") is not None:
         metadata = {"style": entry["style"]}
     if metadata is None:
         return PromptRecord(prompt)

@@ -1,6 +1,8 @@
 """`progrpo claims`: the paper's claims judged from stored results."""
 
 import argparse
+import shutil
+import subprocess
 from pathlib import Path
 
 from progrpo.commands.options import HelpFormatter, require_between
@@ -76,8 +78,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _pulled(pointer: Path) -> bool:
+    """Whether DVC brought what a pointer names, from the remote inside the repository."""
+    command = ["dvc", "pull", "--quiet", str(pointer)]
+    return shutil.which("dvc") is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
 def _evidence(config, own: bool):
-    """The stored results of a tier; UserError says what to pull where only pointers are here."""
+    """The stored results of a tier, pulled where only their pointer is here; UserError where they cannot be had."""
     from progrpo.errors import UserError
     from progrpo.report.evidence import Evidence
     from progrpo.report.stored import stored_analyses
@@ -91,6 +99,6 @@ def _evidence(config, own: bool):
     if not source.is_dir():
         raise UserError(f"tier {config.tier} is not published ({source}); --own judges results of your own")
     pointer = source / "curves.dvc"
-    if pointer.is_file() and not (source / "curves").is_dir():
+    if pointer.is_file() and not (source / "curves").is_dir() and not _pulled(pointer):
         raise UserError(f"{source}/curves is not here; `dvc pull {pointer}` brings it")
     return Evidence(config, source, load_summary(source / "summary.json", config.tier)["analysis"])

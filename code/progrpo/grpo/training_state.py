@@ -34,7 +34,7 @@ def latest_of_all(trainer: "Trainer") -> tuple[int, dict[str, Any]] | None:
     UserError where ranks found different ones, as on a shared disk that shows a node an old listing for a while.
     """
     found = trainer.store.load_latest()
-    iteration = torch.tensor([found[0] if found else 0], device=trainer.backbone.device)
+    iteration = torch.tensor([found[0] if found else -1], device=trainer.backbone.device)
     seen = sorted({*trainer.accelerator.gather(iteration).tolist()})
     if len(seen) > 1:
         said = ", ".join(map(str, seen))

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from progrpo.benchmarks.images import list_images
-from progrpo.config import Config, Model, PromptSet, Run
+from progrpo.config import Config, Model, PromptSet
 from progrpo.errors import UserError
-from progrpo.files import read_object, sha256
+from progrpo.files import sha256
 from progrpo.identity import hash_files, hash_results, spoilt_file
 from progrpo.plugins import SCORERS, SELECTION_RULES, own_file
-from progrpo.provenance import CUTS, LABELS, decisive_hash
+from progrpo.provenance import CUTS, LABELS
 
 
 def of_training(config: Config, name: str, seed: int) -> dict[str, Any]:
@@ -83,17 +83,6 @@ def trained_weights(folder: Path) -> dict[str, str]:
         gone = f"a snapshot is published once, on the way: delete {folder.parent.parent} and train the run anew"
         raise UserError(f"{spoilt}; {gone if folder.parent.name == 'snapshots' else again}")
     return hash_results(folder)
-
-
-def require_training_of(folder: Path, run: Run, seed: int) -> None:
-    """UserError unless trained weights come from these settings, as far as they decide a number, and this seed."""
-    made = read_object(folder / "provenance.json")
-    if made.get("seed") != seed:
-        raise UserError(f"{folder}: trained with seed {made.get('seed')}, not {seed}; give the seed of these weights")
-    if made.get("decides", decisive_hash(run)) != decisive_hash(run):  # it was not always recorded
-        raise UserError(
-            f"{folder}: trained with other settings than the configuration's; train the run anew, or take them back"
-        )
 
 
 def _digest_of_images(folder: Path) -> str:

@@ -17,10 +17,10 @@ from progrpo.identity import REFUSE, Folder, Start
 from progrpo.jobs.evaluate import Tools
 from progrpo.jobs.generate import checked_model, load_model
 from progrpo.jobs.images import ImageTask, image_tasks, sample_images
-from progrpo.jobs.ingredients import of_learning_curve, require_training_of, trained_weights
+from progrpo.jobs.ingredients import of_learning_curve, trained_weights
 from progrpo.jobs.loading import prompts_of
 from progrpo.names import seed_folder, snapshot_folder
-from progrpo.provenance import provenance
+from progrpo.provenance import provenance, require_training_of
 from progrpo.rewards.preprocess import quantise
 
 
@@ -31,7 +31,8 @@ def learning_curve(
 
     Writes `out/<name>-seed<seed>.npz`: iterations (I,), 0 for a base model; scorers (S,) and prompts (P,), text; scores
     (I, S, P, J) float32 of J images per prompt; provenance, JSON text. The noise of an image follows from (seed, prompt, image): runs
-    and base model of one seed share it. UserError: a tier without learning curves; weights that are not those that were published.
+    and base model of one seed share it. UserError: a tier without learning curves; weights that are not those that were published, or
+    of another seed or other settings.
     """
     evaluation, model, stem = _evaluation(config), checked_model(config, name, weights), seed_folder(name, seed)
     stages = _stages(config, name, weights)

@@ -30,15 +30,16 @@ def sample_gradients(config: Config, name: str, out: Path, device_name: str) -> 
     """Write rewards (P, N), previews (P, N, T), projections (P, N) and grams (P, N, N) of an analysis as an .npz.
 
     The projections are on the gradient of whole pools of as many other prompts, so that a pool's noise is not its own direction.
-    UserError: an analysis that the tier lacks or that names no run, one of another number of steps than its run's, too few prompts.
+    UserError: an analysis that the tier lacks or that names no run, one whose steps are not its run's, too few prompts.
     """
     if name not in config.analyses or config.analyses[name].gradients_of is None:
         raise UserError(f"--analysis {name}: names no run of tier {config.tier} whose gradients it studies")
     analysis = config.analyses[name]
     run = config.get_run(str(analysis.gradients_of))
-    if run.sampling.steps != analysis.sampling.steps:
-        steps = f"{analysis.sampling.steps} denoising steps, but {analysis.gradients_of} trains on {run.sampling.steps}"
-        raise UserError(f"analyses.{name}.sampling: {steps}; the gradients are of its steps")
+    steps = [(section.sampling.steps, section.sampling.noisy()) for section in (analysis, run)]
+    if steps[0] != steps[1]:
+        told = ", but ".join(f"{count} denoising steps with noise in {noisy}" for count, noisy in steps)
+        raise UserError(f"analyses.{name}.sampling: {told} of {analysis.gradients_of}; the gradients are of its steps")
     prompts = first_prompts(config, analysis, 2 * analysis.prompt_count)
     device = choose_device(device_name)
     backbone = load_backbone(config.models[analysis.model], device)

@@ -34,6 +34,7 @@ def train_pipeline(
     folder = Folder(Path(out), OWNS)
     speed = run.speed.model_copy(update={"text_cache": None})  # it would empty the pipeline
     run = run.model_copy(update={"speed": speed})
+    trained = False
     with taken_apart(pipeline) as backbone:
         if run.lora is None and backbone.dtype != torch.float32:
             raise UserError(
@@ -45,6 +46,9 @@ def train_pipeline(
                 trainer = Trainer(run, seed, backbone, scorer, prompts, folder.path)
                 trainer.train()
                 publish(trainer, run, seed, folder.path)
+                trained = True
+    if trained:
+        pipeline.vae.float()  # the denoiser now returns float32, whatever it computes in
     return folder.path / "final"
 
 

@@ -7,13 +7,15 @@ from progrpo.config import Run
 from progrpo.cost.flops import POLICY_CALLS, REFERENCE_CALLS
 from progrpo.errors import UserError
 from progrpo.files import read_jsonl, read_object
+from progrpo.provenance import require_training_of
 from progrpo.report.summary import read_metrics
 
 
 def run_costs(folder: Path, run: Run) -> dict:
     """Costs of an iteration of the finished run in `folder`: denoiser calls, and median seconds of rollout and update.
 
-    The median, because other processes on the machine lengthen some iterations. UserError for a run that has not ended.
+    The median, because other processes on the machine lengthen some iterations. UserError for a run that has not ended, or
+    that was trained with other settings.
     """
     metrics, timings = (
         read_metrics(folder / "metrics.jsonl"),
@@ -24,6 +26,7 @@ def run_costs(folder: Path, run: Run) -> dict:
     per_pair = POLICY_CALLS + (REFERENCE_CALLS if run.objective.kl_beta > 0 else 0)
     seconds = {part: median(line[part] for line in timings) for part in ("rollout", "update")}
     provenance = read_object(folder / "final" / "provenance.json")
+    require_training_of(folder / "final", run, provenance["seed"])
     return {
         "iterations": run.iterations,
         "sampling_calls": fmean(line["denoiser_calls"] or 0 for line in metrics),

@@ -26,7 +26,7 @@ def collect(config: Config, hardware: Path, weights: Path | None = None) -> dict
     weights: the folder with the pointers of published weights, whose hashes are then in the summary.
 
     Keys: tier; evaluations {run: {"<prompt set>.<metric>": estimate}}; training {run: {quantity: estimate}} at the end
-    of training; analysis {name: its JSON}; hardware {device: {run: seconds}}. An estimate has mean, low, high (95 %
+    of training; analysis {name: its JSON}; hardware {device and prompts: {run: seconds}}. An estimate has mean, low, high (95 %
     interval over seeds), std, n and seeds {seed: value}. What was not run is absent. UserError: a half-written file.
     """
     results = Path(config.results)

@@ -138,11 +138,12 @@ class Plan:
         return self._there(curves + costs, self.curves)
 
     def grid_listings(self) -> list[str]:
-        """The listings of the images that are shown side by side, of each model's first seed."""
+        """The listings of the images that are shown side by side, of the first seed that all have: the same noise; else of each."""
+        seeds = {name: seeds_of(self.config, name) for name in GRID_MODELS if name in evaluated_names(self.config)}
+        common = set.intersection(*map(set, seeds.values())) if seeds else set()
         return [
-            f"{self.config.results}/images/{seed_folder(name, seeds_of(self.config, name)[0])}/{QUALITATIVE}/prompts.jsonl"
-            for name in GRID_MODELS
-            if name in evaluated_names(self.config)
+            f"{self.config.results}/images/{seed_folder(name, min(common or own))}/{QUALITATIVE}/prompts.jsonl"
+            for name, own in seeds.items()
         ]
 
     def analysis_files(self) -> list[str]:

@@ -23,6 +23,7 @@ EMBEDDED = "embedded"  # the remote that travels inside the repository, and how 
 EMBEDDED_BYTES = 60 * 10**6
 LISTINGS = 10**6  # of those, for DVC's own lists of files
 RESULTS = ("evaluations", "analysis", "curves")  # always published, as far as they were made
+SUMMARISED = (*RESULTS, "training")  # parts that a summary is made from
 WEIGHTS = ("final", "snapshots")  # folders of a run, the more important first
 CONTENTS = "contents.json"  # beside the pointers: the files of RESULTS that are published, which a pointer does not say
 ADOPTED = "adopted.sha256"  # in a tier's results: of the trainings that came from what is published
@@ -88,11 +89,12 @@ def would_be_lost(plan: Plan, published: Path, remote: str) -> list[str]:
     return lost
 
 
-def foreign_training(results: Path, finals: Iterable[str]) -> str | None:
-    """The first of some `provenance.json` of trainings that is there and was not adopted from what is published; None for none."""
+def foreign_training(results: Path) -> Path | None:
+    """The `provenance.json` of a training in a tier's results that was not adopted from what is published; None for none."""
     adopted = results / ADOPTED
     known = {line.split()[0] for line in adopted.read_text().splitlines()} if adopted.is_file() else set()
-    return next((file for file in finals if Path(file).is_file() and sha256(file) not in known), None)
+    trained = sorted(results.glob("runs/*/final/provenance.json"))
+    return next((file for file in trained if sha256(file) not in known), None)
 
 
 def _run_folder(plan: Plan, run: str, seed: int) -> Path:
@@ -124,6 +126,12 @@ def contents(published: Path) -> list[str]:
     """The files of `RESULTS` in a folder of published results, by the names that they had in the tier's results, not packed."""
     found = [file for name in RESULTS for file in (published / name).rglob("*") if file.is_file()]
     return sorted(str(file.relative_to(published)).removesuffix(".gz") for file in found)
+
+
+def hashes(published: Path, part: str) -> str:
+    """The SHA-256 of each file of a part, as `sha256sum -c` reads them in the folder of the published results."""
+    files = sorted(file for file in (published / part).rglob("*") if file.is_file())
+    return "".join(f"{sha256(file)}  {file.relative_to(published)}\n" for file in files)
 
 
 def stored_files(published: Path) -> list[str]:

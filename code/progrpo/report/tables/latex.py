@@ -1,8 +1,9 @@
 """Booktabs fragments from lines of cells: nothing here knows what the numbers mean."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import accumulate, groupby
 
 from progrpo.report.tables.layout import Column
 
@@ -63,13 +64,24 @@ def literal(text: str) -> str:
     return "".join(SPECIAL.get(c, c) if c.isprintable() else "?" for c in text)
 
 
+# Math of a label: few commands, braces, and what is no command.
+MATH = re.compile(r"(?:\\(?:uparrow|downarrow|sigma|max|mathrm)(?![A-Za-z])|[A-Za-z0-9 (){}_^=<>+\-.,/|])*")
+
+
 def escape(text: str) -> str:
-    """A label of `paper_tables/expected` with special characters made harmless; one that holds math is left alone."""
-    if "$" in text or "\\" in text:
+    """A label of `paper_tables/expected`: text, and between dollars math of the commands that the tables use; all else is text."""
+    if text == ABSENT:
         return text
-    for character in "&%#_":
-        text = text.replace(character, "\\" + character)
-    return text
+    parts = text.split("$")
+    formulas = parts[1::2]
+    if len(parts) % 2 == 0 or not all(MATH.fullmatch(part) and _is_balanced(part) for part in formulas):
+        return literal(text)
+    return "".join(f"${part}$" if number % 2 else literal(part) for number, part in enumerate(parts))
+
+
+def _is_balanced(text: str) -> bool:
+    depths = list(accumulate({"{": 1, "}": -1}.get(character, 0) for character in text))
+    return min(depths, default=0) >= 0 and sum(depths[-1:]) == 0
 
 
 def number(value: float, digits: int) -> str:
