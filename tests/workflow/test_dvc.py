@@ -242,6 +242,22 @@ def test_published_results_are_those_of_the_author_and_a_reader_adopts_them(own_
     assert status(own_checkout) == ""
 
 
+def test_forced_and_changed_tables_are_set_where_nothing_is_pulled(own_checkout):
+    """What the summary was made from is not here; the hashes that stand for it are."""
+    for command in (("-f",), ("-f", "table@mini-flow_main")):
+        result = call("dvc", "repro", *command, cwd=own_checkout)
+        assert result.returncode == 0, result.stdout[-2000:]
+        assert status(own_checkout) == ""
+    summary = own_checkout / "results/published/mini/summary.json"
+    table = own_checkout / "paper_tables/mini/flow_main.tex"
+    mean = load_summary(summary, "mini")["evaluations"]["base_sd35m"]["drawbench.pickscore"]["mean"]
+    summary.write_text(summary.read_text().replace(f"{mean!r}", f"{mean + 1!r}"))
+    assert f"{mean:.3f}" in table.read_text()
+    result = call("dvc", "repro", "table@mini-flow_main", cwd=own_checkout)
+    assert result.returncode == 0, result.stdout[-2000:]
+    assert f"{mean + 1:.3f}" in table.read_text()
+
+
 def test_a_tier_that_is_not_published_is_one_line(own_checkout):
     (own_checkout / "results/smoke").mkdir()
     result = publish(own_checkout, "smoke")
