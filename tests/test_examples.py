@@ -247,6 +247,24 @@ def test_all_weights_are_trained_in_float32_only(models, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("model", "run"), [("sd35m", "flow_pro"), ("sd14", "diffusion")])
+def test_a_half_precision_pipeline_can_be_called_after_its_training(models, tmp_path, model, run):
+    config = tiny.write_config(tmp_path / "tiny.yaml", models)
+    pipeline = DiffusionPipeline.from_pretrained(models / model, dtype=torch.bfloat16)
+    settings = progrpo.load_config(config).get_run(run)
+    lora = progrpo.load_config(config).get_run("flow_pro").lora
+    if model == "sd14":
+        lora = lora.model_copy(update={"targets": ("to_q", "to_k", "to_v", "to_out.0")})
+    settings = settings.model_copy(update={"iterations": 1, "lora": lora})
+    image = {"num_inference_steps": 2, "height": 24, "width": 24, "output_type": "np"}
+    for _ in range(2):  # trained, then found trained
+        progrpo.train_pipeline(pipeline, blueness, ["a red circle"] * 4, settings, tmp_path / "run")
+        assert pipeline("a", **image).images.shape == (1, 24, 24, 3)
+    fresh = DiffusionPipeline.from_pretrained(models / model, dtype=torch.bfloat16)
+    progrpo.train_pipeline(fresh, blueness, ["a red circle"] * 4, settings, tmp_path / "run")
+    assert fresh("a", **image).images.shape == (1, 24, 24, 3)
+
+
 # ---------------------------------------------------------------- names in YAML
 
 

@@ -7,7 +7,8 @@ from progrpo.config import load_config
 from progrpo.cost.budget import phases_of
 from progrpo.cost.flops import POLICY_CALLS, sampling_calls
 from progrpo.errors import UserError
-from progrpo.files import write_json, write_jsonl
+from progrpo.files import read_json, write_json, write_jsonl
+from progrpo.provenance import decisive_hash
 from progrpo.report.costs import run_costs
 
 CONFIG = load_config(ROOT / "config" / "smoke.yaml")
@@ -30,6 +31,18 @@ def test_an_update_costs_four_calls_per_pair_with_a_reference_and_three_without(
     assert costs["update_calls"] == run.prompts_per_iteration * run.group.survivors * run.trained_steps * per_pair
     assert (costs["rollout_seconds"], costs["update_seconds"]) == (1.0, 2.0)  # one slow iteration does not count
     assert (costs["config"], costs["seed"], costs["device"]) == ("abc", 3, "cpu")
+
+
+def test_a_run_of_other_settings_has_no_costs(tmp_path):
+    """Calls are counted from the settings, and the weights' hash would vouch for them."""
+    run = CONFIG.runs["flowgrpo_sd35m"].model_copy(update={"iterations": 5})
+    write_run(tmp_path, run, 5)
+    path = tmp_path / "final" / "provenance.json"
+    write_json(path, {**read_json(path), "decides": decisive_hash(run)})
+    assert run_costs(tmp_path, run)["iterations"] == 5
+    other = run.model_copy(update={"prompts_per_iteration": 2 * run.prompts_per_iteration})
+    with pytest.raises(UserError, match="trained with other settings than the configuration's"):
+        run_costs(tmp_path, other)
 
 
 def test_a_run_that_has_not_ended_has_no_costs(tmp_path):
