@@ -76,6 +76,15 @@ def provenance(section: BaseModel, seed: int | None, device: "torch.device") -> 
         "decides": decisive_hash(section),
         "code": code_hash(),
         **({} if seed is None else {"seed": seed}),
-        "versions": {name: version(name) for name in ("progrpo", *LIBRARIES)},
+        "versions": _versions(),
         "device": device_name(device),
     }
+
+
+def computed_from(made_from: object = None) -> dict:
+    """Provenance of a result that is computed from stored ones, whose own is `made_from`, as far as they have one."""
+    return {"code": code_hash(), "versions": _versions(), **({"made_from": made_from} if made_from else {})}
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("progrpo", *LIBRARIES)}

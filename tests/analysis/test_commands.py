@@ -8,6 +8,7 @@ import pytest
 
 from progrpo.commands import analyse, flops
 from progrpo.errors import UserError
+from progrpo.provenance import code_hash
 
 
 def run(command, *words):
@@ -28,9 +29,14 @@ def rewards():
 
 
 def test_reward_clustering(tmp_path, rewards):
-    data, out = write(tmp_path / "rewards.json", {"rewards": rewards.tolist()}), tmp_path / "out.json"
+    made = {"config": "abc", "seed": 0}
+    stored = {"rewards": rewards.tolist(), "provenance": made}
+    data, out = write(tmp_path / "rewards.json", stored), tmp_path / "out.json"
     assert run(analyse, "analyse", "reward-clustering", "--rewards", data, "--out", out, "--simulations", 9) == 0
-    assert json.loads(out.read_text())["trajectories"] == 240
+    result = json.loads(out.read_text())
+    assert result["trajectories"] == 240
+    assert result["provenance"]["made_from"] == made
+    assert result["provenance"]["code"] == code_hash()
 
 
 def test_pruning_pilot(tmp_path, rewards):
@@ -58,6 +64,9 @@ def test_ovf_study_reads_metrics_of_every_seed(tmp_path):
     assert run(analyse, "analyse", "ovf-study", *words, "--out", tmp_path / "out.json", "--window", 1) == 0
     result = json.loads((tmp_path / "out.json").read_text())
     assert result["seeds"] == 2
+    assert (
+        result["provenance"]["made_from"]["full"] == [{"config": None, "seed": None}] * 2
+    )  # their weights are not here
     assert result["curves"]["ovf"]["reward"]["mean"] == [0.5, 1, 1.5, 2, 2.5]
     moved = folders[1].rename(tmp_path / "ovf-seed2")
     with pytest.raises(UserError, match="same seeds, each once: full 0, 1; uniform 0, 1; ovf 0, 2"):

@@ -176,7 +176,7 @@ def test_evaluation_writes_means_and_each_image(world, tmp_path, capsys):
     assert result["scores"]["pickscore"]["n"] == len(rows) == 6
     mean = sum(row["pickscore"] for row in rows) / 6
     assert result["scores"]["pickscore"]["mean"] == pytest.approx(mean)
-    assert "provenance" in result
+    assert result["provenance"]["seed"] == 0  # of the images
 
 
 def test_a_trained_run_is_generated_with_its_weights(world, tmp_path):

@@ -80,14 +80,16 @@ def run_clustering(arguments: argparse.Namespace) -> int:
     """Analyse stored rewards of P prompts x n trajectories."""
     from progrpo.analysis import reward_clustering
     from progrpo.files import write_json
+    from progrpo.provenance import computed_from
     from progrpo.report.schema import Rewards
     from progrpo.typed import read_checked
 
     require_between("--simulations", arguments.simulations, 1, 10**6)
-    rewards = read_checked(Rewards, arguments.rewards)["rewards"]
+    stored = read_checked(Rewards, arguments.rewards)
+    rewards = stored["rewards"]
     keeps = tuple(arguments.keep) if arguments.keep else None
     result = _analysed(arguments.rewards, lambda: reward_clustering.analyse(rewards, keeps, arguments.simulations))
-    write_json(arguments.out, result)
+    write_json(arguments.out, {"provenance": computed_from(stored.get("provenance")), **result})
     moments, fit = result["moments"], result["goodness_of_fit"]["kolmogorov_smirnov"]
     print(
         f"{result['prompts']} prompts x {result['group']}: skewness {moments['skewness']:+.3f}, excess kurtosis"
@@ -110,6 +112,7 @@ def run_pilot(arguments: argparse.Namespace) -> int:
     """Analyse stored preview and terminal rewards of an unpruned pool."""
     from progrpo.analysis import pruning_pilot
     from progrpo.files import write_json
+    from progrpo.provenance import computed_from
     from progrpo.report.schema import Previews
     from progrpo.typed import read_checked
 
@@ -124,7 +127,7 @@ def run_pilot(arguments: argparse.Namespace) -> int:
         arguments.previews,
         lambda: pruning_pilot.analyse(previews, terminal, counts, pairs, arguments.tolerance),
     )
-    write_json(arguments.out, result)
+    write_json(arguments.out, {"provenance": computed_from(stored.get("provenance")), **result})
     for row in result["candidates"]:
         print(
             f"{tuple(row['pruning_steps'])}: Spearman {row['spearman'][0]:.3f} / {row['spearman'][1]:.3f}, variance"
@@ -170,16 +173,27 @@ def _paired(arms: dict[str, list[str]]) -> dict[str, list[str]]:
     }
 
 
+def _trained(folder: str) -> dict[str, object]:
+    """Hash of the configuration and seed of the training in a folder, as far as its weights are there."""
+    from progrpo.files import read_object
+
+    path = Path(folder, "final", "provenance.json")
+    made = read_object(path) if path.is_file() else {}
+    return {key: made.get(key) for key in ("config", "seed")}
+
+
 def run_ovf_study(arguments: argparse.Namespace) -> int:
     """Compare the three arms' training logs."""
     from progrpo.analysis import ovf_study
     from progrpo.files import write_json
+    from progrpo.provenance import computed_from
 
     require_between("--window", arguments.window, 1, 10**6)
     folders = _paired({arm: getattr(arguments, arm) for arm in ovf_study.ARMS})
     arms = {arm: _metrics(paths) for arm, paths in folders.items()}
     result = _analysed(", ".join(sum(folders.values(), [])), lambda: ovf_study.analyse(arms, arguments.window))
-    write_json(arguments.out, result)
+    made_from = {arm: [_trained(folder) for folder in paths] for arm, paths in folders.items()}
+    write_json(arguments.out, {"provenance": computed_from(made_from), **result})
     for arm, end in result["end"].items():
         print(f"{arm}: " + ", ".join(f"{quantity} {interval['mean']:.4g}" for quantity, interval in end.items()))
     return 0
@@ -189,13 +203,14 @@ def run_gradients(arguments: argparse.Namespace) -> int:
     """Compare the rules on stored pools, and predict the tier's arms."""
     from progrpo.analysis.gradient_signal import Arm, Pools, analyse
     from progrpo.config import load_config
-    from progrpo.files import read_arrays, write_json
+    from progrpo.files import parse_json, read_arrays, write_json
+    from progrpo.provenance import computed_from
 
     config = load_config(arguments.config)
     analysis = config.analyses[arguments.analysis]
     names = ("rewards", "previews", "projections", "grams")
-    stored = read_arrays(arguments.samples, names)
-    if len(stored) < len(names) or len(analysis.candidates) != 1 or analysis.keep is None:
+    stored = read_arrays(arguments.samples, (*names, "provenance"))
+    if not stored.keys() >= {*names} or len(analysis.candidates) != 1 or analysis.keep is None:
         raise UserError(f"{arguments.samples}: not pools of an analysis with one pair of pruning steps and `keep`")
     stages = tuple(zip(analysis.candidates[0], analysis.keep, strict=True))
     arms = {
@@ -208,8 +223,12 @@ def run_gradients(arguments: argparse.Namespace) -> int:
         for name, run in config.runs.items()
         if run.model == analysis.model
     }
-    study = _analysed(arguments.samples, lambda: analyse(Pools(**stored), stages, arms, analysis.gradients_of))
-    write_json(arguments.out, study)
+    study = _analysed(
+        arguments.samples,
+        lambda: analyse(Pools(*(stored[name] for name in names)), stages, arms, analysis.gradients_of),
+    )
+    made_from = parse_json(str(stored["provenance"])) if "provenance" in stored else None
+    write_json(arguments.out, {"provenance": computed_from(made_from), **study})
     for row in study["rules"]:
         print(
             f"{row['rule']}: K {row['keep']}, variance {row['variance']:.4g}, predicted {row['predicted']:.2f} of uniform"

@@ -24,8 +24,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, compute, print."""
     from progrpo.cost import atomic_costs, flops
     from progrpo.files import to_json, write_json
+    from progrpo.provenance import computed_from
 
-    report = flops.report(atomic_costs.measure())
+    report = {"provenance": computed_from(), **flops.report(atomic_costs.measure())}
     if arguments.out:
         write_json(arguments.out, report)
     as_json = to_json(report, "the report", indent=1, sort_keys=True)

@@ -18,9 +18,9 @@ from progrpo.benchmarks.images import BenchmarkImage, gaps, list_images, open_im
 from progrpo.config import Config
 from progrpo.devices import choose_device
 from progrpo.errors import UserError
-from progrpo.files import write_json, write_jsonl
+from progrpo.files import read_object, write_json, write_jsonl
 from progrpo.grpo.backbone import silence_libraries
-from progrpo.identity import REFUSE, Folder, Start
+from progrpo.identity import BEGUN, REFUSE, Folder, Start
 from progrpo.jobs.images import require_generated
 from progrpo.jobs.ingredients import of_evaluation
 from progrpo.jobs.loading import prompts_of, require_sets, scorer_of
@@ -66,7 +66,7 @@ def evaluate_images(
 def _evaluate_set(tools: "Tools", name: str, images: Path, out: Path) -> None:
     evaluation = tools.config.evaluations[name]
     listed = list_images(images, tools.allow_partial)
-    result: dict[str, Any] = {"provenance": provenance(evaluation, None, tools.device)}
+    result: dict[str, Any] = {"provenance": provenance(evaluation, _seed_of(images), tools.device)}
     if missing := gaps(images) or _other_number(tools.config, name, len(listed)):
         print(f"{images}: {missing}; the result says so, and no table takes it", flush=True)
         result["partial"] = missing
@@ -82,6 +82,14 @@ def _evaluate_set(tools: "Tools", name: str, images: Path, out: Path) -> None:
     write_jsonl(out / f"{name}.scores.jsonl", rows)
     write_json(out / f"{name}.json", result)
     print(f"{out / name}.json: {len(listed)} images " + summary_line(result), flush=True)
+
+
+def _seed_of(images: Path) -> int | None:
+    """The seed that images were made with, as their folder says; None for a stranger's."""
+    begun = images / BEGUN
+    identity = read_object(begun).get("identity") if begun.is_file() else None
+    seed = identity.get("seed") if isinstance(identity, dict) else None
+    return seed if isinstance(seed, int) else None
 
 
 def _other_number(config: Config, name: str, found: int) -> str | None:
