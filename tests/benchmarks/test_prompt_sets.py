@@ -156,11 +156,17 @@ def test_blank_lines_before_a_tables_head_do_not_count(tmp_path, name, text):
     [
         'prompt,category\n"a red circle, on the left",Abstract\n',
         '"id", "Prompt"\n1,"a red circle, on the left"\n',
+        'prompt,"notes, extra"\n"a red circle, on the left",x\n',
         "Prompt \tCategory\na red circle, on the left\tAbstract\n",
     ],
 )
 def test_a_table_is_known_by_its_head_under_any_ending(tmp_path, name, text):
     assert load_prompts(write(tmp_path, name, text)) == [PromptRecord("a red circle, on the left")]
+
+
+def test_a_cell_that_never_ends_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="p.txt:.*: not a table"):
+        load_prompts(write(tmp_path, "p.txt", 'prompt,note\n"' + "a" * 200_000))
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,12 @@ def test_pools_become_a_study_that_predicts_the_tiers_arms(config, tmp_path):
     assert main(["analyse", "gradient-signal", *options, "--samples", str(out), "--out", str(tmp_path / "g.json")]) == 0
     result = json.loads((tmp_path / "g.json").read_text())
     assert result["arms"] == {"flow": 1.0}
+    with np.load(out) as stored:
+        arrays = dict(stored)
+    assert result["provenance"]["made_from"] == json.loads(str(arrays["provenance"]))
+    np.savez(tmp_path / "bad.npz", **{**arrays, "provenance": np.array("{")})
+    words = ["--samples", str(tmp_path / "bad.npz"), "--out", str(tmp_path / "bad.json")]
+    assert main(["analyse", "gradient-signal", *options, *words]) == 2
     assert result["prompts"] == 2
 
 

@@ -43,7 +43,9 @@ def test_a_name_in_a_table_is_text(name):
     assert html.escape(name) in page
 
 
-@pytest.mark.parametrize("name", [*HOSTILE, "$\\input{/etc/passwd}$", "$}{$", "a $5", "~^{}"])
+@pytest.mark.parametrize(
+    "name", [*HOSTILE, "$\\input{/etc/passwd}$", "$}{$", "a $5", "~^{}", "$^^5cinput{/etc/passwd}$"]
+)
 def test_a_label_runs_no_command_but_those_of_the_tables_math(name):
     tex = fragment(Body((COLUMN,), [Line(name, {"k": Estimate(1.0)}, block=name)]), [])
     assert tex.count(literal(name)) == 2  # as label and as block

@@ -117,8 +117,11 @@ def _delimiter(first: str, text: str) -> str | None:
     delimiter = next((delimiter for delimiter, head in heads.items() if len(head) > 1 and "prompt" in head), None)
     if delimiter == ",":
         lines = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
-        counts = {len(row) for row in lines if any(cell.strip() for cell in row)}
-        return delimiter if counts == {len(heads[","])} else None
+        try:
+            counts = {len(row) for row in lines if any(cell.strip() for cell in row)}
+        except csv.Error:
+            return delimiter  # who reads the table says what is wrong with it
+        return delimiter if len(counts) == 1 and counts != {1} else None
     return delimiter
 
 

@@ -227,7 +227,8 @@ def run_gradients(arguments: argparse.Namespace) -> int:
         arguments.samples,
         lambda: analyse(Pools(*(stored[name] for name in names)), stages, arms, analysis.gradients_of),
     )
-    made_from = parse_json(str(stored["provenance"])) if "provenance" in stored else None
+    text = str(stored.get("provenance", "null"))
+    made_from = _analysed(arguments.samples, lambda: {"samples": parse_json(text)})["samples"]
     write_json(arguments.out, {"provenance": computed_from(made_from), **study})
     for row in study["rules"]:
         print(

@@ -10,7 +10,7 @@ from progrpo.paper_runs import DANCEGRPO_SD14, FLOWGRPO, PROGRPO, PROGRPO_FLASH,
 
 ACCOUNTINGS = {
     "published": (
-        "The printed atomic costs (SD3.5-M's decode + reward solved from its baseline total), four denoiser calls per "
+        "The printed atomic costs (SD3.5-M's decode + reward solved from its three totals), four denoiser calls per "
         "trained step, and a preview that costs an extra denoiser call only for the trajectories that are then pruned."
     ),
     "equation_22_as_written": (
@@ -189,7 +189,7 @@ def solve_atomic_costs(first: str, second: str) -> tuple[float, float]:
 
 
 def printed_costs(backbone: str, solved: bool) -> Costs:
-    """Costs as printed; with `solved`, SD3.5-M's decode + reward is the one its baseline total implies."""
+    """Costs as printed; with `solved`, SD3.5-M's decode + reward is the one that its three totals imply."""
     printed = PRINTED[backbone]
     image = solved_decode_and_reward() if solved and backbone == SD35M else printed.decoder + printed.reward
     return Costs(printed.denoiser, image, image, UPDATE_CALLS * printed.denoiser)

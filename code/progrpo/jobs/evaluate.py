@@ -86,8 +86,10 @@ def _evaluate_set(tools: "Tools", name: str, images: Path, out: Path) -> None:
 
 def _seed_of(images: Path) -> int | None:
     """The seed that images were made with, as their folder says; None for a stranger's."""
-    begun = images / BEGUN
-    identity = read_object(begun).get("identity") if begun.is_file() else None
+    try:
+        identity = read_object(images / BEGUN).get("identity")
+    except UserError:
+        return None
     seed = identity.get("seed") if isinstance(identity, dict) else None
     return seed if isinstance(seed, int) else None
 

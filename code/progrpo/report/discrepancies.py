@@ -90,7 +90,11 @@ def decode_and_reward() -> dict:
     printed = PRINTED[SD35M].decoder + PRINTED[SD35M].reward
     solved = solved_decode_and_reward()
     rows = [
-        ("solved", solved, f"(453474.18 / 96 - 1200 x 3.88) / 24 = {solved:.5f}; printed 2.49 + 0.34 = {printed:.2f}")
+        (
+            "solved",
+            solved,
+            f"from all three totals {solved:.5f}, as (453474.18 / 96 - 1200 x 3.88) / 24; printed 2.49 + 0.34 = {printed:.2f}",
+        )
     ]
     names = [name for name in PUBLISHED if PUBLISHED[name].backbone == SD35M]
     for first, second in ((0, 1), (0, 2), (1, 2)):

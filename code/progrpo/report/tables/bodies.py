@@ -5,7 +5,7 @@ from collections.abc import Callable
 from progrpo.config import Config
 from progrpo.errors import UserError
 from progrpo.paper_runs import SD14, SD35M
-from progrpo.report.tables.latex import ABSENT, MEASURED, NOT_RUN, UNKNOWN, Body, Cell, Estimate, Line, escape
+from progrpo.report.tables.latex import ABSENT, MEASURED, NOT_RUN, UNKNOWN, Body, Cell, Estimate, Line
 from progrpo.report.tables.layout import Column, Layout, Macro, Row
 from progrpo.report.tables.settings import settings_body
 
@@ -24,7 +24,7 @@ def paper_cells(row: Row, columns: tuple[Column, ...]) -> dict[str, Cell]:
         elif value is None:
             cells[column.key] = UNKNOWN
         else:
-            cells[column.key] = escape(value) if isinstance(value, str) else Estimate(float(value))
+            cells[column.key] = value if isinstance(value, str) else Estimate(float(value))
     return cells
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from progrpo.config import Config
-from progrpo.report.tables.latex import LEGEND, literal
+from progrpo.report.tables.latex import LEGEND, escape, literal
 from progrpo.report.tables.layout import EXPECTED, load_layout, table_names
 
 HEAD = r"""\documentclass[10pt]{article}
@@ -32,7 +32,7 @@ def document(config: Config, expected: Path = EXPECTED) -> str:
         layout = layouts[name]
         parts.append(
             "\\bigskip\\begin{minipage}{\\linewidth}\n"
-            f"\\textbf{{Table {number}.}} {layout.caption}\\par\\smallskip\n\\settable{{{name}.tex}}\n"
+            f"\\textbf{{Table {number}.}} {escape(layout.caption)}\\par\\smallskip\n\\settable{{{name}.tex}}\n"
             "\\end{minipage}\\par\n"
         )
     parts.append("\\end{document}\n")

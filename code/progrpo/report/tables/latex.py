@@ -27,7 +27,7 @@ class Estimate:
     n: int = 1
 
 
-Cell = Estimate | str  # a number, or text that is set as it stands
+Cell = Estimate | str  # a number, or text, which may hold math as a label may
 
 
 @dataclass(frozen=True)
@@ -65,18 +65,23 @@ def literal(text: str) -> str:
 
 
 # Math of a label: few commands, braces, and what is no command.
-MATH = re.compile(r"(?:\\(?:uparrow|downarrow|sigma|max|mathrm)(?![A-Za-z])|[A-Za-z0-9 (){}_^=<>+\-.,/|])*")
+MATH = re.compile(r"(?:\\(?:uparrow|downarrow|sigma|max|mathrm)(?![A-Za-z])|[A-Za-z0-9 (){}_=<>+\-.,/|])*")
 
 
 def escape(text: str) -> str:
     """A label of `paper_tables/expected`: text, and between dollars math of the commands that the tables use; all else is text."""
     if text == ABSENT:
         return text
+    return "".join(f"${part}$" if is_math else literal(part) for part, is_math in with_math(text))
+
+
+def with_math(text: str) -> list[tuple[str, bool]]:
+    """(part, whether it is math) of a label: what stands between dollars, if all of it is math that the tables use."""
     parts = text.split("$")
     formulas = parts[1::2]
     if len(parts) % 2 == 0 or not all(MATH.fullmatch(part) and _is_balanced(part) for part in formulas):
-        return literal(text)
-    return "".join(f"${part}$" if number % 2 else literal(part) for number, part in enumerate(parts))
+        return [(text, False)]
+    return [(part, bool(number % 2)) for number, part in enumerate(parts)]
 
 
 def _is_balanced(text: str) -> bool:
@@ -94,7 +99,7 @@ def number(value: float, digits: int) -> str:
 
 def _cell(cell: Cell, column: Column, bold: bool) -> str:
     if isinstance(cell, str):
-        return f"\\textbf{{{cell}}}" if bold else cell
+        return f"\\textbf{{{escape(cell)}}}" if bold else escape(cell)
     text = number(cell.mean, column.digits)
     text = f"\\textbf{{{text}}}" if bold else text
     if cell.half_width is None:

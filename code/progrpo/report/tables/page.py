@@ -8,7 +8,7 @@ from pathlib import Path
 
 from progrpo.config import Config
 from progrpo.report.tables.bodies import body
-from progrpo.report.tables.latex import ABSENT, LEGEND, NOT_RUN, Body, Cell, Estimate, Line, best_lines
+from progrpo.report.tables.latex import ABSENT, LEGEND, NOT_RUN, Body, Cell, Estimate, Line, best_lines, with_math
 from progrpo.report.tables.layout import EXPECTED, Column, load_layout, table_names
 
 SYMBOLS = {"\\uparrow": "↑", "\\downarrow": "↓", "\\sigma": "σ", "\\max": "max"}
@@ -26,8 +26,10 @@ th.group { text-align: center; border-bottom: 1px solid #999; }
 
 def plain(text: str) -> str:
     """HTML of a label, whose math between dollars has symbols and roman subscripts and nothing else."""
-    parts = html.escape(text).replace(ABSENT, "·").replace("--", "–").split("$")
-    return "".join(_math(part) if index % 2 else part for index, part in enumerate(parts))
+    escaped = ((html.escape(part), is_math) for part, is_math in with_math(text))
+    return "".join(
+        _math(part) if is_math else part.replace(ABSENT, "·").replace("--", "–") for part, is_math in escaped
+    )
 
 
 def _math(text: str) -> str:

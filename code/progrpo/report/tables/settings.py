@@ -2,7 +2,7 @@
 
 from progrpo.config import Config, Run
 from progrpo.errors import UserError
-from progrpo.report.tables.latex import NOT_RUN, Body, Cell, Line, escape
+from progrpo.report.tables.latex import NOT_RUN, Body, Cell, Line
 from progrpo.report.tables.layout import Column, Layout
 
 Setting = bool | int | float | str | None
@@ -68,4 +68,4 @@ def _text(value: Setting) -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return escape(value) if isinstance(value, str) else f"{value:g}"
+    return value if isinstance(value, str) else f"{value:g}"
