@@ -1,5 +1,6 @@
 """Trained weights under DVC: published to a remote, pulled in a clone, evaluated again with the same scores; limits are kept."""
 
+import itertools
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +12,23 @@ from checkout import ROOT, call, make_checkout
 from progrpo.config import load_config
 from progrpo.errors import UserError
 from progrpo.files import read_json
-from progrpo.workflow.publishing import RECORD, Part, finished_runs, fitting, pointer_text, recorded_runs, require_small
+from progrpo.workflow.code_inputs import Code
+from progrpo.workflow.plan import Plan
+from progrpo.workflow.publishing import (
+    RECORD,
+    Part,
+    finished_runs,
+    fitting,
+    pointer_text,
+    recorded_runs,
+    require_small,
+    stored_curves,
+    with_published_weights,
+)
 
 pytestmark = pytest.mark.xdist_group("workflow")
 CUT = Path(__file__).parents[1] / "slurm" / "cut.yaml"  # one short run, everything that a job does, in seconds
 RUN = "progrpo_sd35m-seed0"
-ARMS = ("flowgrpo", "uniform", "ovf")  # of the static study
 SCORES = f"results/cut/evaluations/{RUN}/test_flow.json"
 
 
@@ -233,20 +245,16 @@ def test_an_unknown_remote_is_one_line(tmp_path):
 
 def test_what_is_published_of_tier_mini_leads_from_its_weights_to_every_verdict(tmp_path):
     """Not all seeds of every arm have their weights there, and snapshots do not fit: curves are taken as they are published."""
-    checkout = make_checkout(tmp_path / "checkout")
+    published = ROOT / "results/published/mini"
+    tier = with_published_weights(load_config(ROOT / "config/mini.yaml"), published)
+    plan = Plan(tier, Code(ROOT / "code"), curves=stored_curves(tier, published))
+    assert f"results/mini/curves/{RUN}.npz" in plan.learning_curve_files()
+    arms = [plan.study_weights(arm) for arm in ("full", "uniform", "ovf")]
+    assert len({len(arm) for arm in arms}) == 1 <= len(arms[0])
+    for path in itertools.chain(*arms):
+        assert (published / "runs" / Path(path).parts[-3] / "final.dvc").is_file()
+    checkout, curve = make_checkout(tmp_path / "checkout"), f"results/mini/curves/{RUN}.npz"
     options = ("--cores", "1", "--config", "tier=mini", "results=weights")
-    planned = succeed("snakemake", "all", *options, "-n", "-p", cwd=checkout)
-    assert "progrpo generate" in planned
-    assert "progrpo train " not in planned
-    assert "progrpo learning-curve" not in planned
-    curve, study = "results/mini/curves/flowgrpo_sd35m-seed0.npz", "results/mini/analysis/ovf_study.json"
-    succeed("snakemake", curve, study, *options, cwd=checkout)
-    assert (checkout / curve).read_bytes() == (
-        checkout / "results/published/mini/curves" / Path(curve).name
-    ).read_bytes()
-    arms = [
-        {path.parent.name for path in checkout.glob(f"results/published/mini/runs/{arm}_sd35m-*/final.dvc")}
-        for arm in ARMS
-    ]
-    common = set.intersection(*({folder.partition("-seed")[2] for folder in arm} for arm in arms))
-    assert read_json(checkout / study)["seeds"] == len(common) > 0
+    log = succeed("snakemake", curve, *options, cwd=checkout)
+    assert "learning curve" not in log
+    assert (checkout / curve).read_bytes() == (checkout / "results/published/mini/curves" / f"{RUN}.npz").read_bytes()
