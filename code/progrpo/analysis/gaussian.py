@@ -15,14 +15,16 @@ TABLE9_SPEARMAN = {2: 0.3354, 4: 0.6954, 5: 0.7922, 6: 0.8579, 7: 0.8957, 9: 0.9
 TABLE9_VARIANCE = {(2, 4): 0.0012, (4, 6): 0.0017, (5, 7): 0.0019, (7, 9): 0.0021}
 
 
+def differ(rewards: np.ndarray) -> np.ndarray:
+    """Whether not all rewards of a row of (P, n) are equal, (P,); of equal ones a rounded mean leaves a deviation."""
+    return rewards.max(axis=1) > rewards.min(axis=1)
+
+
 def standardise(rewards: np.ndarray) -> np.ndarray:
     """(R - mean) / std of each row of (P, n), population deviation; rows of equal rewards become 0."""
     centred = rewards - rewards.mean(axis=1, keepdims=True)
     std = centred.std(axis=1, keepdims=True)
-    differ = rewards.max(axis=1, keepdims=True) > rewards.min(
-        axis=1, keepdims=True
-    )  # a rounded mean leaves equal rewards a deviation
-    return np.divide(centred, std, out=np.zeros_like(centred), where=differ & (std > 0))
+    return np.divide(centred, std, out=np.zeros_like(centred), where=differ(rewards)[:, None] & (std > 0))
 
 
 def group_share(n: int, delta: float) -> float:

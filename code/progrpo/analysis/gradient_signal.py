@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from progrpo.analysis import gaussian
 from progrpo.analysis.statistics import bootstrap_interval, finite_array
 from progrpo.grpo.ovf import best_of_n, optimal_variance_filter, uniform
 
@@ -96,7 +97,7 @@ def analyse(pools: Pools, stages: tuple[tuple[int, int], ...], arms: dict[str, A
     enough for get a predicted gain, in units of the baseline's. Intervals are bootstrapped over prompts. ValueError for pools that do
     not fit each other or the stages, or in which no reward differs from another of its prompt.
     """
-    if not (pools.rewards.max(axis=1) > pools.rewards.min(axis=1)).any():
+    if not gaussian.differ(pools.rewards).any():
         raise ValueError("every prompt's rewards are equal; they say nothing about gradients")
     size, steps = pools.rewards.shape[1], pools.previews.shape[2]
     rules = study_arms(size, steps, stages)

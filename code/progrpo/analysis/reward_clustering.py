@@ -184,7 +184,7 @@ def analyse(rewards, keeps: tuple[int, ...] | None = None, simulations: int = 49
     keeps = keeps or (n // 2,)
     if n < 3 or any(not 2 <= keep < n for keep in keeps):
         raise ValueError(f"{n} rewards per prompt cannot be subsampled to {list(keeps)}; keep 2..{n - 1} of at least 3")
-    varied = rewards[rewards.max(axis=1) > rewards.min(axis=1)]  # a rounded mean gives equal rewards a deviation
+    varied = rewards[gaussian.differ(rewards)]
     if not len(varied):
         raise ValueError("every prompt's rewards are equal; nothing can be standardised")
     standardised = gaussian.standardise(varied)

@@ -55,25 +55,14 @@ def sample_pruned(
     if group.pruning and group.pruning[-1].step > sampling.steps:
         raise UserError(f"pruning step {group.pruning[-1].step} lies beyond the {sampling.steps} denoising steps")
     with taken_apart(pipeline) as backbone:
-        return _sample_pruned(backbone, prompts, reward, group, sampling, seed, batch)
-
-
-def _sample_pruned(
-    backbone: Backbone,
-    prompts: list[str],
-    reward: RewardFunction,
-    group: Group,
-    sampling: Sampling,
-    seed: int,
-    batch: int,
-) -> PrunedGroups:
-    table, text = backbone.table(sampling), backbone.encode(prompts)
-    score = scoring(FunctionScorer(reward, backbone.device, batch), prompts)
-    policy = policy_of(backbone, table, text, sampling.guidance_scale, score)
-    noise = TrajectoryNoise(seed, 0, list(range(len(prompts))), backbone.latent_shape, sampling.shared_initial_noise)
-    rollout = expand_and_prune(policy, table, plan_of(group), noise, batch)
-    final = rollout.states[:, -1]
-    images = torch.cat([backbone.decode(x)[: rows.stop - rows.start] for rows, (x,) in in_batches(batch, final)])
+        table, text = backbone.table(sampling), backbone.encode(prompts)
+        score = scoring(FunctionScorer(reward, backbone.device, batch), prompts)
+        policy = policy_of(backbone, table, text, sampling.guidance_scale, score)
+        positions = list(range(len(prompts)))
+        noise = TrajectoryNoise(seed, 0, positions, backbone.latent_shape, sampling.shared_initial_noise)
+        rollout = expand_and_prune(policy, table, plan_of(group), noise, batch)
+        final = in_batches(batch, rollout.states[:, -1])
+        images = torch.cat([backbone.decode(x)[: rows.stop - rows.start] for rows, (x,) in final])
     images = images.unflatten(0, tuple(rollout.rewards.shape))
     return PrunedGroups(images, rollout.rewards, rollout.trajectories, rollout.stages)
 
