@@ -117,7 +117,7 @@ def write(folder: Path = ROOT / "docs") -> None:
         told.append(spread(rewards, kept))
     final = found.rewards[0].numpy()
     strip(found.images[0], final, list(range(len(final))), folder / "pictures" / "group_3.png", "trained on")
-    advantages = (final - final.mean()) / final.std(ddof=1)
+    advantages = (final - final.mean()) / final.std()  # Flow-GRPO's; DanceGRPO's is unbiased
     rows = zip(found.trajectories[0].tolist(), final, advantages, strict=True)
     table = ["| trajectory | reward | advantage |", "|---|---|---|"]
     table += [f"| {number} | {value:.3f} | {advantage:+.2f} |" for number, value, advantage in rows]

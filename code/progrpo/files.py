@@ -99,6 +99,12 @@ def settings_path(detections: Path) -> Path:
     return detections.with_suffix(".settings.json")
 
 
+def require_folder(path: Path | str) -> None:
+    """UserError where a file stands in the place of a folder that is to be written; libraries say nothing and write nothing."""
+    if Path(path).is_file():
+        raise UserError(f"{path}: is a file, where a folder is to be written; name another place")
+
+
 def read_text(path: Path | str) -> str:
     """A text file's content: UTF-8 with or without a byte-order mark, every line ending as one newline.
 

@@ -12,6 +12,7 @@ from progrpo.analysis.contrasts import (
     estimate,
     p_above,
     pooled_error,
+    seeds_needed,
     share,
     sign_flip,
 )
@@ -100,5 +101,20 @@ def test_the_crossed_bootstrap_sees_the_prompts():
 
 def test_the_share_of_equal_contrasts_is_one_and_of_nothing_has_no_bound():
     units = draw(np.random.default_rng(6), 0.5)
-    assert share(0.7 * units, units) == pytest.approx((0.7, 0.7, 0.7))
-    assert share(units, units - units.mean() + 0.01)[1:] == (None, None)
+    assert share(0.7 * units, units, SEEDS) == pytest.approx((0.7, 0.7, 0.7, SEEDS))
+    assert share(units, units - units.mean() + 0.01, SEEDS)[1:] == (None, None, SEEDS)
+
+
+def test_a_share_of_few_seeds_has_no_bounds():
+    """Of three seeds the bootstrap's expanded tails are its least and largest replica, which is no interval of 95 %."""
+    units = draw(np.random.default_rng(6), 0.5, seeds=3)
+    assert share(0.7 * units, units, SEEDS) == (pytest.approx(0.7), None, None, 3)
+
+
+def test_the_seeds_needed_find_the_effect_with_power_four_fifths():
+    generator = np.random.default_rng(7)
+    n = seeds_needed(0.3, 0.25, 0.025)
+    assert n == 12  # (1.960 + 0.842)^2 x (.3 / .25)^2 = 11.3
+    found = generator.normal(0.25, 0.3, (4000, n)).mean(1) * np.sqrt(n) / 0.3 > stats.norm.ppf(0.975)
+    assert 0.8 < found.mean() < 0.85
+    assert seeds_needed(0.3, -0.05, 0.025) is seeds_needed(0.3, None, 0.025) is seeds_needed(None, 0.2, 0.025) is None

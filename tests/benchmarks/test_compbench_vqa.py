@@ -1,6 +1,7 @@
 """BLIP-VQA: the conversion of the original checkpoint, [ENC], no padding, rounding, and the command."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -36,6 +37,22 @@ def test_the_original_checkpoint_converts_to_the_same_model(tmp_path):
     loaded = blip.from_original(tmp_path / "vqa.pth")
     own, found = model.state_dict(), loaded.state_dict()
     assert all(torch.equal(own[key], found[key]) for key in own)
+
+
+def test_a_folder_of_the_hub_whose_epsilon_is_another_is_refused(folder, tmp_path):
+    """Salesforce/blip-vqa-base says 1e-5 for vision: its answers would be scored under the metric's name."""
+    hub = shutil.copytree(folder, tmp_path / "hub")
+    config = json.loads((hub / "config.json").read_text())
+    config["vision_config"]["layer_norm_eps"] = 1e-5
+    (hub / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"layer_norm_eps 1e-05 \(vision\).*take the original .pth"):
+        blip.load_vqa(hub)
+
+
+def test_a_file_in_the_place_of_the_converted_folder_is_refused(folder, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(UserError, match="out: is a file, where a folder is to be written"):
+        blip.save_vqa(tmp_path / "out", blip.load_vqa(folder))
 
 
 def test_a_missing_weight_of_the_original_is_named(tmp_path):

@@ -5,9 +5,12 @@ import json
 import pytest
 
 from checkout import ROOT
+from progrpo.analysis import gaussian
 from progrpo.cost import flops
 from progrpo.paper_runs import SD14, SD35M
 from progrpo.report import discrepancies as claims
+from progrpo.report.agreements import agreements
+from progrpo.report.discrepancies_page import render
 from progrpo.report.tables.layout import load_layout
 
 MEASURED = {
@@ -46,8 +49,8 @@ def test_prompts_per_epoch(found):
 
 
 def test_the_page_holds_every_claim_and_its_computation(found):
-    agreed = claims.agreements()
-    page = claims.render(list(found.values()), agreed)
+    agreed = agreements()
+    page = render(list(found.values()), agreed)
     for claim in [*found.values(), *agreed]:
         assert f"## {claim['title']}\n" in page
         assert all(f"- {line}\n" in page for line in claim["computation"])
@@ -58,7 +61,7 @@ def test_the_papers_numbers_in_code_are_those_of_its_tables():
     """The code computes with numbers that the tables print: each has two places, and the same value at both."""
     cells = {
         name: {row.key: row for row in load_layout(name, ROOT / "paper_tables/expected").rows}
-        for name in ("wall_clock", "flops_flow", "flops_diffusion")
+        for name in ("wall_clock", "flops_flow", "flops_diffusion", "pruning_pilot", "group_size", "pruning_steps")
     }
     for run, (vae, denoiser) in claims.TABLE13.items():
         row = cells["wall_clock"][run]
@@ -70,3 +73,20 @@ def test_the_papers_numbers_in_code_are_those_of_its_tables():
         printed = flops.PRINTED[model]
         rows = (("noise_prediction", printed.denoiser), ("vae_decoding", printed.decoder), ("reward", printed.reward))
         assert all(cells[table][key].paper_value("tflop") == value for key, value in rows)
+    for pair, ratio in flops.TABLE9_COST_RATIOS.items():
+        row = cells["pruning_pilot"][",".join(map(str, pair))]
+        found = [row.paper_value(key) for key in ("cost_ratio", "variance", "spearman_first", "spearman_second")]
+        assert found == [ratio, gaussian.TABLE9_VARIANCE[pair], *(gaussian.TABLE9_SPEARMAN[step] for step in pair)]
+    best = "test_diffusion.hpsv2"
+    for size, value in claims.TABLE5_HPSV2.items():
+        key = "progrpo_sd14" if size == 48 else f"progrpo_sd14_g{size}"
+        assert cells["group_size"][key].paper_value(best) == value
+    assert cells["pruning_steps"]["progrpo_sd14"].paper_value(best) == claims.TABLE6_HPSV2
+
+
+def test_with_costs_exchanged_the_flow_schedule_still_saves_more(found):
+    """By hand: 1 - (840 c + 84 d) / (1200 c + 24 d) at SD-v1.4's c = 1.36, d = 2.86; the other schedule at c = 3.88, d = 2.83."""
+    values = found["savings_by_schedule"]["values"]
+    assert values["progrpo_sd35m"] == pytest.approx(1 - (840 * 1.36 + 84 * 2.86) / (1200 * 1.36 + 24 * 2.86))
+    assert values["progrpo_sd14"] == pytest.approx(1 - (3480 * 3.88 + 88 * 2.83) / (4000 * 3.88 + 16 * 2.83))
+    assert values["progrpo_sd35m"] > values["progrpo_sd14"]

@@ -67,8 +67,9 @@ def test_at_equal_calls_the_dearer_arm_is_read_off_its_curve(world, verdicts):
 
 
 def test_what_random_pruning_and_the_oracle_span_gives_the_share(verdicts):
-    value, low, high = verdicts["previews_carry_signal"].share
+    value, low, high, n = verdicts["previews_carry_signal"].share
     assert low < 0.44 / 0.6 < high
+    assert n == 8
     assert value == pytest.approx(0.44 / 0.6, abs=0.1)
 
 
@@ -116,6 +117,21 @@ def test_the_pooled_error_is_that_of_gains_at_the_contrasts_own_budget(world, tm
     found = {v.id: v.estimate for v in judge(CLAIMS, evidence)}
     wide = found["pro_equal_calls"].high - found["pro_equal_calls"].low
     assert wide > 2 * (found["pro_equal_iterations"].high - found["pro_equal_iterations"].low)
+
+
+def test_an_arm_that_begins_as_another_does_counts_once_in_the_pooled_error(world, tmp_path):
+    """Two arms with the same settings and seeds do not differ by noise: a table with both would show too little of it."""
+    alone, beside = (tmp_path / name for name in ("alone", "beside"))
+    for folder in (alone, beside):
+        write_curves(folder, seeds=3)
+    for seed in range(3):
+        for suffix in (".npz", ".costs.json"):
+            first = beside / "curves" / f"plain12_sd35m-seed{seed}{suffix}"
+            (beside / "curves" / f"plain12_equal_calls_sd35m-seed{seed}{suffix}").write_bytes(first.read_bytes())
+    once, twice = (
+        {v.id: v.estimate for v in judge(CLAIMS, Evidence(world[0], folder, {}))} for folder in (alone, beside)
+    )
+    assert once["ovf_equals_best_of_n"] == twice["ovf_equals_best_of_n"]
 
 
 def test_an_arm_that_ends_before_the_budget_gives_no_error(world, tmp_path):

@@ -78,11 +78,21 @@ def test_low_precision_images_are_accepted(clip_folder, images):
         (torch.zeros(4, 1, 8, 8), PROMPTS, r"not torch.float32 \(4, 1, 8, 8\)"),
         (torch.zeros(4, 3, 8, 8, dtype=torch.uint8), PROMPTS, "not torch.uint8"),
         (torch.zeros(4, 3, 8, 8), PROMPTS[:3], "4 images but 3 prompts"),
+        (torch.full((4, 3, 8, 8), 255.0), PROMPTS, r"must lie in \[0, 1\], not 255 to 255; divide bytes by 255"),
+        (torch.linspace(-1, 1, 768).view(4, 3, 8, 8), PROMPTS, r"must lie in \[0, 1\], not -1 to 1"),
     ],
 )
 def test_wrong_input_is_one_line(bad, prompts, message):
     with pytest.raises(UserError, match=f"mean: .*{message}"):
         Mean().score(bad, prompts)
+
+
+def test_pixels_may_overshoot_a_little_and_a_batch_may_be_empty(clip_folder, images):
+    scorer = load_scorer("pickscore", clip_folder)
+    assert torch.equal(
+        scorer.score(images * 1.04 - 0.02, PROMPTS), scorer.score((images * 1.04 - 0.02).clamp(0, 1), PROMPTS)
+    )
+    assert scorer.score(images[:0], []).shape == (0,)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -16,7 +16,10 @@ RESAMPLES, AT_ONCE = 50_000, 2_000  # the tails of 8 seeds lie at .006: 280 repl
 
 @dataclass(frozen=True)
 class Estimate:
-    """A contrast: its mean, its interval (None for one seed), interquartile mean over seeds, number of seeds and method."""
+    """A contrast: its mean, its interval (None for one seed), interquartile mean over seeds, number of seeds and method.
+
+    sd: standard deviation of one seed's contrast, as its error is taken; None for one seed.
+    """
 
     effect: float
     low: float | None
@@ -24,6 +27,7 @@ class Estimate:
     iqm: float
     n: int
     method: str
+    sd: float | None = None
 
 
 def pooled_error(table: np.ndarray) -> tuple[float, int]:
@@ -53,15 +57,15 @@ def sign_flip(values) -> float:
     return float((sums >= values.sum() - rounding).mean())
 
 
-def crossed_replicas(units: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """Means (resamples, ...) of units (seeds, prompts, ...) with seeds and prompts drawn anew, independently of each other.
+def crossed_replicas(units: np.ndarray) -> np.ndarray:
+    """Means (RESAMPLES, ...) of units (seeds, prompts, ...) with seeds and prompts drawn anew, independently of each other.
 
     A prompt is drawn for all seeds at once, as all seeds were evaluated on it (Owen's pigeonhole bootstrap).
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     parts = []
-    for start in range(0, resamples, AT_ONCE):
-        by_seed, by_prompt = (_drawn(generator, n, min(AT_ONCE, resamples - start)) for n in units.shape[:2])
+    for start in range(0, RESAMPLES, AT_ONCE):
+        by_seed, by_prompt = (_drawn(generator, n, min(AT_ONCE, RESAMPLES - start)) for n in units.shape[:2])
         parts.append(np.einsum("bs,bp,sp...->b...", by_seed, by_prompt, units, optimize=True))
     return np.concatenate(parts)
 
@@ -90,12 +94,12 @@ def estimate(units, exact_from: int, confidence: float = 0.95, error: tuple[floa
     n, effect, iqm = len(by_seed), float(by_seed.mean()), float(stats.trim_mean(by_seed, 0.25))
     if n >= exact_from:
         low, high = expanded_quantiles(crossed_replicas(units), n, confidence)
-        return Estimate(effect, low, high, iqm, n, "crossed bootstrap")
+        return Estimate(effect, low, high, iqm, n, "crossed bootstrap", float(by_seed.std(ddof=1)))
     if n == 1:
         return Estimate(effect, None, None, iqm, n, "one seed")
     sd, freedom = error or (float(by_seed.std(ddof=1)), n - 1)
     half = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * sd / np.sqrt(n)
-    return Estimate(effect, effect - half, effect + half, iqm, n, "pooled t" if error else "paired t")
+    return Estimate(effect, effect - half, effect + half, iqm, n, "pooled t" if error else "paired t", sd)
 
 
 def p_above(units, threshold: float, exact_from: int, error: tuple[float, int] | None = None) -> float | None:
@@ -112,16 +116,28 @@ def p_above(units, threshold: float, exact_from: int, error: tuple[float, int] |
     return float(stats.t.sf(mean * np.sqrt(n) / sd, freedom))
 
 
-def share(part, whole, confidence: float = 0.95) -> tuple[float, float | None, float | None]:
-    """part / whole, two contrasts of units (seeds, prompts), with its crossed bootstrap interval (None for one seed).
+def seeds_needed(sd: float | None, distance: float | None, alpha: float, power: float = 0.8) -> int | None:
+    """Seeds with which a one-sided test finds an effect `distance` above its threshold; None where there is none above it.
 
-    Seeds and prompts are drawn for both at once. A whole whose replicas reach 0 leaves the ratio without a bound: None.
+    From the normal law, as sd is known only roughly.
+    """
+    if not sd or distance is None or distance <= 0:
+        return None
+    return int(np.ceil(((stats.norm.ppf(1 - alpha) + stats.norm.ppf(power)) * sd / distance) ** 2))
+
+
+def share(part, whole, exact_from: int) -> tuple[float, float | None, float | None, int]:
+    """part / whole, two contrasts of units (seeds, prompts), with its 95 % crossed bootstrap interval, and the number of seeds.
+
+    Seeds and prompts are drawn for both at once. Below `exact_from` seeds there are no bounds, as too few differ; nor where
+    replicas of the whole reach 0.
     """
     part, whole = finite_array(part, 2, "part"), finite_array(whole, 2, "whole")
     value = float(part.mean() / whole.mean())
-    if len(part) == 1:
-        return value, None, None
+    n = len(part)
+    if n < exact_from:
+        return value, None, None, n
     replicas = crossed_replicas(np.stack([part, whole], axis=-1))
     if (replicas[:, 1] * np.sign(whole.mean()) <= 0).any():
-        return value, None, None
-    return value, *expanded_quantiles(replicas[:, 0] / replicas[:, 1], len(part), confidence)
+        return value, None, None, n
+    return value, *expanded_quantiles(replicas[:, 0] / replicas[:, 1], n, 0.95), n

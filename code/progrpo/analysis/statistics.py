@@ -19,36 +19,33 @@ def finite_array(values, dimensions: int, name: str) -> np.ndarray:
     return array
 
 
-def mean_interval(values, confidence: float = 0.95) -> dict[str, float | int | None]:
-    """Mean of (n,) values with Student's t interval; low, high and std (unbiased) are None for a single value."""
+def mean_interval(values) -> dict[str, float | int | None]:
+    """Mean of (n,) values with Student's t interval of 95 %; low, high and std (unbiased) are None for a single value."""
     array = finite_array(values, 1, "values")
     mean, n = float(array.mean()), len(array)
     if n == 1:
         return {"mean": mean, "low": None, "high": None, "std": None, "n": 1}
     std = float(array.std(ddof=1))
-    half = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * std / np.sqrt(n)
+    half = float(stats.t.ppf(0.975, n - 1)) * std / np.sqrt(n)
     return {"mean": mean, "low": mean - half, "high": mean + half, "std": std, "n": n}
 
 
 def bootstrap_interval(
     units: np.ndarray,
     statistic: Callable[[np.ndarray], np.ndarray] = lambda sample: sample.mean(axis=1),
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
 ) -> dict[str, float]:
-    """Percentile bootstrap over the first axis of `units` (n, ...).
+    """Percentile bootstrap over the first axis of `units` (n, ...), 95 %, from 2,000 resamples.
 
     `statistic` maps resamples (b, n, ...) to (b,); the default is the mean of (n,) units. Returns value, low, high.
     """
     units = np.asarray(units, dtype=np.float64)
-    draws = np.random.default_rng(seed).integers(len(units), size=(resamples, len(units)))
+    draws = np.random.default_rng(0).integers(len(units), size=(2000, len(units)))
     replicas = statistic(units[draws])
-    low, high = np.quantile(replicas, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    low, high = np.quantile(replicas, [0.025, 0.975])
     return {"value": float(statistic(units[None])[0]), "low": float(low), "high": float(high)}
 
 
-def paired_test(first, second, confidence: float = 0.95) -> dict[str, float | int | None]:
+def paired_test(first, second) -> dict[str, float | int | None]:
     """Paired t test of first - second, both (n,) in the same order: difference, interval, two-sided p.
 
     p is None for one pair. Equal differences leave no variance: p is 1 where they are zero and 0 otherwise.
@@ -58,7 +55,7 @@ def paired_test(first, second, confidence: float = 0.95) -> dict[str, float | in
     if len(first) != len(second):
         raise ValueError(f"a paired test needs equal lengths, not {len(first)} and {len(second)}")
     difference = first - second
-    interval = mean_interval(difference, confidence)
+    interval = mean_interval(difference)
     p_value = None
     mean, std = float(difference.mean()), interval["std"]
     if std == 0.0:

@@ -241,10 +241,12 @@ def run_discrepancies(arguments: argparse.Namespace) -> int:
     """Compute every claim and write the page."""
     from progrpo.cost import atomic_costs
     from progrpo.files import write_json, write_text
-    from progrpo.report import discrepancies as claims
+    from progrpo.report.agreements import agreements
+    from progrpo.report.discrepancies import discrepancies
+    from progrpo.report.discrepancies_page import render
 
-    found, agreed = claims.discrepancies(atomic_costs.measure()), claims.agreements()
-    write_text(arguments.out, claims.render(found, agreed))
+    found, agreed = discrepancies(atomic_costs.measure()), agreements()
+    write_text(arguments.out, render(found, agreed))
     if arguments.json:
         write_json(arguments.json, {"discrepancies": found, "agreements": agreed})
     print(f"{len(found)} discrepancies and {len(agreed)} agreements in {arguments.out}")

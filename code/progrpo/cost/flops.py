@@ -22,8 +22,9 @@ ACCOUNTINGS = {
         "published costs leave out."
     ),
     "measured": (
-        "What this repository executes: measured costs with attention, survivors that reuse the preview's call, 9 of "
-        "10 (49 of 50) trained steps, and the update of each baseline's public code."
+        "What this repository executes, at the prompts of `published` and without activations that are computed twice: "
+        "measured costs with attention, survivors that reuse the preview's call, 9 of 10 (49 of 50) trained steps, and "
+        "the update of each baseline's public code."
     ),
     "measured_taesd_previews": "As `measured`, but the previews are decoded by the tiny autoencoder TAESD.",
 }

@@ -48,9 +48,9 @@ class TimedTrainer(Trainer):
 def timed_run(run: Run, prompts: int, micro_batch: int, sampling_batch: int | None = None) -> Run:
     """A run of tier paper, whose configuration is Tables 7 and 8, as it is timed: so many prompts per iteration, one update.
 
-    Activations are not recomputed, so that the update is the paper's four passes. The wide clip range only widens the
-    trainer's tolerance for the first likelihood ratio: a policy of random weights has no training to protect. It
-    changes no operation. ValidationError for batches that do not divide.
+    Activations are not recomputed, so that the update is the paper's four passes, three on SD-v1.4, which has no
+    reference. The wide clip range only widens the trainer's tolerance for the first likelihood ratio: a policy of
+    random weights has no training to protect. It changes no operation. ValidationError for batches that do not divide.
     """
     changes = {
         "prompts": "random",

@@ -245,7 +245,8 @@ class MovingAverage:
 
     decay_s = min((1 + s)/(10 + s), decay); s counts the updates before this one, from 0. Source: flow_grpo/ema.py:33-56. Called once
     per optimizer update; the public script calls it once per micro-batch and so applies each eighth update twice, a defect that is
-    not reproduced. diffusers' EMAModel is another average: it has no interval, and its first step copies the parameters.
+    not reproduced, and its s counts the update just made, so that it moves one update earlier. diffusers' EMAModel is another average:
+    it has no interval, and its first step copies the parameters.
     """
 
     def __init__(self, parameters: list[Tensor], config: Ema):

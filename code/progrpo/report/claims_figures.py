@@ -12,7 +12,7 @@ from progrpo.report.evidence import Evidence
 from progrpo.report.figures import BLACK, BLUE, CYCLE, DASHES, GREEN, GREY, ORANGE, VERMILION, canvas, save, styled
 from progrpo.report.verdicts import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VOID, Verdict, gains_in_units
 
-COLOURS = {SUPPORTED: GREEN, INCONCLUSIVE: ORANGE, NOT_SUPPORTED: VERMILION, VOID: GREY}
+COLOURS = {SUPPORTED: GREEN, INCONCLUSIVE: ORANGE, NOT_SUPPORTED: VERMILION}
 AXES = {"iterations": "iteration", "calls": "denoiser calls (thousands)", "seconds": "seconds"}
 MARKERS = "os^D"
 BANDS_FROM = 4  # seeds; the interval of fewer is wider than what it is about, and each seed is a thin line instead
@@ -43,9 +43,10 @@ def _empty(axis, text: str = "not run") -> None:
 @styled
 def draw_forest(claims: Claims, verdicts: list[Verdict]) -> Figure:
     """Each contrast of one metric with its interval, in units of the baseline's gain; its margin, what was predicted, what the paper
-    has. Grey: void."""
+    has. What is void has no effect to show."""
     stated = {claim.id: claim for claim in claims.claims}
-    shown = [(v, stated[v.id]) for v in verdicts if v.estimate and v.id in stated and len(stated[v.id].metrics) == 1]
+    judged = [(v, stated[v.id]) for v in verdicts if v.id in stated and v.estimate and v.verdict != VOID]
+    shown = [(verdict, claim) for verdict, claim in judged if len(claim.metrics) == 1]
     figure, (axis,) = canvas(1, 1.1 + 0.24 * max(len(shown), 2))
     for row, (verdict, claim) in enumerate(reversed(shown)):
         found, colour = verdict.estimate, COLOURS[verdict.verdict]

@@ -23,6 +23,7 @@ Statistic = Literal[
     "gradient_signal",
     "preview_at_half",
     "calls_ratio",
+    "seconds_ratio",
     "cost_model",
 ]
 

@@ -16,7 +16,7 @@ HEAD = f"{'claim':28} {'verdict':14} {'effect':>7} {'interval':>16} {'p':>7} {'n
 
 
 def number(value: float | None, signed: bool = False) -> str:
-    """Three decimals at most, two where the number is larger than 1; -- for none."""
+    """Two decimals, three below .095; -- for none."""
     if value is None:
         return "--"
     return f"{value:{'+' if signed else ''}.{2 if abs(value) >= 0.095 else 3}f}"
@@ -25,9 +25,21 @@ def number(value: float | None, signed: bool = False) -> str:
 def interval(verdict: Verdict) -> str:
     """[low, high], or -- without."""
     found = verdict.estimate
-    if found is None or found.low is None or found.high is None:
+    if found is None or found.low is None or found.high is None or verdict.verdict == VOID:
         return "--"
     return f"[{number(found.low)}, {number(found.high)}]"
+
+
+def effect(verdict: Verdict) -> str:
+    """The estimate; -- for none, and where the claim is void, as it is a share of a gain that is none."""
+    found = verdict.estimate if verdict.verdict != VOID else None
+    return number(found.effect if found else None, bool(verdict.runs))
+
+
+def p_value(verdict: Verdict) -> str:
+    """Holm's where the claim is primary; -- for none, and where the claim is void."""
+    p = verdict.p if verdict.p_holm is None else verdict.p_holm
+    return "--" if p is None or verdict.verdict == VOID else f"{p:.4f}"
 
 
 def lines(verdicts: Iterable[Verdict]) -> list[str]:
@@ -35,12 +47,12 @@ def lines(verdicts: Iterable[Verdict]) -> list[str]:
     rows = [HEAD]
     notes = []
     for verdict in verdicts:
-        found, p = verdict.estimate, verdict.p_holm if verdict.p_holm is not None else verdict.p
+        found = verdict.estimate
         seeds = max((len(run["seeds"]) for run in verdict.runs.values()), default=0)
         n = found.n if found else seeds
         rows.append(
-            f"{verdict.id:28} {verdict.verdict:14} {number(found.effect if found else None, bool(verdict.runs)):>7}"
-            f" {interval(verdict):>16} {'--' if p is None else f'{p:.4f}':>7} {n:>4} {verdict.seconds:>8.0f}"
+            f"{verdict.id:28} {verdict.verdict:14} {effect(verdict):>7}"
+            f" {interval(verdict):>16} {p_value(verdict):>7} {n:>4} {verdict.seconds:>8.0f}"
         )
         if verdict.why:
             notes.append(f"{verdict.id}: {verdict.why}")
@@ -87,15 +99,16 @@ def outcome(verdict: Verdict) -> str:
     found = verdict.estimate
     if found is None or verdict.verdict == NOT_RUN:
         return verdict.verdict
-    return f"{verdict.verdict} ({measured(verdict)}, n = {found.n})"
+    numbers = f"{measured(verdict)}, " if verdict.verdict != VOID else ""
+    return f"{verdict.verdict} ({numbers}n = {found.n})"
 
 
 def measured(verdict: Verdict) -> str:
     """Effect and interval, marked SD where they are in standard deviations; -- for none."""
-    if verdict.estimate is None:
+    if effect(verdict) == "--":
         return "--"
     unit = " SD" if verdict.unit == SPREAD else ""
-    return f"{number(verdict.estimate.effect, bool(verdict.runs))}{unit} {interval(verdict)}"
+    return f"{effect(verdict)}{unit} {interval(verdict)}"
 
 
 def page(claims: Claims, verdicts: list[Verdict], tier: str) -> str:
@@ -106,8 +119,9 @@ def page(claims: Claims, verdicts: list[Verdict], tier: str) -> str:
         "",
         "Made by `progrpo claims --pages`; do not edit. Effects are shares of the baseline's mean gain or, marked SD,",
         f"{SPREAD}. Intervals are 95 %, of equivalence 90 %; p is one-sided,",
-        f"its limit {claims.alpha:g}. *n of planned*: seeds, or prompts of an analysis, and how many give power .8 at the effect",
-        "*predicted* beforehand. *Excluded*: the paper's value lies outside the interval.",
+        f"its limit {claims.alpha:g}. *n of planned*: seeds, or prompts of an analysis, and how many were thought to give power .8 at",
+        "the effect *predicted* beforehand; *needed*: how many do, by the spread that was found. *Excluded*: the paper's value",
+        "lies outside the interval. The baseline's mean gain is taken as known; over its seeds it is not (`config/claims.yaml`).",
         "",
         "## Do the baselines learn?",
         "",
@@ -117,7 +131,7 @@ def page(claims: Claims, verdicts: list[Verdict], tier: str) -> str:
     for family, title in titles.items():
         rows = [v for v in verdicts if v.id in stated and stated[v.id].family == family]
         if rows:
-            head = "| claim | place | rule | verdict | effect | p | n of planned | predicted | paper |"
+            head = "| claim | place | rule | verdict | effect | p | n of planned; needed | predicted | paper |"
             text += ["", f"## {title}", "", head, "|---|---|---|---|---|---|---|---|---|"]
             text += [_row(v, stated[v.id]) for v in rows]
     text += [
@@ -135,17 +149,16 @@ def page(claims: Claims, verdicts: list[Verdict], tier: str) -> str:
 
 
 def _row(verdict: Verdict, claim: Claim) -> str:
-    found, p = verdict.estimate, verdict.p if verdict.p_holm is None else verdict.p_holm
+    found = verdict.estimate
     said = f"{claim.statement} (`{claim.id}`)".replace("|", "\\|")
     if isinstance(claim.comparison, Contrast):
         said += f", at equal {claim.comparison.at}"
     if verdict.share:
-        low, high = (number(bound) for bound in verdict.share[1:])
-        said += f"; share {number(verdict.share[0])} [{low}, {high}]"
+        value, low, high, n = verdict.share
+        said += f"; share {number(value)} [{number(low)}, {number(high)}], n = {n}"
     word = f"**{verdict.verdict}**" + (f": {verdict.why}" if verdict.verdict in (NOT_RUN, VOID) else "")
-    effect = measured(verdict)
-    n = f"{found.n if found else 0} of {claim.n}"
-    cells = [said, claim.place, rule_text(claim), word, effect, "--" if p is None else f"{p:.4f}", n]
+    n = f"{found.n if found else 0} of {claim.n}" + (f"; {verdict.needed}" if verdict.needed else "")
+    cells = [said, claim.place, rule_text(claim), word, measured(verdict), p_value(verdict), n]
     paper = number(claim.paper) + (" (excluded)" if excludes_paper(verdict, claim) else "")
     return "| " + " | ".join([*cells, number(claim.predicted), paper]) + " |"
 
@@ -180,8 +193,8 @@ def with_verdicts(text: str, claims: Claims, verdicts: Iterable[Verdict], tier: 
             rows.append(f"| Judged first: does the baseline learn? (`{verdict.id}`) | | | | | **{verdict.verdict}** |")
         elif claim.family == "primary":
             at = f"equal {claim.comparison.at}" if isinstance(claim.comparison, Contrast) else ""
-            found, p = verdict.estimate, verdict.p_holm
-            numbers = [measured(verdict), "--" if p is None else f"{p:.4f}", f"{found.n if found else 0}"]
+            found = verdict.estimate
+            numbers = [measured(verdict), p_value(verdict), f"{found.n if found else 0}"]
             cells = [claim.statement, at, *numbers]
             rows.append("| " + " | ".join([*cells, f"**{verdict.verdict}**"]) + " |")
     return "\n".join([before + begin, *rows, end + after])

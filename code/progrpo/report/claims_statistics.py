@@ -78,12 +78,21 @@ def _calls(evidence: Evidence) -> Found:
     return ratios if isinstance(ratios, str) else _mean(ratios)
 
 
-def _cost(evidence: Evidence) -> Found:
-    calls, seconds = _ratios(evidence, "calls"), _ratios(evidence, "seconds")
-    if isinstance(calls, str) or isinstance(seconds, str):
-        return str(calls)
+def _timed(evidence: Evidence) -> list[float] | str:
     if len(evidence.devices(PROGRPO, FLOWGRPO)) > 1:
         return "the arms ran on several kinds of devices"
+    return _ratios(evidence, "seconds")
+
+
+def _seconds(evidence: Evidence) -> Found:
+    ratios = _timed(evidence)
+    return ratios if isinstance(ratios, str) else _mean(ratios)
+
+
+def _cost(evidence: Evidence) -> Found:
+    calls, seconds = _ratios(evidence, "calls"), _timed(evidence)
+    if isinstance(calls, str) or isinstance(seconds, str):
+        return calls if isinstance(calls, str) else str(seconds)
     return _mean([a / b for a, b in zip(seconds, calls, strict=True)])
 
 
@@ -101,5 +110,6 @@ STATISTICS: dict[str, Callable[[Evidence], Found]] = {
     "gradient_signal": _gradient("signal"),
     "preview_at_half": _preview,
     "calls_ratio": _calls,
+    "seconds_ratio": _seconds,
     "cost_model": _cost,
 }

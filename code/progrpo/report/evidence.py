@@ -14,6 +14,7 @@ from progrpo.config import Config
 from progrpo.errors import UserError
 from progrpo.files import parse_json, read_arrays
 from progrpo.names import base_of, parse_seed_folder
+from progrpo.provenance import CUTS, LABELS, config_hash
 from progrpo.report.schema import Part
 from progrpo.typed import Count, Number, check, read_checked
 
@@ -69,8 +70,15 @@ class Curve:
         if not scores.size or not np.isfinite(scores).all():
             raise UserError(f"{path}: scores are empty or not finite; score the run again")
         by_scorer = dict(zip(stored["scorers"].tolist(), scores.transpose(1, 0, 2), strict=True))
-        made = check(Provenance, parse_json(str(stored["provenance"])), f"{path}: provenance")
+        made = check(Provenance, _parsed(str(stored["provenance"]), path), f"{path}: provenance")
         return cls(stored["iterations"], by_scorer, tuple(stored["prompts"].tolist()), made.config, made.decides)
+
+
+def _parsed(provenance: str, path: Path) -> Any:
+    try:
+        return parse_json(provenance)
+    except ValueError as error:
+        raise UserError(f"{path}: provenance: not JSON ({error})") from None
 
 
 class Evidence:
@@ -175,6 +183,10 @@ class Evidence:
         """Whether a run's curves end at a budget or later, to within one iteration."""
         end, rate = self.end(run, at), self.rate(run, at)
         return end is not None and rate is not None and budget is not None and end + rate > budget
+
+    def apart_from_length(self, run: str) -> str:
+        """What decides a run's trainings but for how long they go on: equal where one run is the beginning of another."""
+        return config_hash(self.config.runs[run], (LABELS | CUTS | {"iterations", "snapshots"}) - {"model", "prompts"})
 
     def gains_at(self, run: str, metric: str, seeds: Iterable[int], at: str, budget: float) -> np.ndarray:
         """Gains (seeds, prompts) at a budget, linear between the snapshots."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from progrpo.analysis.contrasts import Estimate, estimate, p_above, pooled_error, share
+from progrpo.analysis.contrasts import Estimate, estimate, p_above, pooled_error, seeds_needed, share
 from progrpo.analysis.statistics import holm
 from progrpo.config import Config, tier_files
 from progrpo.names import base_of, seed_folder, seeds_of
@@ -41,7 +41,8 @@ class Verdict:
     p: float | None = None
     p_holm: float | None = None
     unit: str = ""  # of a contrast
-    share: tuple[float, float | None, float | None] | None = None
+    share: tuple[float, float | None, float | None, int] | None = None  # value, low, high, seeds
+    needed: int | None = None  # seeds for power .8 at the predicted effect, by the spread that was found
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)  # {run: seeds, configs}
     seconds: float = 0.0  # of the trainings behind it
 
@@ -86,7 +87,8 @@ def judge_guard(name: str, guard: Guard, evidence: Evidence) -> Verdict:
     means = {m: evidence.final_gains(guard.baseline, m, seeds).mean(1) for m in (*guard.every_seed, *guard.one_of)}
     fallen = [metric for metric in guard.every_seed if not (means[metric] > 0).all()]
     risen = [metric for metric in guard.one_of if (means[metric] > 0).all()]
-    why = f"no gain in every seed by {', '.join(fallen)}" if fallen else f"gains by all, and by {', '.join(risen)}"
+    losses = (f"{metric} (least {means[metric].min():+.3f})" for metric in fallen)
+    why = f"no gain in every seed by {', '.join(losses)}" if fallen else f"gains by all, and by {', '.join(risen)}"
     if not fallen and not risen:
         why = f"no unused scorer gains in every seed: {', '.join(guard.one_of)}"
     found = SUPPORTED if risen and not fallen else NOT_SUPPORTED
@@ -190,13 +192,15 @@ def _contrast(claim: Claim, contrast: Contrast, claims: Claims, guard: Guard, ev
     equivalent = claim.rule.kind == "equivalence"
     found = estimate(units, claims.exact_from, 1 - (4 if equivalent else 2) * claims.alpha, error)
     threshold = -claim.rule.margin if isinstance(claim.rule, Margin) else 0.0
+    distance = None if equivalent or claim.predicted is None else claim.predicted - threshold
     return Verdict(
         claim.id,
         "",
         estimate=found,
         p=None if equivalent else p_above(units, threshold, claims.exact_from, error),
         unit=GAIN if len(claim.metrics) == 1 else SPREAD,
-        share=_share(contrast, claim, guard, evidence),
+        share=_share(contrast, claim, claims, guard, evidence),
+        needed=seeds_needed(found.sd, distance, claims.alpha),
         runs=_runs(contrast.contrast, seeds, evidence),
         seconds=evidence.seconds(contrast.contrast, seeds),
     )
@@ -205,12 +209,17 @@ def _contrast(claim: Claim, contrast: Contrast, claims: Claims, guard: Guard, ev
 def _pooled(claim, contrast: Contrast, claims: Claims, guard: Guard, seeds: list[int], evidence: Evidence):
     """Error of the contrast, from gains at its own budget of all arms of the guard that have its seeds and reach it.
 
-    None where they are too few: gains at another budget have another spread.
+    None where they are too few: gains at another budget have another spread. Arms that do the same up to the budget count once:
+    two rows of one training would make the error look smaller.
     """
     at, budget = contrast.at, evidence.budget(contrast.contrast, contrast.at)
     others = (c.comparison for c in claims.claims if c.guard == claim.guard)
     arms = {arm for other in others if isinstance(other, Contrast) for arm in other.contrast}
-    shared = sorted(arm for arm in arms if set(seeds) <= set(evidence.seeds(arm)) and evidence.reaches(arm, at, budget))
+    reach = (arm for arm in arms if set(seeds) <= set(evidence.seeds(arm)) and evidence.reaches(arm, at, budget))
+    unlike = {
+        evidence.apart_from_length(arm): arm for arm in sorted(reach, key=lambda arm: (arm in contrast.contrast, arm))
+    }
+    shared = sorted(unlike.values())
     if len(seeds) < 2 or len(shared) < ARMS_POOLED:
         return None
     columns = [
@@ -220,7 +229,7 @@ def _pooled(claim, contrast: Contrast, claims: Claims, guard: Guard, seeds: list
     return sd * float(np.linalg.norm(list(contrast.contrast.values()))), freedom
 
 
-def _share(contrast: Contrast, claim: Claim, guard: Guard, evidence: Evidence):
+def _share(contrast: Contrast, claim: Claim, claims: Claims, guard: Guard, evidence: Evidence):
     if contrast.share_of is None:
         return None
     both = [*contrast.contrast, *contrast.share_of]
@@ -230,7 +239,7 @@ def _share(contrast: Contrast, claim: Claim, guard: Guard, evidence: Evidence):
         contrast_gains(weights, contrast.at, seeds, claim.metrics, guard, evidence)
         for weights in (contrast.contrast, contrast.share_of)
     )
-    return share(part, whole) if whole.mean() else None
+    return share(part, whole, claims.exact_from) if whole.mean() else None
 
 
 # ---------------------------------------------------------------- decisions

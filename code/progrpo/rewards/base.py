@@ -14,6 +14,7 @@ from progrpo.devices import DTYPES
 from progrpo.errors import UserError
 
 TF32 = "tf32"
+SLACK = 0.1  # by which pixels may leave [0, 1]: resized or decoded ones overshoot, and scorers clamp them
 
 
 @contextmanager
@@ -111,6 +112,11 @@ class BatchedScorer(abc.ABC):
         if len(images) != len(prompts):
             raise UserError(f"{self.name}: {len(images)} images but {len(prompts)} prompts; give one prompt per image")
         self._check_finite(images, prompts, "the image", "check the model that made it")
+        if len(images) and not (images.min() >= -SLACK and images.max() <= 1 + SLACK):
+            raise UserError(
+                f"{self.name}: images must lie in [0, 1], not {float(images.min()):.3g} to {float(images.max()):.3g};"
+                " divide bytes by 255, and bring a decoder's [-1, 1] to [0, 1]"
+            )
 
     def _check_finite(self, values: Tensor, prompts: list[str], what: str, remedy: str) -> None:
         finite = values.isfinite().flatten(1).all(1) if values.ndim > 1 else values.isfinite()

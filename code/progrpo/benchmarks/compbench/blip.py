@@ -9,10 +9,12 @@ from transformers import BlipConfig, BlipForQuestionAnswering
 
 from progrpo.benchmarks.geneval.detector import check_model_folder
 from progrpo.errors import UserError
+from progrpo.files import require_folder
 from progrpo.model_files import open_network, open_tokenizer, reading_model
 from progrpo.rewards.base import freeze, load_state
 from progrpo.rewards.imagereward import HEAD_WIDTH, MAX_TOKENS, blip_vision_state
 
+EPSILONS = 1e-6, 1e-12  # of the layer norms of BLIP's image and text towers
 BOS, ENC = "[DEC]", "[ENC]"  # the two tokens BLIP adds behind BERT's vocabulary: 30522 and 30523
 TIED = {  # one tensor under two names; older files may hold only the second
     "text_decoder.cls.predictions.decoder.bias": "text_decoder.cls.predictions.bias",
@@ -34,13 +36,13 @@ def config_of(state: dict[str, Tensor]) -> BlipConfig:
         _tower(state, "vision_model.encoder.layers", "mlp.fc1", width),
         image_size=math.isqrt(patches) * patch,
         patch_size=patch,
-        layer_norm_eps=1e-6,
+        layer_norm_eps=EPSILONS[0],
     )
     text = dict(
         _tower(state, "text_encoder.encoder.layer", "intermediate.dense", text_width),
         vocab_size=words,
         encoder_hidden_size=width,
-        layer_norm_eps=1e-12,
+        layer_norm_eps=EPSILONS[1],
         is_decoder=True,
         max_position_embeddings=state["text_encoder.embeddings.position_embeddings.weight"].shape[0],
     )
@@ -139,7 +141,7 @@ def from_original(checkpoint: Path) -> BlipForQuestionAnswering:
 def load_vqa(path: Path | str, device: torch.device | str = "cpu", tokenizer: Path | None = None) -> BlipVqa:
     """BLIP-VQA from a transformers folder, or from the original .pth with a folder of bert-base-uncased's tokenizer.
 
-    UserError: nothing there, another kind of model, missing weights, no tokenizer.
+    UserError: nothing there, another kind of model, other epsilons than the original's, missing weights, no tokenizer.
     """
     path = Path(path)
     if path.suffix == ".pth":
@@ -151,10 +153,18 @@ def load_vqa(path: Path | str, device: torch.device | str = "cpu", tokenizer: Pa
     else:
         check_model_folder(path, "blip")
         model = open_network(BlipForQuestionAnswering, path)
+        epsilons = model.config.vision_config.layer_norm_eps, model.config.text_config.layer_norm_eps
+        if epsilons != EPSILONS:
+            raise UserError(
+                f"{path}: BLIP with layer_norm_eps {epsilons[0]:g} (vision) and {epsilons[1]:g} (text), where the original has"
+                f" {EPSILONS[0]:g} and {EPSILONS[1]:g}: its answers are others, as those of the hub's Salesforce/blip-vqa folders;"
+                " take the original .pth (`progrpo fetch blip-vqa`)"
+            )
     return BlipVqa(freeze(model, torch.device(device)), open_tokenizer(tokenizer or path, model))
 
 
 def save_vqa(folder: Path | str, vqa: BlipVqa) -> None:
-    """Write model and tokenizer as a transformers folder."""
+    """Write model and tokenizer as a transformers folder; UserError where a file is in its place."""
+    require_folder(folder)
     vqa.model.save_pretrained(folder)
     vqa.tokenizer.save_pretrained(folder)

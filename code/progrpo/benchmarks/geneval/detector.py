@@ -21,7 +21,7 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation,
 from progrpo.benchmarks.geneval.mmdet_checkpoint import NOT_IN_MMDET, SWIN, convert_mmdet
 from progrpo.benchmarks.geneval.vocabulary import OBJECT_NAMES_FILE, detector_classes, geneval_vocabulary
 from progrpo.errors import UserError
-from progrpo.files import read_object, write_json, write_text
+from progrpo.files import read_object, require_folder, write_json, write_text
 from progrpo.model_files import holds_safetensors, open_network, reading_model, require_sane
 from progrpo.rewards.base import freeze, load_state, load_weights
 from progrpo.typed import Number, check
@@ -234,7 +234,11 @@ def from_mmdet(checkpoint: Path, config: Mask2FormerConfig | None = None) -> Mas
 
 
 def save_detector(folder: Path, detector: Detector) -> None:
-    """Write a detector as a transformers model folder with preprocessor_config.json and object_names.txt."""
+    """Write a detector as a transformers model folder with preprocessor_config.json and object_names.txt.
+
+    UserError where a file is in its place.
+    """
+    require_folder(folder)
     detector.model.save_pretrained(folder)
     pipeline = detector.pipeline
     settings = {

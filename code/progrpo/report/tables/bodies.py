@@ -108,7 +108,8 @@ FLOPS_COLUMNS = tuple(
 
 
 def flops_body(layout: Layout, summary: dict) -> Body:
-    """Tables 10 and 11: the paper's numbers, those reproduced by its accounting, and what this repository executes.
+    """Tables 10 and 11: the paper's numbers, those reproduced by its accounting, and what this repository executes
+    but for recomputed activations.
 
     Atomic costs are `reproduced` without attention's matrix products, as the paper counts, and `measured` with them.
     """
