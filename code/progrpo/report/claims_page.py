@@ -154,8 +154,8 @@ def _row(verdict: Verdict, claim: Claim) -> str:
     if isinstance(claim.comparison, Contrast):
         said += f", at equal {claim.comparison.at}"
     if verdict.share:
-        value, low, high, n = verdict.share
-        said += f"; share {number(value)} [{number(low)}, {number(high)}], n = {n}"
+        value, low, high, seeds = verdict.share
+        said += f"; share {number(value)} [{number(low)}, {number(high)}], n = {seeds}"
     word = f"**{verdict.verdict}**" + (f": {verdict.why}" if verdict.verdict in (NOT_RUN, VOID) else "")
     n = f"{found.n if found else 0} of {claim.n}" + (f"; {verdict.needed}" if verdict.needed else "")
     cells = [said, claim.place, rule_text(claim), word, measured(verdict), p_value(verdict), n]
