@@ -453,7 +453,7 @@ TABLES = [
         ("(sums >= values.sum() - rounding)", "(sums > values.sum() + rounding)"),
         ("freedom = (table.shape[0] - 1) * (table.shape[1] - 1)", "freedom = table.size - 1"),
         ("places = generator.integers(n, size=(times, n))", "places = np.arange(n)"),
-        ("for start in range(0, resamples, AT_ONCE)", "for start in range(0, resamples, 2 * AT_ONCE)"),
+        ("for start in range(0, RESAMPLES, AT_ONCE)", "for start in range(0, RESAMPLES, 2 * AT_ONCE)"),
     ),
     *_of(
         "jobs/ingredients.py",
