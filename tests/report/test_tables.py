@@ -12,8 +12,9 @@ import pytest
 from progrpo.config import Config
 from progrpo.errors import UserError
 from progrpo.files import write_json
+from progrpo.report.stored import load_summary
 from progrpo.report.summary import estimate
-from progrpo.report.tables import build, load_summary, table_names
+from progrpo.report.tables import build, table_names
 from progrpo.report.tables.bodies import body
 from progrpo.report.tables.document import document
 from progrpo.report.tables.latex import Estimate, Line, best_lines, number

@@ -3,25 +3,14 @@
 from pathlib import Path
 
 from progrpo.config import Config
-from progrpo.errors import UserError
-from progrpo.report.schema import Summary
+from progrpo.report.stored import PUBLISHED
 from progrpo.report.tables.bodies import body, macro_values
 from progrpo.report.tables.latex import Cell, Estimate, fragment, number
 from progrpo.report.tables.layout import EXPECTED, Layout, load_layout, table_names
-from progrpo.typed import read_checked
 
-__all__ = ["PUBLISHED", "build", "load_summary", "table_names"]
+__all__ = ["build", "table_names"]
 
-PUBLISHED = Path("results/published")  # <tier>/summary.json and pointers, hardware/; `make publish` alone writes there
 MARKS = "paper: ? = not recovered, dot = empty in the paper; measured: -- = not run; +- = 95 % interval over seeds"
-
-
-def load_summary(path: Path | str, tier: str) -> dict:
-    """The summary of a tier; UserError when it is missing, no summary or another tier's."""
-    summary = read_checked(Summary, path)
-    if summary["tier"] != tier:
-        raise UserError(f"{path}: summary of tier {summary['tier']}, wanted {tier}")
-    return summary
 
 
 def build(name: str, summary: dict, config: Config, folder: Path | str | None = None) -> str:
