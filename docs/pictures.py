@@ -22,7 +22,7 @@ from progrpo.report.claims_figures import draw_forest, draw_held_out, draw_pairs
 from progrpo.report.claims_file import Claims, load_claims
 from progrpo.report.evidence import Evidence
 from progrpo.report.figures import BLUE, GREY, ORANGE, VERMILION
-from progrpo.report.tables import load_summary
+from progrpo.report.stored import PUBLISHED, load_summary
 from progrpo.report.tables.layout import load_layout
 from progrpo.report.verdicts import judge
 
@@ -84,7 +84,7 @@ def method() -> Figure:
 
 def compute() -> Figure:
     """Operations of an epoch by part: as the paper counts (its printed total is a dot), and as executed here."""
-    accountings = read_json(ROOT / "results/published/mini/summary.json")["analysis"]["flops"]["accountings"]
+    accountings = read_json(ROOT / PUBLISHED / "mini" / "summary.json")["analysis"]["flops"]["accountings"]
     printed = {
         row.key: row.paper.get("tflop") for row in load_layout("flops_flow", ROOT / "paper_tables/expected").rows
     }
@@ -113,13 +113,13 @@ def compute() -> Figure:
 def held_out() -> Figure:
     """Gains in the reward that the flow arms of tier mini were trained with, on prompts that they were not."""
     config = load_config(ROOT / "config" / "mini.yaml")
-    evidence = Evidence(config, ROOT / "results/published/mini", {})
+    evidence = Evidence(config, ROOT / PUBLISHED / "mini", {})
     return draw_held_out(load_claims(ROOT / "config" / "claims.yaml"), "flow", evidence)
 
 
 def _published() -> tuple[Claims, Evidence]:
     config = load_config(ROOT / "config" / "mini.yaml")
-    source = ROOT / "results/published/mini"
+    source = ROOT / PUBLISHED / "mini"
     analyses = load_summary(source / "summary.json", "mini")["analysis"]
     return load_claims(ROOT / "config" / "claims.yaml"), Evidence(config, source, analyses)
 

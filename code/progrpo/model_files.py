@@ -80,6 +80,17 @@ def holds_safetensors(folder: Path, variant: str | None = None) -> bool:
     return any((folder / name).is_file() for name in names)
 
 
+def check_model_folder(folder: Path, model_type: str) -> None:
+    """UserError unless the folder holds a transformers model of this type with weights."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: no model there (config.json is missing); see `progrpo fetch --list`")
+    found = read_object(folder / "config.json").get("model_type")
+    if found != model_type:
+        raise UserError(f"{folder}: holds a model of type {found!r}; expected {model_type!r}")
+    if not holds_safetensors(folder) and not any(folder.glob("pytorch_model*.bin")):
+        raise UserError(f"{folder}: the weights (model.safetensors) are missing; fetch the model again")
+
+
 def open_network(kind: Any, folder: Path, absent: Collection[str] = (), **options: Any) -> Any:
     """A model of transformers or diffusers, class `kind`, with all its weights, but those `absent`, from a folder.
 

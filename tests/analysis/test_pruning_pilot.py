@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from progrpo.analysis import gaussian
 from progrpo.analysis import pruning_pilot as pilot
+from progrpo.cost.flops import Phases, cost_ratio
 from progrpo.rank_correlation import rank_correlations
 
 
@@ -57,8 +59,21 @@ def test_survivors_by_hand():
     assert pilot.survivors_variance(previews, terminal, (1, 2), (6, 4, 2)) == pytest.approx([6.25])
 
 
+def published_candidates():
+    """Table 9."""
+    return [
+        pilot.Candidate(
+            pair,
+            (gaussian.TABLE9_SPEARMAN[pair[0]], gaussian.TABLE9_SPEARMAN[pair[1]]),
+            variance,
+            cost_ratio(Phases((48, 24, 12), pair, 10)),
+        )
+        for pair, variance in gaussian.TABLE9_VARIANCE.items()
+    ]
+
+
 def test_the_rule_reproduces_the_four_published_decisions():
-    assert pilot.decide(pilot.published_candidates()) == {
+    assert pilot.decide(published_candidates()) == {
         (2, 4): "unreliable",
         (4, 6): "borderline",
         (5, 7): "selected",
@@ -67,7 +82,7 @@ def test_the_rule_reproduces_the_four_published_decisions():
 
 
 def test_without_tolerance_only_the_best_is_selected_and_with_much_the_cheapest():
-    candidates = pilot.published_candidates()
+    candidates = published_candidates()
     assert pilot.decide(candidates, 0.0)[(7, 9)] == "selected"
     assert pilot.decide(candidates, 0.7)[(2, 4)] == "selected"
 
@@ -81,7 +96,7 @@ def test_low_variance_alone_is_inseparable():
 def test_the_published_correlations_lead_to_the_published_pair():
     """Previews with Table 9's correlations, 48 -> 24 -> 12: the pilot selects (5, 7) and CostRatio .675."""
     spearman = [0.05, 0.1, 0.3354, 0.55, 0.6954, 0.7922, 0.8579, 0.8957, 0.95, 0.9984]
-    previews, terminal = pool([pilot.gaussian.pearson_of_spearman(s) for s in spearman], prompts=200)
+    previews, terminal = pool([gaussian.pearson_of_spearman(s) for s in spearman], prompts=200)
     result = pilot.analyse(previews, terminal)
     assert result["selected"] == {"pruning_steps": [5, 7], "fractions": [0.5, 0.7], "in_paper_region": True}
     assert [row["cost_ratio"] for row in result["candidates"]] == [0.45, 0.6, 0.675, 0.825]

@@ -169,6 +169,8 @@ def test_a_line_without_a_locality_has_that_of_its_prompt():
         ({**LINE, "locality": "inside"}, "jsonl:2: unknown locality 'inside'"),
         ({"prompt": "x", "obj1": "y"}, 'jsonl:2: the line needs the string "obj2"'),
         ({**LINE, "objects": [{"label": "cup", "score": "high", "box": LEFT}]}, "jsonl:2: an object needs"),
+        ({**LINE, "objects": [{"label": ["cup"], "score": 1, "box": LEFT}]}, 'jsonl:2: the "label" of an object'),
+        ({**LINE, "objects": [{"label": "cup", "score": 2, "box": LEFT}]}, "jsonl:2: the score 2 of an object is not"),
         ({**LINE, "objects": None}, 'jsonl:2: the line needs the list "objects"'),
     ],
 )

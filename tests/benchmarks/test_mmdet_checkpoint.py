@@ -8,6 +8,7 @@ from transformers.models.swin.modeling_swin import SwinPatchMerging, SwinRelativ
 from progrpo.benchmarks.geneval import detector, mmdet_checkpoint
 from progrpo.benchmarks.geneval.vocabulary import geneval_vocabulary
 from progrpo.errors import UserError
+from progrpo.model_files import check_model_folder
 from progrpo.rehearsal.mmdet import detector_config, random_detector, to_mmdet
 
 CLASSES = ("circle", "square", "triangle")
@@ -146,6 +147,6 @@ def test_a_folder_without_weights_or_of_another_model_is_refused(tmp_path):
     with pytest.raises(UserError, match="weights .* are missing"):
         detector.load_detector(tmp_path)
     with pytest.raises(UserError, match="type 'mask2former'; expected 'clip'"):
-        detector.check_model_folder(tmp_path, "clip")
+        check_model_folder(tmp_path, "clip")
     with pytest.raises(UserError, match="no model there"):
         detector.load_detector(tmp_path / "nothing")

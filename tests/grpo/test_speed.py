@@ -28,10 +28,10 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_pairs_of_several_steps_give_the_gradient_of_one_step_at_a_time(models, tmp_path, family):
-    """Of 8 pairs, 4 fill one step, 6 cut through a step and leave a rest, 8 are all; sampling is the same."""
+def test_the_gradient_does_not_depend_on_the_micro_batch(models, tmp_path, family):
+    """Of 8 pairs, 4 fill one step, 3 and 6 cut through a step and leave a rest that is filled up, 8 are all; sampling is the same."""
     results = []
-    for pairs in (4, 6, 8):
+    for pairs in (4, 1, 2, 3, 6, 8):
         trainer = trainer_of(configuration(tmp_path, models, family, BETA, True, pairs), tmp_path / "out")
         samples = moved(trainer)
         statistics = UpdateStatistics()
@@ -42,8 +42,8 @@ def test_pairs_of_several_steps_give_the_gradient_of_one_step_at_a_time(models, 
     assert len(loss) == 8
     for samples, other, its_loss in others:
         assert torch.equal(samples.rollout.states, plain.rollout.states)
-        assert relative(other, gradient) < 1e-4  # 4e-7 on one processor, 2e-5 on another: kernels differ with the batch
-        torch.testing.assert_close(its_loss, loss, rtol=1e-5, atol=1e-6)
+        assert relative(other, gradient) < 1e-3  # 6e-7 here, of a U-Net 3e-5: kernels differ with the batch
+        torch.testing.assert_close(its_loss, loss, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

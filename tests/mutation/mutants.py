@@ -196,7 +196,7 @@ TRAINER = [
 
 MICRO_BATCH = _of(
     "grpo/micro_batch.py",
-    f"{GRADIENT} -k not_depend",
+    "tests/grpo/test_speed.py -k not_depend",
     ("count = min(batch, total - first)", "count = batch"),
 ) + _of(
     "grpo/micro_batch.py",

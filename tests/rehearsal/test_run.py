@@ -16,7 +16,7 @@ from progrpo.rehearsal import run
 def stage(tmp_path, monkeypatch) -> Path:
     """A stage that is set already, on which each command notes itself and leaves the metrics of its training."""
     config: Config = load_config(ROOT / "config" / "paper.yaml")
-    monkeypatch.setattr(run, "set_stage", lambda folder, overlay: config)
+    monkeypatch.setattr(run, "set_stage", lambda folder: config)
     trained = {
         "snakemake": tmp_path / config.results / "runs" / f"{run.TWO_RANKS}-seed0",
         "bash": tmp_path / "results/two_ranks",

@@ -10,14 +10,16 @@ from progrpo.errors import UserError
 from progrpo.files import read_json, write_json, write_jsonl
 from progrpo.paper_runs import PROGRPO
 from progrpo.provenance import timing_hash
-from progrpo.report.summary import collect, evaluation_metrics, training_metrics, wall_clock
+from progrpo.report.summary import collect, evaluation_metrics, rounded, training_metrics, wall_clock
 from small_results import analyses
 
 SECONDS = {"decoder": 2.0, "denoiser": 30.0, "reward": 0.5, "total": 33.0}
 
 
-def evaluation(folder: Path, name: str, value: float, **more) -> None:
-    write_json(folder / f"{name}.json", {"scores": {"pickscore": {"mean": value, "std": 9.0, "n": 4}}, **more})
+def evaluation(folder: Path, name: str, value: float, **more) -> Path:
+    path = folder / f"{name}.json"
+    write_json(path, {"scores": {"pickscore": {"mean": value, "std": 9.0, "n": 4}}, **more})
+    return path
 
 
 def test_the_end_of_training_is_the_last_fifth_of_the_iterations(tmp_path):
@@ -157,3 +159,18 @@ def test_a_summary_holds_the_tiers_runs_seeds_and_hardware_and_nothing_else(conf
     assert list(summary["analysis"]) == ["flops"]
     assert summary["analysis"]["flops"]["note"] == 0.6666666667
     assert {device: list(runs) for device, runs in summary["hardware"].items()} == {"GPU, 2 prompts": ["pro"]}
+
+
+def test_a_half_written_evaluation_is_named(config, tmp_path):
+    path = evaluation(Path(config.results) / "evaluations" / "pro-seed0", "test", 1.0)
+    path.write_text(path.read_text()[:20])
+    with pytest.raises(UserError, match="pro-seed0/test.json:3: not valid JSON"):
+        collect(config, tmp_path / "hardware")
+    path.write_text("{}")
+    with pytest.raises(UserError, match="pro-seed0/test.json: scores: Field required"):
+        collect(config, tmp_path / "hardware")
+
+
+def test_rounding_hides_the_last_bits_of_a_float():
+    assert rounded({"x": [0.1 + 0.2, 1, True, "a"]}) == {"x": [0.3, 1, True, "a"]}
+    assert f"{rounded(453474.1824):.2f}" == "453474.18"

@@ -11,7 +11,8 @@ import yaml
 from checkout import ROOT, call
 from progrpo.config import load_config, tier_files
 from progrpo.files import write_json
-from progrpo.report.tables import PUBLISHED, build, load_summary, table_names
+from progrpo.report.stored import PUBLISHED, load_summary
+from progrpo.report.tables import build, table_names
 from progrpo.workflow.code_inputs import Code
 from progrpo.workflow.publishing import EMBEDDED_BYTES
 from small_results import analyses

@@ -5,6 +5,7 @@ from pathlib import Path
 from progrpo.config import load_config
 from progrpo.errors import UserError
 from progrpo.names import evaluated_names
+from progrpo.report import stored
 from progrpo.report.claims_file import load_claims
 from progrpo.workflow import options, publishing
 from progrpo.workflow.code_inputs import Code
@@ -33,7 +34,7 @@ try:
     SITE = load_site()
     for run in TIER.runs.values():
         SITE.shape(run.hardware)
-    PUBLISHED = Path("results/published", TIER.tier)
+    PUBLISHED = stored.PUBLISHED / TIER.tier
     STORED = STORED_CURVES = None
     if OPTIONS["results"] == "weights":
         TIER = publishing.with_published_weights(TIER, PUBLISHED)

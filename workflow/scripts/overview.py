@@ -5,20 +5,20 @@ from pathlib import Path
 
 from progrpo.config import Config, load_config
 from progrpo.errors import UserError
-from progrpo.files import read_json
-from progrpo.names import model_of, parse_seed_folder, seed_folder, seeds_of
+from progrpo.names import parse_seed_folder, seed_folder, seeds_of
+from progrpo.report.metrics import main_metrics
+from progrpo.report.stored import load_summary
 
 PARTS = ("runs", "evaluations", "curves")  # of a results folder that are named by run and seed
 
 
-def in_domain(summary: dict, config: Config) -> list[str]:
-    """One line per model: its metrics on the in-domain test prompts of its family, mean over seeds."""
+def main_numbers(summary: dict, config: Config) -> list[str]:
+    """One line per evaluated model: its metrics on the in-domain test prompts of its family, and GenEval, mean over seeds."""
     lines = []
-    for model, metrics in summary["evaluations"].items():
-        prefix = f"test_{config.models[model_of(config, model)].family}."
-        values = {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
-        numbers = "  ".join(f"{metric} {value['mean']:.4g}" for metric, value in sorted(values.items()))
-        lines.append(f"  {model:22} {numbers}")
+    for model, metrics in main_metrics(summary, config).items():
+        if seeds := metrics.pop("seeds"):
+            numbers = "  ".join(f"{metric} {value:.4g}" for metric, value in metrics.items())
+            lines.append(f"  {model:22} {numbers}  (n = {seeds})")
     return lines
 
 
@@ -41,7 +41,7 @@ def main(tier: str) -> None:
     """Print the overview of a tier."""
     config = load_config(f"config/{tier}.yaml")
     results = Path(config.results)
-    summary = read_json(results / "summary.json")
+    summary = load_summary(results / "summary.json", config.tier)
     figures = ", ".join(path.stem for path in sorted((results / "figures").glob("*.pdf")))
     print(f"\n{complete(results, config)}")
     print(
@@ -54,8 +54,8 @@ def main(tier: str) -> None:
             f"  runs     {results}/runs/{seed_folder('<run>', '<seed>')}/  weights in final/, a line per iteration in metrics.jsonl"
         )
         print(f"  images   {results}/images/{seed_folder('<model>', '<seed>')}/<prompt set>/")
-    print("\nIn-domain test prompts, mean over seeds:")
-    print("\n".join(in_domain(summary, config)))
+    print("\nIn-domain test prompts and GenEval, mean over seeds:")
+    print("\n".join(main_numbers(summary, config)))
     if all(model.source is None for model in config.models.values()):
         print("\nMiniature models and scorers: compare rows with each other, not with the paper's numbers.")
 

@@ -21,13 +21,13 @@ from progrpo.errors import UserError
 from progrpo.files import write_json, write_text
 from progrpo.names import seed_folder
 from progrpo.report.claims_file import CLAIMS, load_claims
+from progrpo.report.stored import PUBLISHED
 from progrpo.report.summary import collect
 from progrpo.workflow import publishing
 from progrpo.workflow.code_inputs import Code
 from progrpo.workflow.plan import Plan
 from progrpo.workflow.publishing import EMBEDDED, Part
 
-PUBLISHED = Path("results/published")
 HARDWARE = PUBLISHED / "hardware"
 LOCKS = shutil.ignore_patterns("*.lock", "lock", ".gitignore")
 

@@ -4,6 +4,8 @@ Standardising a group by its own n-sample mean and deviation is not harmless: A^
 Beta(1/2, (n - 2)/2) (Thompson 1935), which is flatter than the Gaussian and bounded by sqrt(n - 1).
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from scipy import stats
@@ -13,6 +15,8 @@ from progrpo.grpo.ovf import optimal_variance_filter
 # The published pilot, Table 9: completed steps -> Spearman correlation; pair -> variance of the survivors' rewards.
 TABLE9_SPEARMAN = {2: 0.3354, 4: 0.6954, 5: 0.7922, 6: 0.8579, 7: 0.8957, 9: 0.9984}
 TABLE9_VARIANCE = {(2, 4): 0.0012, (4, 6): 0.0017, (5, 7): 0.0019, (7, 9): 0.0021}
+TABLE9_COUNTS = (48, 24, 12)
+GROUPS = 20_000  # that a simulation draws
 
 
 def differ(rewards: np.ndarray) -> np.ndarray:
@@ -59,14 +63,18 @@ def filter_rows(rewards: np.ndarray, keep: int) -> np.ndarray:
     return optimal_variance_filter(torch.from_numpy(np.ascontiguousarray(rewards)), keep).numpy()
 
 
-def select(rewards: np.ndarray, proxies: list[np.ndarray], counts: tuple[int, ...]) -> np.ndarray:
-    """Indices (P, counts[-1]) of the survivors of successive filtering.
+def survivors_of(
+    proxies: Sequence[np.ndarray], keeps: Sequence[int], rule: Callable[[np.ndarray, int, int], np.ndarray]
+) -> np.ndarray:
+    """Indices (P, keeps[-1]) of the survivors of successive filtering of P groups of N trajectories.
 
-    `proxies[k]` (P, N) ranks the trajectories at stage k, which keeps counts[k + 1]; `rewards` (P, N) gives the shape.
+    `proxies[k]` (P, N) ranks the trajectories at stage k, which keeps keeps[k]: `rule` has the proxies (P, n) of those that are left,
+    the number to keep and k, and gives indices (P, keeps[k]) into them.
     """
-    survivors = np.tile(np.arange(rewards.shape[1]), (len(rewards), 1))
-    for proxy, keep in zip(proxies, counts[1:], strict=True):
-        chosen = filter_rows(np.take_along_axis(proxy, survivors, 1), keep)
+    prompts, size = proxies[0].shape
+    survivors = np.tile(np.arange(size), (prompts, 1))
+    for stage, (proxy, keep) in enumerate(zip(proxies, keeps, strict=True)):
+        chosen = rule(np.take_along_axis(proxy, survivors, 1), keep, stage)
         survivors = np.take_along_axis(survivors, chosen, 1)
     return survivors
 
@@ -81,9 +89,9 @@ def subset_summary(rewards: np.ndarray, deltas: tuple[float, ...]) -> dict:
     }
 
 
-def simulate_filter(group: int, keep: int, deltas=(0.5,), groups: int = 20_000, seed: int = 0) -> dict:
-    """One filtering of `groups` sets of N(0,1) rewards: `subset_summary` of the full groups and of the kept subsets."""
-    rewards = np.random.default_rng(seed).standard_normal((groups, group))
+def simulate_filter(group: int, keep: int, deltas: tuple[float, ...]) -> dict:
+    """One filtering of `GROUPS` sets of N(0,1) rewards: `subset_summary` of the full groups and of the kept subsets."""
+    rewards = np.random.default_rng(0).standard_normal((GROUPS, group))
     kept = np.take_along_axis(rewards, filter_rows(rewards, keep), 1)
     return {
         "group": group,
@@ -93,31 +101,30 @@ def simulate_filter(group: int, keep: int, deltas=(0.5,), groups: int = 20_000, 
     }
 
 
-def simulate_pruning(
-    counts: tuple[int, ...], spearman: tuple[float, ...], groups: int = 20_000, seed: int = 0
-) -> float:
+def simulate_pruning(counts: tuple[int, ...], spearman: tuple[float, ...]) -> float:
     """Variance of the survivors' N(0,1) terminal rewards when stage k ranks by a proxy of rank correlation spearman[k].
 
     Proxies are Gaussian given the reward, with independent errors (a Gaussian copula).
     """
-    generator = np.random.default_rng(seed)
-    rewards = generator.standard_normal((groups, counts[0]))
+    generator = np.random.default_rng(0)
+    rewards = generator.standard_normal((GROUPS, counts[0]))
     proxies = []
     for value in spearman:
         rho = pearson_of_spearman(value)
         noise = generator.standard_normal(rewards.shape)
         proxies.append(rho * rewards + np.sqrt(max(0.0, 1 - rho**2)) * noise)
-    return float(np.take_along_axis(rewards, select(rewards, proxies, counts), 1).var(axis=1).mean())
+    kept = survivors_of(proxies, counts[1:], lambda proxy, keep, _: filter_rows(proxy, keep))
+    return float(np.take_along_axis(rewards, kept, 1).var(axis=1).mean())
 
 
-def table9_implied_variance(counts: tuple[int, ...] = (48, 24, 12), groups: int = 20_000) -> list[dict]:
+def table9_implied_variance() -> list[dict]:
     """For each row of Table 9: simulated variance in units of the reward variance, and the reward variance it implies.
 
     With the right counts the implied variance is the same for all rows.
     """
     rows = []
     for pair, published in TABLE9_VARIANCE.items():
-        simulated = simulate_pruning(counts, tuple(TABLE9_SPEARMAN[step] for step in pair), groups)
+        simulated = simulate_pruning(TABLE9_COUNTS, tuple(TABLE9_SPEARMAN[step] for step in pair))
         rows.append(
             {
                 "pruning_steps": list(pair),
@@ -127,9 +134,3 @@ def table9_implied_variance(counts: tuple[int, ...] = (48, 24, 12), groups: int 
             }
         )
     return rows
-
-
-def coefficient_of_variation(rows: list[dict]) -> float:
-    """Standard deviation over mean of the implied reward variances of `table9_implied_variance`."""
-    implied = np.array([row["implied_reward_variance"] for row in rows])
-    return float(implied.std() / implied.mean())

@@ -57,14 +57,15 @@ class Pools:
 
 def survivors(pools: Pools, arm: Arm, draw: int = 0) -> np.ndarray:
     """Indices (P, K) of what an arm keeps of the first `size` of each pool; a stage at the last step goes by terminal rewards."""
-    prompts, steps = len(pools.rewards), pools.previews.shape[2]
-    kept = np.tile(np.arange(arm.size), (prompts, 1))
-    for number, (step, keep) in enumerate(arm.stages):
-        proxy = pools.rewards if step == steps else pools.previews[:, :, step]
-        seeds = [1000 * (draw * len(arm.stages) + number) + p for p in range(prompts)]
-        values = torch.from_numpy(np.take_along_axis(proxy, kept, 1).astype(np.float64))
-        kept = np.take_along_axis(kept, RULES[arm.rule](values, keep, seeds).numpy(), 1)
-    return kept
+    steps = pools.previews.shape[2]
+    stages = arm.stages or ((steps, arm.size),)  # one that keeps all
+
+    def rule(values: np.ndarray, keep: int, stage: int) -> np.ndarray:
+        seeds = [1000 * (draw * len(stages) + stage) + p for p in range(len(values))]
+        return RULES[arm.rule](torch.from_numpy(values.astype(np.float64)), keep, seeds).numpy()
+
+    proxies = [pools.rewards if step == steps else pools.previews[:, :, step] for step, _ in stages]
+    return gaussian.survivors_of([proxy[:, : arm.size] for proxy in proxies], [keep for _, keep in stages], rule)
 
 
 def moments(pools: Pools, kept: np.ndarray) -> np.ndarray:

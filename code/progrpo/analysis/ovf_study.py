@@ -8,6 +8,7 @@ import numpy as np
 from progrpo.analysis.statistics import finite_array, mean_interval, paired_tests
 
 ARMS = ("full", "uniform", "ovf")
+TAIL = 0.2  # share of the last iterations that is the end of training
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
@@ -24,12 +25,12 @@ def curve(runs: np.ndarray, window: int) -> dict[str, list]:
     return {key: [interval[key] for interval in intervals] for key in ("mean", "low", "high")}
 
 
-def analyse(arms: dict[str, dict[str, list]], window: int = 10, tail: float = 0.2) -> dict:
+def analyse(arms: dict[str, dict[str, list]], window: int = 10) -> dict:
     """Curves and end-of-training comparisons of the arms; JSON-ready.
 
     arms: {"full" | "uniform" | "ovf": {quantity: S x n}} with quantities such as `reward` (mean over the unpruned
     group, so that arms are comparable) and `reward_std` (of the trajectories trained on); the same seeds in the same
-    order. The end is the mean of the last `tail` of iterations. Comparisons with the full group, and of
+    order. The end is the mean of the last `TAIL` of iterations. Comparisons with the full group, and of
     OVF with the uniform half, are paired over seeds and Holm-adjusted.
     Raises ValueError for a missing arm or quantity and for runs of unequal length.
     """
@@ -41,7 +42,7 @@ def analyse(arms: dict[str, dict[str, list]], window: int = 10, tail: float = 0.
     if len(shapes) != 1 or any(len(arm) != len(quantities) for arm in data.values()):
         raise ValueError(f"arms differ in quantities, seeds or iterations: shapes {sorted(shapes)}")
     seeds, iterations = shapes.pop()
-    last = max(1, round(tail * iterations))
+    last = max(1, round(TAIL * iterations))
     ends = {arm: {q: values[:, -last:].mean(axis=1) for q, values in data[arm].items()} for arm in ARMS}
     pairs = (
         ("uniform", "full"),

@@ -62,7 +62,7 @@ def survivors_variance(
 ) -> np.ndarray:
     """Population variance (P,) of the survivors' terminal rewards when OVF prunes on the previews at `pair`."""
     proxies = [previews[:, :, step] for step in pair]
-    survivors = gaussian.select(terminal, proxies, counts)
+    survivors = gaussian.survivors_of(proxies, counts[1:], lambda proxy, keep, _: gaussian.filter_rows(proxy, keep))
     return np.take_along_axis(terminal, survivors, 1).var(axis=1)
 
 
@@ -107,19 +107,6 @@ def _judge(candidate: Candidate, dearer: list[Candidate], tolerance: float) -> s
     return "inseparable" if reliable(tolerance) else "unreliable"
 
 
-def published_candidates() -> list[Candidate]:
-    """Table 9 as candidates, to apply the rule to the paper's own numbers."""
-    return [
-        Candidate(
-            pair,
-            (gaussian.TABLE9_SPEARMAN[pair[0]], gaussian.TABLE9_SPEARMAN[pair[1]]),
-            variance,
-            cost_ratio(Phases((48, 24, 12), pair, 10)),
-        )
-        for pair, variance in gaussian.TABLE9_VARIANCE.items()
-    ]
-
-
 def candidate_pairs(steps: int) -> tuple[tuple[int, int], ...]:
     """Table 9's pairs at the same fractions of T; pairs that coincide by rounding or leave 1..T-1 are dropped."""
     pairs = {(round(first * steps), round(second * steps)) for first, second in CANDIDATE_FRACTIONS}
@@ -129,18 +116,6 @@ def candidate_pairs(steps: int) -> tuple[tuple[int, int], ...]:
 def in_paper_region(pair: tuple[int, int], steps: int) -> bool:
     """Whether t1/T and t2/T fall within [0.5, 0.6] and [0.7, 0.8]."""
     return all(low <= step / steps <= high for step, (low, high) in zip(pair, PAPER_REGION, strict=True))
-
-
-def copula_note() -> dict:
-    """Table 9's Var column against a Gaussian copula with its Spearman column, for both schedules of Table 7."""
-    schedules = {}
-    for counts in ((48, 24, 12), (24, 16, 12)):
-        rows = gaussian.table9_implied_variance(counts)
-        schedules["-".join(map(str, counts))] = {
-            "rows": rows,
-            "coefficient_of_variation": gaussian.coefficient_of_variation(rows),
-        }
-    return schedules
 
 
 def _checked(previews, terminal, counts, pairs):
@@ -207,9 +182,4 @@ def analyse(previews, terminal, counts=None, pairs=None, tolerance: float = TOLE
         "paper_spearman": [
             {"fraction": step / 10, "spearman": value} for step, value in gaussian.TABLE9_SPEARMAN.items()
         ],
-        "paper_decisions": [
-            {"pruning_steps": list(pair), "decision": decision}
-            for pair, decision in decide(published_candidates(), tolerance).items()
-        ],
-        "copula_check": copula_note(),
     }

@@ -23,46 +23,33 @@ def kolmogorov_smirnov(values: np.ndarray, distribution: Callable = special.ndtr
     return np.maximum(rank / m - cdf, cdf - (rank - 1) / m).max(axis=-1)
 
 
-def anderson_darling(values: np.ndarray) -> float:
-    """Anderson-Darling A^2 of (m,) values, or of each row of (b, m), against N(0, 1) with known mean and variance."""
-    ordered = np.sort(values, axis=-1)
-    m = ordered.shape[-1]
-    weight = 2 * np.arange(1, m + 1) - 1
-    return -m - (weight * (special.log_ndtr(ordered) + special.log_ndtr(-ordered[..., ::-1]))).sum(axis=-1) / m
+def goodness_of_fit(standardised: np.ndarray, simulations: int = 499) -> dict[str, dict]:
+    """Kolmogorov-Smirnov of (P, n) standardised rewards, with a p-value from Gaussian groups standardised the same way.
 
-
-def goodness_of_fit(standardised: np.ndarray, simulations: int = 499, seed: int = 0) -> dict[str, dict]:
-    """Both statistics of (P, n) standardised rewards, with p-values from Gaussian groups standardised the same way.
-
-    The textbook p-values would be wrong: the values of a prompt are dependent and flatter than a Gaussian. The smallest
+    The textbook p-value would be wrong: the values of a prompt are dependent and flatter than a Gaussian. The smallest
     possible p is 1 / (simulations + 1).
     """
-    generator = np.random.default_rng(seed)
-    tests = {"kolmogorov_smirnov": kolmogorov_smirnov, "anderson_darling": anderson_darling}
-    observed = {name: float(test(standardised.ravel())) for name, test in tests.items()}
-    null: dict[str, list[float]] = {name: [] for name in tests}
-    for _ in range(simulations):
-        sample = gaussian.standardise(generator.standard_normal(standardised.shape)).ravel()
-        for name, test in tests.items():
-            null[name].append(float(test(sample)))
+    generator = np.random.default_rng(0)
+    observed = float(kolmogorov_smirnov(standardised.ravel()))
+    samples = (generator.standard_normal(standardised.shape) for _ in range(simulations))
+    null = [float(kolmogorov_smirnov(gaussian.standardise(sample).ravel())) for sample in samples]
     return {
-        name: {
-            "statistic": observed[name],
-            **_basic_interval(standardised, test, generator),
-            "gaussian_median": float(np.median(null[name])),
-            "p_value": (1 + sum(value >= observed[name] for value in null[name])) / (simulations + 1),
+        "kolmogorov_smirnov": {
+            "statistic": observed,
+            **_basic_interval(standardised, kolmogorov_smirnov, generator),
+            "gaussian_median": float(np.median(null)),
+            "p_value": (1 + sum(value >= observed for value in null)) / (simulations + 1),
         }
-        for name, test in tests.items()
     }
 
 
-def distance_to_gaussian_groups(standardised: np.ndarray, seed: int = 0) -> dict[str, float]:
+def distance_to_gaussian_groups(standardised: np.ndarray) -> dict[str, float]:
     """Kolmogorov distance of (P, n) standardised rewards from the law that Gaussian groups of n have, with its interval.
 
     The distance from N(0, 1) would be at least .013 for groups of 12 and .058 for groups of 4, however Gaussian the rewards.
     """
     distance = partial(kolmogorov_smirnov, distribution=partial(gaussian.group_cdf, standardised.shape[1]))
-    interval = _basic_interval(standardised, distance, np.random.default_rng(seed))
+    interval = _basic_interval(standardised, distance, np.random.default_rng(0))
     return {"value": float(distance(standardised.ravel())), **interval}
 
 
@@ -90,10 +77,10 @@ def moments(standardised: np.ndarray) -> dict[str, float]:
     }
 
 
-def clustered_shares(standardised: np.ndarray, deltas=DELTAS) -> list[dict]:
-    """Share |A| <= delta of (P, n), bootstrapped over prompts, beside N(0,1)'s and that of Gaussian groups of n."""
+def clustered_shares(standardised: np.ndarray) -> list[dict]:
+    """Share |A| <= delta of (P, n) for `DELTAS`, bootstrapped over prompts, beside N(0,1)'s and that of Gaussian groups of n."""
     rows = []
-    for delta in deltas:
+    for delta in DELTAS:
         interval = bootstrap_interval((np.abs(standardised) <= delta).mean(axis=1))
         rows.append(
             {
@@ -108,20 +95,20 @@ def clustered_shares(standardised: np.ndarray, deltas=DELTAS) -> list[dict]:
     return rows
 
 
-def subsampling_effects(rewards: np.ndarray, keep: int, deltas=DELTAS, seed: int = 0) -> list[dict]:
+def subsampling_effects(rewards: np.ndarray, keep: int) -> list[dict]:
     """Uniform subsampling (the mean of `DRAWS` draws) and OVF of (P, n) rewards to `keep`: variance relative to the group's, mean
     |A|, shares.
 
     Each measured number stands beside its Gaussian prediction: exact for the uniform subset, Monte Carlo for OVF.
     """
     n = rewards.shape[1]
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     rows_of = np.tile(np.arange(n), (len(rewards), 1))
-    simulated = gaussian.simulate_filter(n, keep, deltas)
+    simulated = gaussian.simulate_filter(n, keep, DELTAS)
     predictions = {
         "uniform": {
             "variance_ratio": (1 - 1 / keep) / (1 - 1 / n),
-            "shares": [{"delta": delta, "share": gaussian.group_share(keep, delta)} for delta in deltas],
+            "shares": [{"delta": delta, "share": gaussian.group_share(keep, delta)} for delta in DELTAS],
         },
         "ovf": {
             "variance_ratio": simulated["subset"]["variance"] / simulated["full"]["variance"],
@@ -136,7 +123,7 @@ def subsampling_effects(rewards: np.ndarray, keep: int, deltas=DELTAS, seed: int
     rows = []
     for rule, draws in chosen.items():
         subsets = np.stack([np.take_along_axis(rewards, indices, 1) for indices in draws])  # (draws, P, keep)
-        measured = gaussian.subset_summary(subsets.reshape(-1, keep), deltas)
+        measured = gaussian.subset_summary(subsets.reshape(-1, keep), DELTAS)
         measured["variance_ratio"] = measured["variance"] / float(rewards.var(axis=1).mean())
         intervals = _subset_intervals(rewards, subsets, predictions[rule]["variance_ratio"])
         rows.append(
@@ -157,20 +144,6 @@ def _subset_intervals(rewards: np.ndarray, subsets: np.ndarray, expected: float,
         ),
         "share": bootstrap_interval(near),
     }
-
-
-def standardisation_bias(group_sizes=(8, 12, 16, 24, 48), delta: float = 0.5) -> list[dict]:
-    """What dividing by the n-sample deviation does to exactly Gaussian rewards: kurtosis, share, largest |A|."""
-    return [
-        {
-            "n": n,
-            "excess_kurtosis": gaussian.group_excess_kurtosis(n),
-            "delta": delta,
-            "share": gaussian.group_share(n, delta),
-            "largest_magnitude": float(np.sqrt(n - 1)),
-        }
-        for n in group_sizes
-    ]
 
 
 def analyse(rewards, keeps: tuple[int, ...] | None = None, simulations: int = 499) -> dict:
@@ -200,7 +173,6 @@ def analyse(rewards, keeps: tuple[int, ...] | None = None, simulations: int = 49
         "distance_to_gaussian_groups": distance_to_gaussian_groups(standardised),
         "shares": clustered_shares(standardised),
         "subsampling": [row for keep in keeps for row in subsampling_effects(varied, keep)],
-        "standardisation_bias": standardisation_bias(tuple(sorted({n, 8, 12, 16, 24, 48}))),
         "histogram": {
             "edges": edges.tolist(),
             "density": (density / (standardised.size * np.diff(edges))).tolist(),

@@ -247,6 +247,20 @@ def open_image(path: Path) -> Image.Image:
         raise UserError(f"{path}: the image does not open ({reason}); generate it again") from None
 
 
+def batches(images: list[BenchmarkImage], size: int) -> Iterator[list[tuple[BenchmarkImage, Image.Image]]]:
+    """Consecutive images of one size, opened, at most `size` at a time; UserError names an image that does
+    not open."""
+    batch: list[tuple[BenchmarkImage, Image.Image]] = []
+    for item in images:
+        image = open_image(item.path)
+        if batch and (len(batch) == size or batch[0][1].size != image.size):
+            yield batch
+            batch = []
+        batch.append((item, image))
+    if batch:
+        yield batch
+
+
 def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
     # Pillow would cut all that is above 255 off, so that 16-bit grey becomes white, and floats in [0, 1] black
     if image.mode.startswith("I;16"):

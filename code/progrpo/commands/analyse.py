@@ -44,7 +44,7 @@ def _add_clustering(studies) -> None:
     )
     study.add_argument("--rewards", required=True, help='JSON file {"rewards": [[P x n]]}')
     study.add_argument("--keep", type=int, nargs="+", help="subset sizes of uniform subsampling and OVF; default: half")
-    study.add_argument("--simulations", type=int, default=499, help="Gaussian samples behind the p-values")
+    study.add_argument("--simulations", type=int, default=499, help="Gaussian samples behind the p-value")
 
 
 def _add_pilot(studies) -> None:

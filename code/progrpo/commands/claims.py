@@ -88,8 +88,7 @@ def _evidence(config, own: bool):
     """The stored results of a tier, pulled where only their pointer is here; UserError where they cannot be had."""
     from progrpo.errors import UserError
     from progrpo.report.evidence import Evidence
-    from progrpo.report.stored import stored_analyses
-    from progrpo.report.tables import PUBLISHED, load_summary
+    from progrpo.report.stored import PUBLISHED, load_summary, stored_analyses
 
     source = Path(config.results) if own else PUBLISHED / config.tier
     if own:

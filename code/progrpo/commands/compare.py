@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     from progrpo.errors import UserError
     from progrpo.files import to_json, write_text
     from progrpo.report.comparison import as_data, compare, lines, verdict
-    from progrpo.report.tables import PUBLISHED, load_summary
+    from progrpo.report.stored import PUBLISHED, load_summary
 
     config = load_config(arguments.config)
     if not PUBLISHED.is_dir():

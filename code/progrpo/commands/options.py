@@ -7,6 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from progrpo.errors import UserError
+from progrpo.files import settings_path
 from progrpo.identity import Start
 
 
@@ -76,7 +77,7 @@ def require_between(name: str, value: float, low: float, high: float) -> None:
 def require_other_file(out: Path, source: Path) -> None:
     """UserError when --out, or the summary beside it, would replace the file that is read, or its settings."""
     written = {path.resolve() for path in (out, out.with_suffix(".summary.json"))}
-    if written & {path.resolve() for path in (source, source.with_suffix(".settings.json"))}:
+    if written & {path.resolve() for path in (source, settings_path(source))}:
         raise UserError(f"--out {out}: would replace {source} or its settings; name another file")
 
 

@@ -40,7 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     from progrpo.config import load_config
     from progrpo.errors import UserError
     from progrpo.files import write_text
-    from progrpo.report.tables import PUBLISHED, build, load_summary, table_names
+    from progrpo.report.stored import PUBLISHED, load_summary
+    from progrpo.report.tables import build, table_names
     from progrpo.report.tables.document import document
     from progrpo.report.tables.page import page
 

@@ -38,9 +38,7 @@ def plain_run(run: Run) -> Run:
     return run.model_copy(update={"micro_batch": run.group.survivors, "sampling_batch": None, "speed": PLAIN})
 
 
-def plain_trainer(
-    run: Run, backbone: Backbone, reward: Scorer, prompts: list[str], out: Path, seed: int = 0
-) -> TimedTrainer:
+def plain_trainer(run: Run, backbone: Backbone, reward: Scorer, prompts: list[str], out: Path) -> TimedTrainer:
     """The plain loop of a run; it changes the backbone's `decode`."""
     decode = backbone.decode
 
@@ -48,4 +46,4 @@ def plain_trainer(
         return torch.cat([decode(latents[k : k + 1]) for k in range(len(latents))])
 
     backbone.decode = one_by_one  # type: ignore[method-assign]
-    return TimedTrainer(plain_run(run), seed, backbone, OneAtATime(reward), prompts, out)
+    return TimedTrainer(plain_run(run), 0, backbone, OneAtATime(reward), prompts, out)

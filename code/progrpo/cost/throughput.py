@@ -1,6 +1,5 @@
 """Images per second of each scorer at full size with random weights: a batch against one image at a time."""
 
-import gzip
 import statistics
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from progrpo.cost import architectures
+from progrpo.cost.clip_vocabulary import clip_vocabulary
 from progrpo.rewards.aesthetic import Aesthetic
 from progrpo.rewards.base import Scorer
 from progrpo.rewards.clip_score import ClipScore
@@ -36,15 +36,11 @@ BERT_BASE = dict(
 
 
 def clip_tokenizer():
-    """CLIP's tokenizer as a transformers class, from the merges that open_clip carries."""
-    from open_clip.tokenizer import SimpleTokenizer, default_bpe
+    """CLIP's tokenizer as a transformers class."""
     from transformers import CLIPTokenizer
 
-    names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
-    vocabulary = {names.get(token, token): k for token, k in SimpleTokenizer().encoder.items()}
-    with gzip.open(default_bpe(), "rt") as file:
-        merges = file.read().split("\n")[1:48895]
-    return CLIPTokenizer(vocab=vocabulary, merges=[tuple(merge.split()) for merge in merges])
+    vocabulary, merges = clip_vocabulary()
+    return CLIPTokenizer(vocab=vocabulary, merges=merges)
 
 
 def hf_clip(size: Literal["H", "L"], device: torch.device) -> HFClipModel:

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -11,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from progrpo.benchmarks.compbench import CATEGORIES
-from progrpo.benchmarks.images import BenchmarkImage, gaps, list_images, open_image
+from progrpo.benchmarks.images import BenchmarkImage, batches, gaps, list_images
 from progrpo.config import Config
 from progrpo.devices import choose_device
 from progrpo.errors import UserError
@@ -149,27 +149,18 @@ def summary_line(result: dict) -> str:
 def score_images(scorer: Scorer, images: list[BenchmarkImage], batch: int) -> list[float]:
     """One score per image, read from disk in batches of images of one size; UserError names an image whose score is not finite."""
     scores: list[float] = []
-    for part, pixels in _batches(images, batch):
-        values = scorer.score(pixels, [item.prompt for item in part]).tolist()
-        bad = [item.path for item, value in zip(part, values, strict=True) if not math.isfinite(value)]
+    for part in batches(images, batch):
+        pixels = torch.stack([_pixels(image) for _, image in part])
+        values = scorer.score(pixels, [item.prompt for item, _ in part]).tolist()
+        bad = [item.path for (item, _), value in zip(part, values, strict=True) if not math.isfinite(value)]
         if bad:
             raise UserError(f"{bad[0]}: the score of {scorer.name} is not finite; check the scorer's weights")
         scores += values
     return scores
 
 
-def _batches(images: list[BenchmarkImage], size: int) -> Iterator[tuple[list[BenchmarkImage], Tensor]]:
-    part: list[BenchmarkImage] = []
-    tensors: list[Tensor] = []
-    for item in images:
-        tensor = torch.from_numpy(np.array(open_image(item.path))).permute(2, 0, 1).float() / 255
-        if tensors and (len(tensors) == size or tensor.shape != tensors[0].shape):
-            yield part, torch.stack(tensors)
-            part, tensors = [], []
-        part.append(item)
-        tensors.append(tensor)
-    if tensors:
-        yield part, torch.stack(tensors)
+def _pixels(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 class Tools:

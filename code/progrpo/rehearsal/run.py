@@ -8,19 +8,19 @@ from progrpo.errors import UserError
 from progrpo.files import read_jsonl
 from progrpo.names import seed_folder
 from progrpo.paper_runs import PROGRPO
-from progrpo.rehearsal.stage import OVERLAY, set_stage
+from progrpo.rehearsal.stage import set_stage
 
 TWO_RANKS = PROGRPO  # trained on two processes too
 TOLERANCE = 0.05  # of the first mean reward, in its standard deviations: two processes round bf16 sums otherwise
 ENVIRONMENT = {"PROGRPO_DEVICE": "cpu", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
-def rehearse(folder: Path, cores: int, overlay: Path = OVERLAY) -> None:
+def rehearse(folder: Path, cores: int) -> None:
     """Set the stage in `folder`, run every rule of tier paper there, train on two ranks, and say what was made.
 
     The same command goes on where it was. UserError names the step that failed and its log.
     """
-    config = set_stage(folder, overlay)
+    config = set_stage(folder)
     _call(folder, "the DAG", "snakemake", "all", "--profile", "local", "--cores", str(cores), "--config", "tier=paper")
     alone = folder / config.results / "runs" / seed_folder(TWO_RANKS, config.run_seeds(TWO_RANKS)[0])
     together = folder / "results" / "two_ranks"

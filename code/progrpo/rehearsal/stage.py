@@ -24,15 +24,15 @@ def laid_over(base: Any, overlay: Any) -> Any:
     return {key: value for key, value in {**base, **changed}.items() if value is not None}
 
 
-def rehearsed(overlay: Path = OVERLAY) -> dict[str, Any]:
+def rehearsed() -> dict[str, Any]:
     """Tier paper's configuration with the overlay on it, as data."""
-    layers = [read_yaml(path) for path in (TIER, overlay)]
+    layers = [read_yaml(path) for path in (TIER, OVERLAY)]
     for layer in layers:
         layer.pop("templates", None)
     return laid_over(*layers)
 
 
-def set_stage(folder: Path, overlay: Path = OVERLAY) -> Config:
+def set_stage(folder: Path) -> Config:
     """Make the folder, from the root of the repository: links, configuration, `data/` of everything that the configuration reads.
 
     What is there already stays, so that a second rehearsal goes on. UserError outside the repository's root.
@@ -40,7 +40,7 @@ def set_stage(folder: Path, overlay: Path = OVERLAY) -> Config:
     if not TIER.is_file():
         raise UserError(f"{TIER}: not here; start the rehearsal from the root of the repository")
     (folder / "results").mkdir(parents=True, exist_ok=True)
-    write_text(folder / TIER, yaml.safe_dump(rehearsed(overlay), sort_keys=False))
+    write_text(folder / TIER, yaml.safe_dump(rehearsed(), sort_keys=False))
     linked = [path for path in Path().iterdir() if path.name not in OWN and not path.name.startswith(".")]
     linked += [path for path in TIER.parent.iterdir() if path.name not in (TIER.name, "site.yaml")]
     for path in linked:

@@ -1,14 +1,12 @@
 """Tokenizer files as the hub serves them: CLIP's own vocabulary, and small vocabularies for T5 and BERT."""
 
-import gzip
 import io
 from pathlib import Path
 from typing import Any
 
+from progrpo.cost.clip_vocabulary import END, START, clip_vocabulary
 from progrpo.files import write_json, write_text
 
-START, END = "<|startoftext|>", "<|endoftext|>"
-CLIP_MERGES = 49152 - 256 - 2  # of the published list, how many CLIP uses
 BERT_WORDS = 30522
 T5_WORDS = 100  # pieces, to which the 100 extra ids are added
 
@@ -21,14 +19,11 @@ def _added(content: str, normalized: bool = True) -> dict[str, Any]:
 
 def write_clip(folder: Path, pad: str = END, length: int = 77) -> None:
     """CLIP's tokenizer: the published vocabulary and merges, which open_clip carries, under the names of the hub's files."""
-    from open_clip.tokenizer import SimpleTokenizer, default_bpe
     from transformers import CLIPTokenizer
 
-    rename = {"<start_of_text>": START, "<end_of_text>": END}
-    vocab = {rename.get(token, token): number for token, number in SimpleTokenizer().encoder.items()}
-    merges = gzip.decompress(Path(default_bpe()).read_bytes()).decode().split("\n")[1 : CLIP_MERGES + 1]
+    vocab, merges = clip_vocabulary()
     write_json(folder / "vocab.json", vocab)
-    write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges, ""]))
+    write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *map(" ".join, merges), ""]))
     special: dict[str, Any] = {
         "bos_token": _added(START),
         "eos_token": _added(END),
@@ -44,8 +39,7 @@ def write_clip(folder: Path, pad: str = END, length: int = 77) -> None:
     settings = {"add_prefix_space": False, "do_lower_case": True, "errors": "replace", "model_max_length": length}
     write_json(folder / "tokenizer_config.json", {**settings, **special, "tokenizer_class": "CLIPTokenizer"})
     write_json(folder / "added_tokens.json", {END: vocab[END], START: vocab[START]})
-    pairs: list[Any] = [tuple(line.split()) for line in merges]
-    CLIPTokenizer(vocab=vocab, merges=pairs).backend_tokenizer.save(str(folder / "tokenizer.json"))
+    CLIPTokenizer(vocab=vocab, merges=merges).backend_tokenizer.save(str(folder / "tokenizer.json"))
 
 
 def write_t5(folder: Path, texts: list[str]) -> None:

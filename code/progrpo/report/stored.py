@@ -1,12 +1,22 @@
-"""The analyses of a results folder, checked as they are read."""
+"""The summary and the analyses of a results folder, checked as they are read, and where the published ones lie."""
 
 from pathlib import Path
 from typing import Any
 
-from progrpo.report.schema import Analyses
+from progrpo.errors import UserError
+from progrpo.report.schema import Analyses, Summary
 from progrpo.typed import check, read_checked
 
+PUBLISHED = Path("results/published")  # <tier>/summary.json and pointers, hardware/; `make publish` alone writes there
 ANALYSES = ("flops", "pruning_pilot", "reward_clustering", "ovf_study", "gradient_signal")
+
+
+def load_summary(path: Path | str, tier: str) -> dict:
+    """The summary of a tier; UserError when it is missing, no summary or another tier's."""
+    summary = read_checked(Summary, path)
+    if summary["tier"] != tier:
+        raise UserError(f"{path}: summary of tier {summary['tier']}, wanted {tier}")
+    return summary
 
 
 def stored_analyses(results: Path) -> dict[str, Any]:

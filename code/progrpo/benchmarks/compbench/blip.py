@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 from transformers import BlipConfig, BlipForQuestionAnswering
 
-from progrpo.benchmarks.geneval.detector import check_model_folder
 from progrpo.errors import UserError
 from progrpo.files import require_folder
-from progrpo.model_files import open_network, open_tokenizer, reading_model
+from progrpo.model_files import check_model_folder, open_network, open_tokenizer, reading_model
 from progrpo.rewards.base import freeze, load_state
 from progrpo.rewards.imagereward import HEAD_WIDTH, MAX_TOKENS, blip_vision_state
 

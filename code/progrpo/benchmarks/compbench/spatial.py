@@ -7,7 +7,6 @@ detectron2); it can be run elsewhere and stored in this format.
 """
 
 from collections.abc import Iterable
-from os.path import normpath
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
@@ -15,7 +14,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from progrpo.benchmarks.compbench.chunks import Chunker
-from progrpo.benchmarks.geneval.verdict import is_coordinate
+from progrpo.benchmarks.detections import require_boxes, require_new
 from progrpo.errors import UserError
 from progrpo.files import settings_path, write_json, write_jsonl
 from progrpo.typed import Number
@@ -140,14 +139,10 @@ def validate_line(line: dict, where: str) -> None:
         raise UserError(f"{where}: unknown locality {line['locality']!r}; known: {', '.join(LOCALITIES)}, or null")
     if not isinstance(line.get("objects"), list):
         raise UserError(f'{where}: the line needs the list "objects"')
+    require_boxes(line["objects"], where, "an object", "label")
     for found in line["objects"]:
-        box = found.get("box") if isinstance(found, dict) else None
-        numbers = [*box, found.get("score")] if isinstance(box, list) else []
-        valid = len(numbers) == 5 and all(map(is_coordinate, numbers))
-        if not valid or not isinstance(found.get("label"), str):
-            raise UserError(f'{where}: an object needs "label", "score" and a "box" of four numbers: {str(found)[:80]}')
-        if not 0 <= found["score"] <= 1:
-            raise UserError(f"{where}: the score {found['score']} of an object is not in [0, 1]")
+        if not isinstance(found.get("label"), str):
+            raise UserError(f'{where}: the "label" of an object must be a string: {str(found)[:80]}')
 
 
 def verdicts(lines: Iterable[tuple[str, dict]]) -> list[dict]:
@@ -157,9 +152,8 @@ def verdicts(lines: Iterable[tuple[str, dict]]) -> list[dict]:
     seen: dict[str, str] = {}
     for where, line in lines:
         validate_line(line, where)
-        image = normpath(line["image"]) if line.get("image") is not None else where
-        if seen.setdefault(image, where) != where:
-            raise UserError(f"{where}: image {image} was judged already, see {seen[image]}")
+        if line.get("image") is not None:
+            require_new(line["image"], where, seen)
         locality = line.get("locality") or find_locality(line["prompt"])
         score = spatial_score(line["obj1"], line["obj2"], locality, line["objects"])
         results.append({"prompt": line["prompt"], "score": score})

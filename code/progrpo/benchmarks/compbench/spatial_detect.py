@@ -14,11 +14,11 @@ from transformers import Owlv2ForObjectDetection, Owlv2ImageProcessorPil, Owlv2P
 
 from progrpo.benchmarks.compbench.chunks import Chunker
 from progrpo.benchmarks.compbench.spatial import find_locality, find_objects, frame_scale
-from progrpo.benchmarks.geneval.detector import Detector, check_model_folder, load_detector
+from progrpo.benchmarks.geneval.detector import Detector, load_detector
 from progrpo.benchmarks.images import list_images, open_image
 from progrpo.errors import UserError
 from progrpo.files import read_object
-from progrpo.model_files import open_network, open_tokenizer, reading_model
+from progrpo.model_files import check_model_folder, open_network, open_tokenizer, reading_model
 from progrpo.rewards.base import freeze
 
 THRESHOLD = 0.1  # least score of an object, of OWLv2's own scale

@@ -9,10 +9,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPModel
 
-from progrpo.benchmarks.geneval.detector import check_model_folder
 from progrpo.benchmarks.geneval.vocabulary import classifier_colors
 from progrpo.errors import UserError
-from progrpo.model_files import open_network, open_tokenizer
+from progrpo.model_files import check_model_folder, open_network, open_tokenizer
 from progrpo.rewards.base import freeze
 from progrpo.rewards.preprocess import clip_pixels
 

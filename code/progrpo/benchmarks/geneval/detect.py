@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +14,7 @@ if typing.TYPE_CHECKING:  # who only judges stored detections imports no torch
     from progrpo.benchmarks.geneval.color import ColorClassifier
     from progrpo.benchmarks.geneval.detector import Detector, Instances
 from progrpo.benchmarks.geneval.vocabulary import COLORS
-from progrpo.benchmarks.images import BenchmarkImage, list_images, open_image, require_records
+from progrpo.benchmarks.images import batches, list_images, require_records
 from progrpo.benchmarks.prompt_sets import Vocabulary
 from progrpo.errors import UserError
 from progrpo.files import settings_path, write_json, write_jsonl
@@ -29,20 +29,6 @@ class Settings(BaseModel):
     classes: Words
     colors: Words
     partial: str | None = None
-
-
-def batches(images: list[BenchmarkImage], size: int) -> Iterator[list[tuple[BenchmarkImage, Image.Image]]]:
-    """Consecutive images of one size, opened, at most `size` at a time; UserError names an image that does
-    not open."""
-    batch: list[tuple[BenchmarkImage, Image.Image]] = []
-    for item in images:
-        image = open_image(item.path)
-        if batch and (len(batch) == size or batch[0][1].size != image.size):
-            yield batch
-            batch = []
-        batch.append((item, image))
-    if batch:
-        yield batch
 
 
 def asked_colors(record: dict | None) -> set[str]:

@@ -22,7 +22,7 @@ from progrpo.benchmarks.geneval.mmdet_checkpoint import NOT_IN_MMDET, SWIN, conv
 from progrpo.benchmarks.geneval.vocabulary import OBJECT_NAMES_FILE, detector_classes, geneval_vocabulary
 from progrpo.errors import UserError
 from progrpo.files import read_object, require_folder, write_json, write_text
-from progrpo.model_files import holds_safetensors, open_network, reading_model, require_sane
+from progrpo.model_files import check_model_folder, open_network, reading_model, require_sane
 from progrpo.rewards.base import freeze, load_state, load_weights
 from progrpo.typed import Number, check
 
@@ -276,14 +276,3 @@ def _config_of(folder: Path) -> Mask2FormerConfig:
     require_sane(folder)
     with reading_model(folder):
         return Mask2FormerConfig.from_pretrained(folder, local_files_only=True)
-
-
-def check_model_folder(folder: Path, model_type: str) -> None:
-    """UserError unless the folder holds a transformers model of this type with weights."""
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: no model there (config.json is missing); see `progrpo fetch --list`")
-    found = read_object(folder / "config.json").get("model_type")
-    if found != model_type:
-        raise UserError(f"{folder}: holds a model of type {found!r}; expected {model_type!r}")
-    if not holds_safetensors(folder) and not any(folder.glob("pytorch_model*.bin")):
-        raise UserError(f"{folder}: the weights (model.safetensors) are missing; fetch the model again")

@@ -78,15 +78,12 @@ class _Sampler:
         return _record("color_attr", [_clause(a, color=c), _clause(b, color=d)], prompt)
 
 
-def geneval_records(names: Sequence[str] | None = None, seed: int = SEED, per_tag: int = PROMPTS_PER_TAG) -> list[dict]:
-    """GenEval's records in its order, exact duplicates dropped; with the defaults the benchmark's 553.
-
-    names: the classes, "person" among them (default: GenEval's 80).
-    """
-    sampler = _Sampler(names or geneval_vocabulary().classes, seed)
+def geneval_records(seed: int = SEED) -> list[dict]:
+    """GenEval's records in its order, exact duplicates dropped; with its own seed the benchmark's 553."""
+    sampler = _Sampler(geneval_vocabulary().classes, seed)
     records = sampler.single_object()
     for draw in (sampler.two_object, sampler.counting, sampler.colors, sampler.position, sampler.color_attr):
-        records += [draw() for _ in range(per_tag)]
+        records += [draw() for _ in range(PROMPTS_PER_TAG)]
     return list({json.dumps(record): record for record in records}.values())
 
 

@@ -9,11 +9,11 @@ where the original's is.
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from os.path import normpath
 from statistics import fmean
 
 import numpy as np
 
+from progrpo.benchmarks.detections import require_boxes, require_new
 from progrpo.benchmarks.geneval.vocabulary import COLORS
 from progrpo.benchmarks.prompt_sets import Vocabulary, validate_record
 from progrpo.errors import UserError
@@ -152,15 +152,8 @@ def validate_line(line: dict, where: str, vocabulary: Vocabulary) -> None:
     if not isinstance(line.get("image"), str) or not isinstance(line.get("detections"), list):
         raise UserError(f'{where}: the line needs "image", "metadata" and the list "detections"')
     validate_record(line.get("metadata"), where, vocabulary)
+    require_boxes(line["detections"], where, "a detection", "class")
     for detection in line["detections"]:
-        box = detection.get("box") if isinstance(detection, dict) else None
-        numbers = [*box, detection.get("score")] if isinstance(box, list) else []
-        if len(numbers) != 5 or not all(map(is_coordinate, numbers)):
-            raise UserError(
-                f'{where}: a detection needs "class", a "box" of four numbers and a "score": {str(detection)[:80]}'
-            )
-        if not 0 <= detection["score"] <= 1:
-            raise UserError(f"{where}: the score {detection['score']} of a detection is not in [0, 1]")
         if detection.get("class") not in vocabulary.classes:
             raise UserError(f"{where}: a detection of the unknown class {detection.get('class')!r}")
         color = detection.setdefault("color", None)
@@ -170,11 +163,6 @@ def validate_line(line: dict, where: str, vocabulary: Vocabulary) -> None:
             )
 
 
-def is_coordinate(number: object) -> bool:
-    """Whether a value can be a coordinate of a box or a score: a finite number, far from float32's limits."""
-    return isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < 1e9
-
-
 def verdicts(lines: Iterable[tuple[str, dict]], vocabulary: Vocabulary, protocol: Protocol | None = None) -> list[dict]:
     """[{"image", "correct", "reason"}] for detections lines, each given with its "file:line"; UserError for
     the first bad line."""
@@ -182,9 +170,7 @@ def verdicts(lines: Iterable[tuple[str, dict]], vocabulary: Vocabulary, protocol
     seen: dict[str, str] = {}
     for where, line in lines:
         validate_line(line, where, vocabulary)
-        image = normpath(line["image"])
-        if seen.setdefault(image, where) != where:
-            raise UserError(f"{where}: image {image} was judged already, see {seen[image]}")
+        require_new(line["image"], where, seen)
         record = line["metadata"]
         try:
             correct, reason = evaluate(select(line["detections"], record["tag"], protocol), record, protocol)

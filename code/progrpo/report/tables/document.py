@@ -1,10 +1,8 @@
 """A document that sets all tables of a tier, for reading them on paper."""
 
-from pathlib import Path
-
 from progrpo.config import Config
 from progrpo.report.tables.latex import LEGEND, escape, literal
-from progrpo.report.tables.layout import EXPECTED, load_layout, table_names
+from progrpo.report.tables.layout import load_layout, table_names
 
 HEAD = r"""\documentclass[10pt]{article}
 \usepackage[a4paper,landscape,margin=18mm]{geometry}
@@ -19,9 +17,9 @@ HEAD = r"""\documentclass[10pt]{article}
 """
 
 
-def document(config: Config, expected: Path = EXPECTED) -> str:
+def document(config: Config) -> str:
     """LaTeX that inputs every fragment of its own folder, in the paper's order; needs texlive-latex-recommended."""
-    layouts = {name: load_layout(name, expected) for name in table_names(expected)}
+    layouts = {name: load_layout(name) for name in table_names()}
     ordered = sorted((int(layout.number), name) for name, layout in layouts.items() if layout.number)
     parts = [
         HEAD,

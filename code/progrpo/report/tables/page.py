@@ -4,12 +4,11 @@ import html
 import re
 from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 
 from progrpo.config import Config
 from progrpo.report.tables.bodies import body
 from progrpo.report.tables.latex import ABSENT, LEGEND, NOT_RUN, Body, Cell, Estimate, Line, best_lines, with_math
-from progrpo.report.tables.layout import EXPECTED, Column, load_layout, table_names
+from progrpo.report.tables.layout import Column, load_layout, table_names
 
 SYMBOLS = {"\\uparrow": "↑", "\\downarrow": "↓", "\\sigma": "σ", "\\max": "max"}
 
@@ -86,9 +85,9 @@ def table(body: Body) -> str:
     )
 
 
-def page(summary: dict, config: Config, expected: Path = EXPECTED) -> str:
+def page(summary: dict, config: Config) -> str:
     """A self-contained HTML page of every table in the paper's order; no date, no host."""
-    layouts = {name: load_layout(name, expected) for name in table_names(expected)}
+    layouts = {name: load_layout(name) for name in table_names()}
     title = f"Pro-GRPO: the paper's tables, tier {html.escape(config.tier)}"
     parts = [
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>'

@@ -1,0 +1,31 @@
+"""What lines of stored detections have in common, whichever benchmark judges them: boxes and scores, each image once."""
+
+from os.path import normpath
+
+from progrpo.errors import UserError
+
+
+def require_boxes(objects: list, where: str, what: str, key: str) -> None:
+    """Check that each object of a line has a box of four numbers and a score in [0, 1]; UserError begins with `where` ("file:line").
+
+    what, key: what a message calls an object, and the key of its name, whose value is the caller's to check.
+    """
+    for found in objects:
+        box = found.get("box") if isinstance(found, dict) else None
+        numbers = [*box, found.get("score")] if isinstance(box, list) else []
+        if len(numbers) != 5 or not all(map(is_coordinate, numbers)):
+            raise UserError(f'{where}: {what} needs "{key}", a "box" of four numbers and a "score": {str(found)[:80]}')
+        if not 0 <= found["score"] <= 1:
+            raise UserError(f"{where}: the score {found['score']} of {what} is not in [0, 1]")
+
+
+def is_coordinate(number: object) -> bool:
+    """Whether a value can be a coordinate of a box or a score: a finite number, far from float32's limits."""
+    return isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < 1e9
+
+
+def require_new(image: str, where: str, seen: dict[str, str]) -> None:
+    """Note in `seen` (image -> line) that the line `where` judges an image; UserError when another line did."""
+    image = normpath(image)
+    if seen.setdefault(image, where) != where:
+        raise UserError(f"{where}: image {image} was judged already, see {seen[image]}")
