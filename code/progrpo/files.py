@@ -94,9 +94,15 @@ def write_jsonl(path: Path | str, records: list[dict]) -> None:
     write_text(path, "".join(to_json(record, f"{path}:{k}") + "\n" for k, record in enumerate(records, 1)))
 
 
-def settings_path(detections: Path) -> Path:
-    """Where it is kept how a file of detections was made: `detections.jsonl` -> `detections.settings.json`."""
-    return detections.with_suffix(".settings.json")
+SETTINGS, SUMMARY = (
+    ".settings.json",
+    ".summary.json",
+)  # beside detections: how they were made; beside verdicts: their scores
+
+
+def beside(path: Path, ending: str) -> Path:
+    """The file with another ending beside a .jsonl or .json: `d.jsonl` -> `d.settings.json`, but `d_0.1` -> `d_0.1.settings.json`."""
+    return path.with_name(path.name.removesuffix(".jsonl").removesuffix(".json") + ending)
 
 
 def require_folder(path: Path | str) -> None:

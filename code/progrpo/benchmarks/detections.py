@@ -1,8 +1,39 @@
-"""What lines of stored detections have in common, whichever benchmark judges them: boxes and scores, each image once."""
+"""What stored detections have in common, whichever benchmark judges them: boxes and scores, each image once, how they were made."""
 
 from os.path import normpath
+from pathlib import Path
+
+from pydantic import BaseModel
 
 from progrpo.errors import UserError
+from progrpo.files import SETTINGS, beside, sha256, write_json, write_jsonl
+from progrpo.typed import read_checked
+
+
+class MadeFrom(BaseModel):
+    """What every such file may say: which detections it is about, and what of the images is not in them."""
+
+    detections: str | None = None  # SHA-256 of their file; older files lack it
+    partial: str | None = None
+
+
+def write_detections(out: Path, lines: list[dict], settings: dict) -> None:
+    """Write detections, and then beside them how they were made, each atomically and bound to the other by a hash."""
+    write_jsonl(out, lines)
+    write_json(beside(out, SETTINGS), {**settings, "detections": sha256(out)})
+
+
+def read_settings(kind: type[MadeFrom], detections: Path) -> dict:
+    """How stored detections were made, checked; empty where nothing says it. UserError for what was said of other detections."""
+    path = beside(detections, SETTINGS)
+    if not path.is_file():
+        return {}
+    settings = read_checked(kind, path)
+    if (known := settings.pop("detections", None)) not in (None, sha256(detections)):
+        raise UserError(
+            f"{path}: says how other detections were made than {detections} holds (sha256 {known[:16]}); remove it"
+        )
+    return settings
 
 
 def require_boxes(objects: list, where: str, what: str, key: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from progrpo.benchmarks.prompt_sets import Vocabulary, validate_record
+from progrpo.benchmarks.prompt_sets import STYLES, Vocabulary, validate_record
 from progrpo.errors import UserError
 from progrpo.files import read_jsonl
 from progrpo.identity import BEGUN
@@ -59,6 +59,11 @@ def list_images(folder: Path | str, allow_partial: bool = False) -> list[Benchma
         hint = "generate them again" if not images else "make them whole or give --allow-partial"
         raise UserError(f"{folder}: {missing}; {hint}")
     if not images:
+        if styles := [style for style in STYLES if (folder / style).is_dir()]:
+            raise UserError(
+                f"{folder}: holds images by style ({', '.join(styles)}), as HPSv2's own code writes them, without their prompts;"
+                ' list them in prompts.jsonl, {"image": "anime/00000.jpg", "prompt": ...} a line'
+            )
         raise UserError(
             f"{folder}: no images; expected prompts.jsonl, 00000/samples/0000.png or '<prompt>_000000.png'; "
             "generate them first"

@@ -8,6 +8,7 @@ from progrpo.commands.options import (
     add_allow_partial,
     add_device,
     file_path,
+    marked,
     progress_bar,
     require_between,
     require_other_file,
@@ -91,7 +92,7 @@ def run_vqa(arguments: argparse.Namespace) -> None:
     from progrpo.benchmarks.compbench.chunks import load_chunker
     from progrpo.benchmarks.compbench.vqa import summary, vqa_scores
     from progrpo.devices import choose_device
-    from progrpo.files import write_json, write_jsonl
+    from progrpo.files import SUMMARY, beside, write_json, write_jsonl
     from progrpo.grpo.backbone import silence_libraries
 
     if arguments.batch_size < 1:
@@ -104,8 +105,9 @@ def run_vqa(arguments: argparse.Namespace) -> None:
         lines = vqa_scores(arguments.images, vqa, chunker, arguments.batch_size, progress, arguments.allow_partial)
     scores = {**summary(lines, arguments.category, vqa, chunker), **_partial(arguments.images)}
     write_jsonl(arguments.out, lines)
-    write_json(arguments.out.with_suffix(".summary.json"), scores)
-    print(f"BLIP-VQA {arguments.category}: {scores['score']:.4f} over {len(lines)} images (chunks: {chunker.name})")
+    write_json(beside(arguments.out, SUMMARY), scores)
+    said = f"BLIP-VQA {arguments.category}: {scores['score']:.4f} over {len(lines)} images (chunks: {chunker.name})"
+    print(said + marked(scores.get("partial")))
 
 
 def _partial(images: Path) -> dict[str, str]:
@@ -119,13 +121,13 @@ def _partial(images: Path) -> dict[str, str]:
 def run_detect(arguments: argparse.Namespace) -> None:
     """Detect the objects of spatial prompts."""
     from progrpo.benchmarks.compbench.chunks import load_chunker
-    from progrpo.benchmarks.compbench.spatial import write_detections
     from progrpo.benchmarks.compbench.spatial_detect import (
         THRESHOLD,
         detect_spatial,
         how_found,
         load_spatial_detector,
     )
+    from progrpo.benchmarks.detections import write_detections
     from progrpo.benchmarks.images import gaps
     from progrpo.devices import choose_device
     from progrpo.grpo.backbone import silence_libraries
@@ -138,27 +140,27 @@ def run_detect(arguments: argparse.Namespace) -> None:
     bar, progress = progress_bar()
     with bar:
         lines = detect_spatial(arguments.images, detector, chunker, threshold, progress, arguments.allow_partial)
-    write_detections(arguments.out, lines, how_found(detector, chunker, threshold, gaps(arguments.images)))
-    print(f"{arguments.out}: {len(lines)} images")
+    partial = gaps(arguments.images)
+    write_detections(arguments.out, lines, how_found(detector, chunker, threshold, partial))
+    print(f"{arguments.out}: {len(lines)} images" + marked(partial))
 
 
 def run_verdict(arguments: argparse.Namespace) -> None:
     """Score stored detections of spatial prompts."""
     from progrpo.benchmarks.compbench.spatial import Settings, summary, verdicts
-    from progrpo.files import read_jsonl, settings_path, write_json, write_jsonl
-    from progrpo.typed import read_checked
+    from progrpo.benchmarks.detections import read_settings
+    from progrpo.files import SUMMARY, beside, read_jsonl, write_json, write_jsonl
 
     path = arguments.detections
     require_other_file(arguments.out, path)
     results = verdicts((f"{path}:{number}", line) for number, line in read_jsonl(path))
     if not results:
         raise UserError(f"{path}: holds no detections; run `progrpo compbench detect` first")
-    settings_file = settings_path(path)
-    settings = read_checked(Settings, settings_file) if settings_file.is_file() else {"metric": "spatial_external"}
+    settings = read_settings(Settings, path) or {"metric": "spatial_external"}
     scores = {**settings, **summary(results, arguments.metric or settings["metric"])}
     write_jsonl(arguments.out, results)
-    write_json(arguments.out.with_suffix(".summary.json"), scores)
-    print(f"{scores['metric']}: {scores['score']:.4f} over {len(results)} images")
+    write_json(beside(arguments.out, SUMMARY), scores)
+    print(f"{scores['metric']}: {scores['score']:.4f} over {len(results)} images" + marked(scores.get("partial")))
 
 
 def run_convert(arguments: argparse.Namespace) -> None:

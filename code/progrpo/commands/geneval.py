@@ -11,6 +11,7 @@ from progrpo.commands.options import (
     add_allow_partial,
     add_device,
     file_path,
+    marked,
     progress_bar,
     require_between,
     require_other_file,
@@ -77,7 +78,8 @@ def run_prompts(arguments: argparse.Namespace) -> None:
 
 def run_detect(arguments: argparse.Namespace) -> None:
     """Write the detections of a folder of images."""
-    from progrpo.benchmarks.geneval.detect import detect_images, vocabulary, write_detections
+    from progrpo.benchmarks.detections import write_detections
+    from progrpo.benchmarks.geneval.detect import detect_images, how_made, vocabulary
     from progrpo.benchmarks.images import gaps
 
     if arguments.batch_size < 1:
@@ -89,7 +91,7 @@ def run_detect(arguments: argparse.Namespace) -> None:
             arguments.images, detector, colors, arguments.batch_size, progress, arguments.allow_partial
         )
     partial = gaps(arguments.images)
-    write_detections(arguments.out, lines, vocabulary(detector, colors), asdict(detector.pipeline), partial)
+    write_detections(arguments.out, lines, how_made(vocabulary(detector, colors), asdict(detector.pipeline), partial))
     if partial:
         print(f"partial: {partial}")
     print(f"{arguments.out}: {len(lines)} images")
@@ -113,19 +115,17 @@ def _load_models(arguments: argparse.Namespace):
     if arguments.model:
         return load(arguments.model, arguments.clip)
     images = list_images(arguments.images, arguments.allow_partial)
-    misfit = UserError(
-        "--model: no GenEval detector of config/*.yaml is here; `progrpo fetch mask2former` and `clip-vit-l14`, or name a folder"
-    )
+    misfit = "no GenEval detector of config/*.yaml is here"
     for model, clip in _configured_models():
         loaded = load(model, arguments.clip or clip)
         try:
             require_records(images, vocabulary(*loaded))
         except UserError as error:
-            misfit = error
+            misfit = f"{error}; no other GenEval detector of config/*.yaml is here"
             continue
         print(f"detector {model}, colours {arguments.clip or clip}")
         return loaded
-    raise misfit
+    raise UserError(f"{misfit}; `progrpo fetch mask2former` and `clip-vit-l14`, or name a folder by --model")
 
 
 def _configured_models() -> list[tuple[Path, Path]]:
@@ -148,8 +148,8 @@ def _configured_models() -> list[tuple[Path, Path]]:
 def run_verdict(arguments: argparse.Namespace) -> None:
     """Judge stored detections, print and write the scores."""
     from progrpo.benchmarks.geneval.detect import stored_settings
-    from progrpo.benchmarks.geneval.verdict import Protocol, summary, verdicts
-    from progrpo.files import read_jsonl, write_json, write_jsonl
+    from progrpo.benchmarks.geneval.verdict import Protocol, other_tags, summary, verdicts
+    from progrpo.files import SUMMARY, beside, read_jsonl, write_json, write_jsonl
 
     path = arguments.detections
     require_other_file(arguments.out, path)
@@ -164,16 +164,18 @@ def run_verdict(arguments: argparse.Namespace) -> None:
     protocol = Protocol(arguments.threshold, arguments.counting_threshold, arguments.max_objects, arguments.max_overlap)
     results = verdicts(lines, known, protocol)
     scores = summary([line["metadata"] for _, line in lines], results)
+    unlike = other_tags(scores["tags"])
+    remarks = {"partial": partial, "other_tags": unlike}
     write_jsonl(arguments.out, results)
     write_json(
-        arguments.out.with_suffix(".summary.json"),
-        {**scores, "protocol": asdict(protocol), **({"partial": partial} if partial else {})},
+        beside(arguments.out, SUMMARY),
+        {**scores, "protocol": asdict(protocol), **{key: said for key, said in remarks.items() if said}},
     )
     for tag, entry in scores["tags"].items():
         print(f"{tag:<16} = {entry['score']:.2%} ({entry['correct']} / {entry['images']})")
     print(f"% correct images  = {scores['correct_images']:.2%} of {scores['images']}")
     print(f"% correct prompts = {scores['correct_prompts']:.2%} of {scores['prompts']}")
-    print(f"overall (mean of tags) = {scores['overall']:.5f}" + (f"  PARTIAL: {partial}" if partial else ""))
+    print(f"overall (mean of tags) = {scores['overall']:.5f}" + marked(partial) + (f"  {unlike}" if unlike else ""))
 
 
 def vocabulary_of(records: Iterable[object]):

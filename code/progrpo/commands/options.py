@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from progrpo.errors import UserError
-from progrpo.files import settings_path
+from progrpo.files import SETTINGS, SUMMARY, beside
 from progrpo.identity import Start
 
 
@@ -76,9 +76,14 @@ def require_between(name: str, value: float, low: float, high: float) -> None:
 
 def require_other_file(out: Path, source: Path) -> None:
     """UserError when --out, or the summary beside it, would replace the file that is read, or its settings."""
-    written = {path.resolve() for path in (out, out.with_suffix(".summary.json"))}
-    if written & {path.resolve() for path in (source, settings_path(source))}:
+    written = {path.resolve() for path in (out, beside(out, SUMMARY))}
+    if written & {path.resolve() for path in (source, beside(source, SETTINGS))}:
         raise UserError(f"--out {out}: would replace {source} or its settings; name another file")
+
+
+def marked(partial: str | None) -> str:
+    """What the last line of a benchmark says of a set that is not whole; nothing of a whole one."""
+    return f"  PARTIAL: {partial}" if partial else ""
 
 
 def progress_bar() -> tuple[tqdm, Callable[[int, int], None]]:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from progrpo.benchmarks.compbench import CATEGORIES
+from progrpo.benchmarks.detections import write_detections
 from progrpo.benchmarks.images import BenchmarkImage, batches, gaps, list_images
 from progrpo.config import Config
 from progrpo.devices import choose_device
@@ -194,7 +195,7 @@ class Tools:
 def run_geneval(tools: Tools, folder: Path, name: str, out: Path) -> dict:
     """GenEval of a folder: detections beside the result, verdicts from them; {"overall", "tags": {tag: score}, ...}."""
     from progrpo.benchmarks.geneval.color import load_color_classifier
-    from progrpo.benchmarks.geneval.detect import detect_images, vocabulary, write_detections
+    from progrpo.benchmarks.geneval.detect import detect_images, how_made, vocabulary
     from progrpo.benchmarks.geneval.detector import load_detector
     from progrpo.benchmarks.geneval.verdict import summary, verdicts
 
@@ -204,7 +205,7 @@ def run_geneval(tools: Tools, folder: Path, name: str, out: Path) -> dict:
     )
     lines = detect_images(folder, detector, colors, batch_size=8, allow_partial=tools.allow_partial)
     path, known = out.with_name(f"{name}.detections.jsonl"), vocabulary(detector, colors)
-    write_detections(path, lines, known, asdict(detector.pipeline), gaps(folder))
+    write_detections(path, lines, how_made(known, asdict(detector.pipeline), gaps(folder)))
     results = verdicts([(f"{path}:{k}", line) for k, line in enumerate(lines, 1)], known)
     write_jsonl(out.with_name(f"{name}.verdicts.jsonl"), results)
     scores = summary([line["metadata"] for line in lines], results)
@@ -243,7 +244,7 @@ def run_compbench(tools: Tools, folder: Path, name: str, out: Path) -> dict:
         lines = detect_spatial(folder, detector, chunker, allow_partial=tools.allow_partial)
         stored = out.with_name(f"{name}.detections.jsonl")
         settings = how_found(detector, chunker, THRESHOLD, gaps(folder))
-        spatial.write_detections(stored, lines, settings)
+        write_detections(stored, lines, settings)
         results = spatial.verdicts([(f"{stored}:{k}", line) for k, line in enumerate(lines, 1)])
         return {**settings, **spatial.summary(results, settings["metric"])}
     beside = tools.config.benchmarks["compbench"].get("tokenizer")  # only an original .pth needs one beside it

@@ -7,20 +7,18 @@ detectron2); it can be run elsewhere and stored in this format.
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 from statistics import fmean
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from progrpo.benchmarks.compbench.chunks import Chunker
-from progrpo.benchmarks.detections import require_boxes, require_new
+from progrpo.benchmarks.detections import MadeFrom, require_boxes, require_new
 from progrpo.errors import UserError
-from progrpo.files import settings_path, write_json, write_jsonl
 from progrpo.typed import Number
 
 
-class Settings(BaseModel):
+class Settings(MadeFrom):
     """What stands beside a detections file: how the objects were found."""
 
     model_config = ConfigDict(extra="forbid")
@@ -28,7 +26,6 @@ class Settings(BaseModel):
     metric: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=200)]
     chunker: str | None = None
     threshold: Number | None = None
-    partial: str | None = None
 
 
 LOCALITIES = (  # in the original's order: the first that occurs in the prompt counts
@@ -158,12 +155,6 @@ def verdicts(lines: Iterable[tuple[str, dict]]) -> list[dict]:
         score = spatial_score(line["obj1"], line["obj2"], locality, line["objects"])
         results.append({"prompt": line["prompt"], "score": score})
     return results
-
-
-def write_detections(out: Path, lines: list[dict], settings: dict) -> None:
-    """Write detections lines, and beside them how they were made (`Settings`), each atomically."""
-    write_json(settings_path(out), settings)
-    write_jsonl(out, lines)
 
 
 def summary(results: list[dict], metric: str) -> dict:

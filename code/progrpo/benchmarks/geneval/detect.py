@@ -8,27 +8,25 @@ from pathlib import Path
 from typing import Annotated
 
 from PIL import Image
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 if typing.TYPE_CHECKING:  # who only judges stored detections imports no torch
     from progrpo.benchmarks.geneval.color import ColorClassifier
     from progrpo.benchmarks.geneval.detector import Detector, Instances
+from progrpo.benchmarks.detections import MadeFrom, read_settings
 from progrpo.benchmarks.geneval.vocabulary import COLORS
 from progrpo.benchmarks.images import batches, list_images, require_records
 from progrpo.benchmarks.prompt_sets import Vocabulary
 from progrpo.errors import UserError
-from progrpo.files import settings_path, write_json, write_jsonl
-from progrpo.typed import read_checked
 
 Words = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 
 
-class Settings(BaseModel):
+class Settings(MadeFrom):
     """What stands beside a detections file."""
 
     classes: Words
     colors: Words
-    partial: str | None = None
 
 
 def asked_colors(record: dict | None) -> set[str]:
@@ -97,21 +95,16 @@ def vocabulary(detector: Detector, colors: ColorClassifier | None) -> Vocabulary
     return Vocabulary(detector.classes, colors.colors if colors else COLORS)
 
 
-def write_detections(
-    out: Path, lines: list[dict], known: Vocabulary, pipeline: dict, partial: str | None = None
-) -> None:
-    """Write detections lines, and beside them the vocabulary and the test pipeline they were made with, each
-    atomically. partial: what of the folder of images is not in them."""
+def how_made(known: Vocabulary, pipeline: dict, partial: str | None = None) -> dict:
+    """The vocabulary and the test pipeline that detections were made with, and what of the folder of images is not in them."""
     settings = {"classes": known.classes, "colors": known.colors, "pipeline": pipeline}
-    write_json(settings_path(out), settings | ({"partial": partial} if partial else {}))
-    write_jsonl(out, lines)
+    return settings | ({"partial": partial} if partial else {})
 
 
 def stored_settings(detections: Path) -> tuple[Vocabulary | None, str | None]:
-    """The vocabulary that `write_detections` stored beside a detections file, and what was not in the images; None each
-    where nothing is stored."""
-    path = settings_path(detections)
-    if not path.is_file():
+    """The vocabulary that is stored beside a detections file, and what was not in the images; None each where nothing is
+    stored."""
+    settings = read_settings(Settings, detections)
+    if not settings:
         return None, None
-    settings = read_checked(Settings, path)
     return Vocabulary(tuple(settings["classes"]), tuple(settings["colors"])), settings.get("partial")

@@ -267,6 +267,8 @@ def load_detector(path: Path | str, device: torch.device | str = "cpu", config_f
         classes = detector_classes(Path(config_from)) if config_from else geneval_vocabulary().classes
         pipeline = read_pipeline(Path(config_from)) if config_from else TestPipeline()
         return Detector(freeze(from_mmdet(path, config), torch.device(device)), pipeline, classes)
+    if config_from:
+        raise UserError(f"--config-from {config_from}: is for a .pth; {path} has its own configuration")
     check_model_folder(path, "mask2former")
     model = open_network(Mask2FormerForUniversalSegmentation, path, absent=NOT_IN_MMDET)
     return Detector(freeze(model, torch.device(device)), read_pipeline(path), detector_classes(path))

@@ -18,6 +18,8 @@ from progrpo.benchmarks.geneval.vocabulary import COLORS
 from progrpo.benchmarks.prompt_sets import Vocabulary, validate_record
 from progrpo.errors import UserError
 
+TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -178,6 +180,14 @@ def verdicts(lines: Iterable[tuple[str, dict]], vocabulary: Vocabulary, protocol
             raise UserError(f"{where}: {error}") from None
         results.append({"image": line["image"], "correct": correct, "reason": reason})
     return results
+
+
+def other_tags(tags: Iterable[str]) -> str | None:
+    """Why the mean over these tags is not GenEval's, which is over six; None where it is."""
+    found = set(tags)
+    missing, unknown = [tag for tag in TAGS if tag not in found], sorted(found - {*TAGS})
+    said = [f"{what} {', '.join(names)}" for what, names in (("without", missing), ("with", unknown)) if names]
+    return f"not over GenEval's six tags: {'; '.join(said)}" if said else None
 
 
 def summary(records: list[dict], results: list[dict]) -> dict:
