@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_serializer, model_validator
 
 from progrpo.benchmark_settings import Benchmarks
 from progrpo.errors import UserError
-from progrpo.execution import Hardware, Positive, Previews, Section, Share, Speed, TrackerName, Window
+from progrpo.execution import Hardware, Positive, Previews, Sampling, Section, Share, Speed, TrackerName
 from progrpo.plugins import SCORERS, SELECTION_RULES, known_name
 from progrpo.typed import Name, PathText, SourceName, check, read_yaml, require_numbers
 
@@ -71,40 +71,6 @@ class PromptSet(Section):
     limit_per_style: Positive | None = None  # the first so many of each of HPSv2's styles
     distinct: bool = False  # repeated prompts count once: DrawBench's file has each five times
     layout: Literal["plain", "geneval", "compbench", "hpsv2"] = "plain"  # image names as the original evaluator expects
-
-
-class Sampling(Section):
-    """How a trajectory is sampled. `noise` is a of the flow SDE or eta of DDIM; 0 is the deterministic sampler."""
-
-    steps: Annotated[int, Field(gt=0, le=1000)]
-    guidance_scale: Annotated[float, Field(ge=1, le=1000)]
-    noise: Annotated[float, Field(ge=0, le=100)] = 0.0
-    shared_initial_noise: bool = False  # DanceGRPO: one initial noise for all prompts and trajectories of an iteration
-    window: Window | None = None  # all steps
-
-    def noisy(self, iteration: int = 0) -> range:
-        """The steps that add noise in an iteration, where noise > 0."""
-        if self.window is None:
-            return range(self.steps)
-        moved = iteration // self.window.every if self.window.every else 0
-        start = min(self.window.start + moved, self.steps - self.window.length)
-        return range(start, start + self.window.length)
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_used(self, dump):
-        """Samplings without a window are written as before there were any: what was begun with them goes on."""
-        written = dump(self)
-        if self.window is None:
-            written.pop("window", None)
-        return written
-
-    @model_validator(mode="after")
-    def _inside(self):
-        if self.window and self.window.start + self.window.length > self.steps:
-            raise ValueError(f"window.start + window.length must be at most steps ({self.steps})")
-        if self.window and self.noise == 0:
-            raise ValueError("a window of stochastic steps needs noise > 0")
-        return self
 
 
 class Pruning(Section):
