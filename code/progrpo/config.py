@@ -274,10 +274,22 @@ class Analysis(Section):
     seed: Seed = 0
     batch: Positive = 48  # rows per model call
     grid: Positive = 4  # pilot: prompts whose previews are kept for the figure
-    candidates: tuple[tuple[int, int], ...] = ()  # pilot: pairs (t1, t2) to compare
-    keep: tuple[int, int] | None = None  # pilot: survivors after t1 and after t2
+    candidates: tuple[tuple[int, int], ...] = ()  # pairs (t1, t2): the pilot compares some, a gradient study has one
+    keep: tuple[int, int] | None = None  # survivors after t1 and after t2
     gradients_of: Name | None = None  # gradient study: the run whose trained parameters and steps the gradients are of
     hardware: Hardware = Hardware()
+
+    @model_validator(mode="after")
+    def _can_be_analysed(self):
+        """What `progrpo analyse` would refuse after hours of sampling."""
+        steps = self.sampling.steps
+        if wrong := [[first, second] for first, second in self.candidates if not 1 <= first < second < steps]:
+            raise ValueError(f"candidates must be pairs 1 <= t1 < t2 < sampling.steps ({steps}), got {wrong[0]}")
+        if self.keep and not self.group >= self.keep[0] >= self.keep[1] >= 2:
+            raise ValueError(f"keep must not grow, from group ({self.group}) down to at least 2, got {[*self.keep]}")
+        if self.gradients_of and (len(self.candidates) != 1 or self.keep is None):
+            raise ValueError(f"gradients_of needs one pair of candidates, not {len(self.candidates)}, and keep")
+        return self
 
 
 class Config(Section):
