@@ -353,6 +353,13 @@ class Config(Section):
             raise UserError(f"--run {name}: no such run in tier {self.tier}; known: {', '.join(self.runs)}")
         return self.runs[name]
 
+    def get_analysis(self, name: str) -> Analysis:
+        """The analysis of that name; UserError lists the known ones."""
+        if name not in self.analyses:
+            known = ", ".join(self.analyses) or "none"
+            raise UserError(f"--analysis {name}: no such analysis in tier {self.tier}; known: {known}")
+        return self.analyses[name]
+
 
 def _known(names: dict, name: str, where: str) -> None:
     if name not in names:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from checkout import ROOT
-from progrpo.commands import analyse, flops
+from progrpo.commands import analyse, flops, sample_rewards
 from progrpo.errors import UserError
 from progrpo.provenance import code_hash
 
@@ -85,6 +85,15 @@ def test_a_gradient_study_needs_an_analysis_of_gradients_and_its_pools(tmp_path)
         run(analyse, "analyse", "gradient-signal", *words)
     with pytest.raises(UserError, match="--analysis reward_clustering: studies no gradients"):
         run(analyse, "analyse", "gradient-signal", *words, "--analysis", "reward_clustering")
+
+
+def test_an_analysis_that_the_tier_lacks_is_named_with_those_that_it_has(tmp_path):
+    words = ["--config", ROOT / "config/smoke.yaml", "--analysis", "gradients", "--out", tmp_path / "out"]
+    told = "--analysis gradients: no such analysis in tier smoke; known: reward_clustering, pruning_pilot,"
+    with pytest.raises(UserError, match=told):
+        run(analyse, "analyse", "gradient-signal", *words, "--samples", tmp_path / "p.npz")
+    with pytest.raises(UserError, match=told):
+        run(sample_rewards, "sample-rewards", *words)
 
 
 @pytest.mark.parametrize("stored", [{"other": []}, {"rewards": [[1.0, 1.0, 1.0]]}, {"rewards": "x"}])

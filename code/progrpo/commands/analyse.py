@@ -207,7 +207,7 @@ def run_gradients(arguments: argparse.Namespace) -> int:
     from progrpo.provenance import computed_from
 
     config = load_config(arguments.config)
-    analysis = config.analyses[arguments.analysis]
+    analysis = config.get_analysis(arguments.analysis)
     if analysis.gradients_of is None or analysis.keep is None:  # the first needs the second
         raise UserError(f"--analysis {arguments.analysis}: studies no gradients; name one with `gradients_of`")
     names = ("rewards", "previews", "projections", "grams")
