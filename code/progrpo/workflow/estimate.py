@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from progrpo.config import Config, PromptSet
+from progrpo.config import Analysis, Config, PromptSet
 from progrpo.cost import budget
 from progrpo.errors import UserError
 from progrpo.jobs.loading import prompts_of
@@ -84,10 +84,7 @@ def report(config: Config, gpu_tflops: float, utilisation: float, judged: bool =
 
     runs = {name: _run(config, name, networks, hours) for name in config.runs}
     evaluations = _evaluations(plan, networks, counts, hours)
-    analyses = {
-        name: hours(budget.analysis_tflop(section, budget.network_of(section.model, config.models[section.model])))
-        for name, section in config.analyses.items()
-    }
+    analyses = {name: hours(_analysis_tflop(config, section)) for name, section in config.analyses.items()}
     images = sum(entry["images"] for entry in evaluations.values())
     disk = {
         "downloads": sum(manifest[source].size for source in sources) / budget.GB,
@@ -110,6 +107,12 @@ def report(config: Config, gpu_tflops: float, utilisation: float, judged: bool =
         "jobs": _jobs(plan, sources, judged),
         "critical_path": _critical_path(config, runs, evaluations, analyses),
     }
+
+
+def _analysis_tflop(config: Config, analysis: Analysis) -> float:
+    network = budget.network_of(analysis.model, config.models[analysis.model])
+    studied = config.runs[analysis.gradients_of] if analysis.gradients_of else None
+    return budget.analysis_tflop(analysis, network, studied)
 
 
 def _count(section: PromptSet, manifest: Mapping[str, Entry]) -> int | None:
