@@ -1,6 +1,7 @@
 """YAML and the configuration at the edge: plain, of a bounded size, every mistake in one line."""
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,29 @@ def test_a_value_out_of_bounds_is_named(tmp_path, place, value):
     section[place[-1]] = value
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(UserError, match=rf"runs\.{name}\.{place[0]}"):
+        load_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("candidates", [], "gradients_of needs one pair of candidates, not 0, and keep"),
+        ("candidates", [[2, 4], [5, 7]], "gradients_of needs one pair of candidates, not 2, and keep"),
+        ("keep", None, "gradients_of needs one pair of candidates, not 1, and keep"),
+        *(
+            ("candidates", [pair], f"candidates must be pairs 1 <= t1 < t2 < sampling.steps (10), got {pair}")
+            for pair in ([0, 7], [7, 7], [5, 10])
+        ),
+        *(
+            ("keep", keep, f"keep must not grow, from group (48) down to at least 2, got {keep}")
+            for keep in ([49, 12], [12, 24], [12, 1])
+        ),
+    ],
+)
+def test_an_analysis_that_nothing_could_analyse_is_refused_before_it_is_sampled(tmp_path, key, value, told):
+    study = {**SMOKE["analyses"]["gradient_signal"], key: value}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({**SMOKE, "analyses": {"study": study}}))
+    with pytest.raises(UserError, match=rf"analyses\.study.*{re.escape(told)}"):
         load_config(tmp_path / "c.yaml")
 
 

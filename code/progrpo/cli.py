@@ -102,10 +102,8 @@ def _check_names(arguments: argparse.Namespace) -> None:
         if run is not None and not is_base(run):
             config.get_run(run)
     analysis = getattr(arguments, "analysis", None)
-    if analysis is not None and analysis not in config.analyses:
-        raise UserError(
-            f"--analysis {analysis}: not in tier {config.tier}; known: {', '.join(config.analyses) or 'none'}"
-        )
+    if analysis is not None:
+        config.get_analysis(analysis)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_serializer, model_validator
 
 from progrpo.benchmark_settings import Benchmarks
 from progrpo.errors import UserError
-from progrpo.execution import Hardware, Positive, Previews, Section, Share, Speed, TrackerName, Window
+from progrpo.execution import Hardware, Positive, Previews, Sampling, Section, Share, Speed, TrackerName
 from progrpo.plugins import SCORERS, SELECTION_RULES, known_name
 from progrpo.typed import Name, PathText, SourceName, check, read_yaml, require_numbers
 
@@ -71,40 +71,6 @@ class PromptSet(Section):
     limit_per_style: Positive | None = None  # the first so many of each of HPSv2's styles
     distinct: bool = False  # repeated prompts count once: DrawBench's file has each five times
     layout: Literal["plain", "geneval", "compbench", "hpsv2"] = "plain"  # image names as the original evaluator expects
-
-
-class Sampling(Section):
-    """How a trajectory is sampled. `noise` is a of the flow SDE or eta of DDIM; 0 is the deterministic sampler."""
-
-    steps: Annotated[int, Field(gt=0, le=1000)]
-    guidance_scale: Annotated[float, Field(ge=1, le=1000)]
-    noise: Annotated[float, Field(ge=0, le=100)] = 0.0
-    shared_initial_noise: bool = False  # DanceGRPO: one initial noise for all prompts and trajectories of an iteration
-    window: Window | None = None  # all steps
-
-    def noisy(self, iteration: int = 0) -> range:
-        """The steps that add noise in an iteration, where noise > 0."""
-        if self.window is None:
-            return range(self.steps)
-        moved = iteration // self.window.every if self.window.every else 0
-        start = min(self.window.start + moved, self.steps - self.window.length)
-        return range(start, start + self.window.length)
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_used(self, dump):
-        """Samplings without a window are written as before there were any: what was begun with them goes on."""
-        written = dump(self)
-        if self.window is None:
-            written.pop("window", None)
-        return written
-
-    @model_validator(mode="after")
-    def _inside(self):
-        if self.window and self.window.start + self.window.length > self.steps:
-            raise ValueError(f"window.start + window.length must be at most steps ({self.steps})")
-        if self.window and self.noise == 0:
-            raise ValueError("a window of stochastic steps needs noise > 0")
-        return self
 
 
 class Pruning(Section):
@@ -308,10 +274,22 @@ class Analysis(Section):
     seed: Seed = 0
     batch: Positive = 48  # rows per model call
     grid: Positive = 4  # pilot: prompts whose previews are kept for the figure
-    candidates: tuple[tuple[int, int], ...] = ()  # pilot: pairs (t1, t2) to compare
-    keep: tuple[int, int] | None = None  # pilot: survivors after t1 and after t2
+    candidates: tuple[tuple[int, int], ...] = ()  # pairs (t1, t2): the pilot compares some, a gradient study has one
+    keep: tuple[int, int] | None = None  # survivors after t1 and after t2
     gradients_of: Name | None = None  # gradient study: the run whose trained parameters and steps the gradients are of
     hardware: Hardware = Hardware()
+
+    @model_validator(mode="after")
+    def _can_be_analysed(self):
+        """What `progrpo analyse` would refuse after hours of sampling."""
+        steps = self.sampling.steps
+        if wrong := [[first, second] for first, second in self.candidates if not 1 <= first < second < steps]:
+            raise ValueError(f"candidates must be pairs 1 <= t1 < t2 < sampling.steps ({steps}), got {wrong[0]}")
+        if self.keep and not self.group >= self.keep[0] >= self.keep[1] >= 2:
+            raise ValueError(f"keep must not grow, from group ({self.group}) down to at least 2, got {[*self.keep]}")
+        if self.gradients_of and (len(self.candidates) != 1 or self.keep is None):
+            raise ValueError(f"gradients_of needs one pair of candidates, not {len(self.candidates)}, and keep")
+        return self
 
 
 class Config(Section):
@@ -374,6 +352,13 @@ class Config(Section):
         if name not in self.runs:
             raise UserError(f"--run {name}: no such run in tier {self.tier}; known: {', '.join(self.runs)}")
         return self.runs[name]
+
+    def get_analysis(self, name: str) -> Analysis:
+        """The analysis of that name; UserError lists the known ones."""
+        if name not in self.analyses:
+            known = ", ".join(self.analyses) or "none"
+            raise UserError(f"--analysis {name}: no such analysis in tier {self.tier}; known: {known}")
+        return self.analyses[name]
 
 
 def _known(names: dict, name: str, where: str) -> None:

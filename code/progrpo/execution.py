@@ -1,4 +1,4 @@
-"""Sections of a run's configuration that say how it is executed: on what, how fast, with which previews and noisy steps."""
+"""Sections of a configuration that say how its work is executed: how trajectories are sampled and previewed, on what, how fast."""
 
 from typing import Annotated, Any, Literal
 
@@ -28,6 +28,40 @@ class Window(Section):
     start: Annotated[int, Field(ge=0)] = 0
     length: Positive
     every: Positive | None = None
+
+
+class Sampling(Section):
+    """How a trajectory is sampled. `noise` is a of the flow SDE or eta of DDIM; 0 is the deterministic sampler."""
+
+    steps: Annotated[int, Field(gt=0, le=1000)]
+    guidance_scale: Annotated[float, Field(ge=1, le=1000)]
+    noise: Annotated[float, Field(ge=0, le=100)] = 0.0
+    shared_initial_noise: bool = False  # DanceGRPO: one initial noise for all prompts and trajectories of an iteration
+    window: Window | None = None  # all steps
+
+    def noisy(self, iteration: int = 0) -> range:
+        """The steps that add noise in an iteration, where noise > 0."""
+        if self.window is None:
+            return range(self.steps)
+        moved = iteration // self.window.every if self.window.every else 0
+        start = min(self.window.start + moved, self.steps - self.window.length)
+        return range(start, start + self.window.length)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Samplings without a window are written as before there were any: what was begun with them goes on."""
+        written = dump(self)
+        if self.window is None:
+            written.pop("window", None)
+        return written
+
+    @model_validator(mode="after")
+    def _inside(self) -> "Sampling":
+        if self.window and self.window.start + self.window.length > self.steps:
+            raise ValueError(f"window.start + window.length must be at most steps ({self.steps})")
+        if self.window and self.noise == 0:
+            raise ValueError("a window of stochastic steps needs noise > 0")
+        return self
 
 
 class Hardware(Section):

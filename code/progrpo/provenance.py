@@ -3,9 +3,10 @@
 import functools
 import hashlib
 import json
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -37,13 +38,25 @@ def code_hash() -> str:
 
 def config_hash(section: BaseModel, without: set[str] | None = None) -> str:
     """First 16 digits of the SHA-256 over the canonical JSON of a part of the configuration, `without` some of its keys."""
-    text = json.dumps(section.model_dump(mode="json", exclude=without), sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _hash(section.model_dump(mode="json", exclude=without))
+
+
+def decisive(section: BaseModel, without: Iterable[str] = ()) -> dict[str, Any]:
+    """The keys of a section that decide a number of its result, `without` some more, as values of JSON.
+
+    Of a run's previews `agreement` is left out: it only ends a training.
+    """
+    left_out: dict[str, Any] = {**dict.fromkeys(LABELS | CUTS | {*without}, True), "previews": {"agreement"}}
+    return section.model_dump(mode="json", exclude=left_out)
 
 
 def decisive_hash(section: BaseModel) -> str:
     """Hash of what of a section decides a number of its result."""
-    return config_hash(section, LABELS | CUTS)
+    return _hash(decisive(section))
+
+
+def _hash(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
 
 
 def require_training_of(folder: Path, run: BaseModel, seed: int) -> None:

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from progrpo.commands import analyse, flops
+from checkout import ROOT
+from progrpo.commands import analyse, flops, sample_rewards
 from progrpo.errors import UserError
 from progrpo.provenance import code_hash
 
@@ -75,6 +76,24 @@ def test_ovf_study_reads_metrics_of_every_seed(tmp_path):
     (folders[0] / "metrics.jsonl").write_text('{"iteration": 1}\n')
     with pytest.raises(UserError, match="metrics.jsonl: entry 1: no"):
         run(analyse, "analyse", "ovf-study", *words, "--out", tmp_path / "out.json")
+
+
+def test_a_gradient_study_needs_an_analysis_of_gradients_and_its_pools(tmp_path):
+    np.savez(tmp_path / "p.npz", rewards=np.zeros((2, 48)))
+    words = ["--config", ROOT / "config/smoke.yaml", "--samples", tmp_path / "p.npz", "--out", tmp_path / "out.json"]
+    with pytest.raises(UserError, match=r"p\.npz: no pools of gradients: holds no previews, projections, grams"):
+        run(analyse, "analyse", "gradient-signal", *words)
+    with pytest.raises(UserError, match="--analysis reward_clustering: studies no gradients"):
+        run(analyse, "analyse", "gradient-signal", *words, "--analysis", "reward_clustering")
+
+
+def test_an_analysis_that_the_tier_lacks_is_named_with_those_that_it_has(tmp_path):
+    words = ["--config", ROOT / "config/smoke.yaml", "--analysis", "gradients", "--out", tmp_path / "out"]
+    told = "--analysis gradients: no such analysis in tier smoke; known: reward_clustering, pruning_pilot,"
+    with pytest.raises(UserError, match=told):
+        run(analyse, "analyse", "gradient-signal", *words, "--samples", tmp_path / "p.npz")
+    with pytest.raises(UserError, match=told):
+        run(sample_rewards, "sample-rewards", *words)
 
 
 @pytest.mark.parametrize("stored", [{"other": []}, {"rewards": [[1.0, 1.0, 1.0]]}, {"rewards": "x"}])

@@ -95,6 +95,20 @@ def test_images_and_analyses_by_hand():
     assert budget.analysis_tflop(PAPER.analyses["pruning_pilot"], ROUND) == 64 * 48 * (10 * 2 * 2.0 + 11 * 18)
 
 
+def test_a_gradient_study_by_hand():
+    """Its own prompts and as many others; of each trajectory a preview per step and, per trained step, both passes."""
+    pilot, run = PAPER.analyses["pruning_pilot"], PAPER.runs["flowgrpo_sd35m"]  # adapters; a reference and checkpoints
+    study = pilot.model_copy(update={"candidates": ((5, 7),), "gradients_of": "flowgrpo_sd35m"})
+    sampled, trained = 10 * 2 * 2.0 + 11 * 18, 9 * (2 * 2.0 + 5)
+    assert run.trained_steps == 9
+    assert budget.analysis_tflop(study, ROUND, run) == 2 * 64 * 48 * (sampled + trained)
+    full = run.model_copy(update={"lora": None})
+    assert budget.analysis_tflop(study, ROUND, full) == 2 * 64 * 48 * (sampled + 9 * (2 * 1.0 + 3))
+    planned = report(PAPER.model_copy(update={"analyses": {"study": study}}), 495, 0.35)
+    tflop = budget.analysis_tflop(study, NETWORKS["flow"], run)
+    assert planned["analysis_gpu_hours"] == budget.gpu_hours(tflop, 495, 0.35)
+
+
 # ---------------------------------------------------------------- memory
 
 

@@ -1,18 +1,20 @@
 """Cheaper previews: what decodes them, how far they agree with plain ones, and that too little agreement ends a training."""
 
 import json
+import shutil
 
 import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
+from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
 from test_gradient import FAMILIES, configuration, trainer_of
 
 import tiny
 from progrpo.config import Previews
 from progrpo.errors import UserError
-from progrpo.grpo.previews import preview_decoder, rank_agreement, require_agreement
+from progrpo.grpo.previews import _tiny, preview_decoder, rank_agreement, require_agreement
 from progrpo.grpo.rollout import Counters, Rollout, Stage
 from progrpo.jobs.ingredients import of_training
 
@@ -86,10 +88,25 @@ def test_a_tiny_decoder_makes_previews_and_not_final_images(models, decoders, tm
 
 
 def test_no_tiny_decoder_or_one_of_other_latents_is_one_line(models, decoders, tmp_path):
-    for folder, expected in (("other", "for latents of"), ("none", "no AutoencoderTiny")):
+    for folder, expected in (("other", "for latents of"), ("none", "none: cannot be loaded")):
         with pytest.raises(UserError, match=expected) as error:
             trainer_with(models, tmp_path, decoder=str(decoders / folder))
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"), [("pop", "weight '{key}' is missing"), ("fill", "weight '{key}' holds NaN or infinity")]
+)
+def test_a_tiny_decoder_that_lacks_a_weight_or_holds_nan_is_refused(decoders, tmp_path, damage, told):
+    """Random numbers in its place would only lower the agreement."""
+    shutil.copytree(decoders / "fits", tmp_path / "damaged")
+    path = tmp_path / "damaged" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    key = next(key for key in weights if key.startswith("decoder."))
+    weights.pop(key) if damage == "pop" else weights[key].fill_(float("nan"))
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=rf"damaged: {told.format(key=key)}; fetch the model again"):
+        _tiny(str(tmp_path / "damaged"), AutoencoderTiny.load_config(tmp_path / "damaged")["latent_channels"])
 
 
 def test_rank_agreement_is_spearmans():

@@ -465,6 +465,17 @@ TABLES = [
         ),
     ),
     *_of(
+        "provenance.py",
+        "tests/test_provenance.py",
+        (', "previews": {"agreement"}}', "}"),
+        ("LABELS | CUTS | {*without}", "LABELS | {*without}"),
+    ),
+    *_of(
+        "provenance.py",
+        "tests/workflow/test_plan.py -k reruns_what_it_decides",
+        ("LABELS | CUTS | {*without}", "LABELS | CUTS"),
+    ),
+    *_of(
         "benchmarks/compbench/spatial.py",
         "tests/benchmarks/test_compbench_spatial.py",
         ('best.setdefault(found["label"], found)', 'best.setdefault(as_label(found["label"]), found)'),

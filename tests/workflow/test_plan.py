@@ -167,6 +167,7 @@ def set_key(path: str, value):
         (f"runs.{RUN}.group.rule", "uniform", {"train"}),
         ("runs.progrpo_flash_sd35m.iterations", 5, set()),
         ("prompt_sets.train.limit", 7, {"train"}),
+        ("prompt_sets.train.images_per_prompt", 7, set()),
         ("prompt_sets.test_flow.limit", 7, {"generate"}),
         ("prompt_sets.hpsv2.limit", 21, set()),  # as it is
         ("evaluations.test_flow.sampling.flow.steps", 4, {"generate"}),

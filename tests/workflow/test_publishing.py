@@ -1,5 +1,6 @@
 """Trained weights under DVC: published to a remote, pulled in a clone, evaluated again with the same scores; limits are kept."""
 
+import importlib.util
 import itertools
 import shutil
 from pathlib import Path
@@ -11,10 +12,12 @@ import yaml
 from checkout import ROOT, call, make_checkout
 from progrpo.config import load_config
 from progrpo.errors import UserError
-from progrpo.files import read_json
+from progrpo.files import read_json, sha256, write_json, write_text
 from progrpo.workflow.code_inputs import Code
 from progrpo.workflow.plan import Plan
 from progrpo.workflow.publishing import (
+    ADOPTED,
+    CONTENTS,
     RECORD,
     Part,
     finished_runs,
@@ -111,6 +114,35 @@ def test_a_tier_that_is_published_in_part_is_adopted_and_gone_on_with(author, tm
     refused = call(*everything, "results=weights", "-n", cwd=clone)
     assert refused.returncode == 0, refused.stdout  # what was restored is what is published
     assert "0 files restored" in succeed("python", "workflow/scripts/restore.py", "cut", cwd=clone)
+
+
+def test_what_is_restored_lies_in_the_results_of_the_configuration_and_its_list_is_whole(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("restore", ROOT / "workflow" / "scripts" / "restore.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(script, "bring_inputs", lambda _: None)
+    monkeypatch.setattr(script.subprocess, "run", lambda *_, **__: None)  # everything is pulled
+    config = yaml.safe_load(CUT.read_text()) | {"results": "elsewhere/cut"}
+    write_text("config/cut.yaml", yaml.safe_dump(config))
+    write_json(f"results/published/cut/{CONTENTS}", {"files": ["runs"]})
+    record = f"runs/{RUN}/final/provenance.json"
+    write_json(f"results/published/cut/{record}", {"seed": 0})
+    script.restore("cut")
+    assert (tmp_path / "elsewhere/cut" / record).is_file()
+    assert not (tmp_path / "results/cut").exists()
+    adopted = tmp_path / "elsewhere/cut" / ADOPTED
+    before = adopted.read_text()
+    assert before.split() == [sha256(Path("elsewhere/cut", record)), f"results/published/cut/{record}"]
+    write_json(f"results/published/cut/{record}", {"seed": 1})
+
+    def killed(*_):
+        raise OSError("no space")
+
+    monkeypatch.setattr("progrpo.files.os.replace", killed)
+    with pytest.raises(UserError, match=ADOPTED):
+        script.restore("cut")
+    assert adopted.read_text() == before
 
 
 def test_the_summary_has_the_hashes_of_the_published_weights(author):

@@ -1,7 +1,7 @@
 """The body of `make restore`:  restore.py TIER
 
-Published trainings and scores come back into results/<tier>/, from where the rules go on: what is there is not made again, and what is
-not is trained. A file that is there already stays.
+Published trainings and scores come back into a tier's results, from where the rules go on: what is there is not made again, and what
+is not is trained. A file that is there already stays.
 """
 
 import gzip
@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 from progrpo.config import load_config
 from progrpo.errors import UserError
-from progrpo.files import sha256, write_atomic
+from progrpo.files import sha256, write_atomic, write_text
 from progrpo.workflow import publishing
 from progrpo.workflow.code_inputs import Code
 from progrpo.workflow.plan import Plan
@@ -41,22 +41,23 @@ def bring(source: Path, target: Path) -> int:
     return len(missing)
 
 
-def bring_inputs(tier: str) -> None:
+def bring_inputs(plan: Plan) -> None:
     """Models, prompts and scorers: what is restored must be newer than what it was made from, or the rules make it again."""
-    plan = Plan(load_config(f"config/{tier}.yaml"), Code(Path("code")))
     read = {file for run in plan.config.runs for file in plan.train_inputs(SimpleNamespace(run=run))}
     read |= {*plan.evaluate_inputs(plan.scored(plan.config.evaluations))}
     missing = sorted(file for file in read if not Path(file).exists())
     if missing:
-        options = ("--profile", "local", "--cores", "1", "--config", f"tier={tier}")
+        options = ("--profile", "local", "--cores", "1", "--config", f"tier={plan.config.tier}")
         subprocess.run(["snakemake", *missing, *options], check=True)
 
 
 def restore(tier: str) -> None:
     """Pull and copy; UserError when nothing is published."""
-    published, results = Path("results/published", tier), Path("results", tier)
+    published = Path("results/published", tier)
     publishing.stored_files(published)
-    bring_inputs(tier)
+    plan = Plan(load_config(f"config/{tier}.yaml"), Code(Path("code")))
+    results = Path(plan.config.results)
+    bring_inputs(plan)
     pointers = [*published.glob("*.dvc"), *published.glob("runs/*/*.dvc")]
     wanted = [str(path) for path in pointers if path.stem not in ("summary.json", "images", "prompts")]
     subprocess.run(["dvc", "pull", "--quiet", "--force", *wanted], check=True)
@@ -64,7 +65,7 @@ def restore(tier: str) -> None:
         bring(published / name, results / place) for name, place in PLACES.items() if (published / name).is_dir()
     )
     lines = [f"{sha256(path)}  {path}\n" for path in published.glob("runs/*/final/provenance.json")]
-    (results / publishing.ADOPTED).write_text("".join(sorted(lines)))
+    write_text(results / publishing.ADOPTED, "".join(sorted(lines)))
     runs = len(list(results.glob("runs/*/final/provenance.json")))
     print(
         f"{count} files restored into {results}: {runs} trainings are there. `make claims RERUN=1 SEEDS=<n>` trains what is not."

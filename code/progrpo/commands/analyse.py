@@ -207,11 +207,13 @@ def run_gradients(arguments: argparse.Namespace) -> int:
     from progrpo.provenance import computed_from
 
     config = load_config(arguments.config)
-    analysis = config.analyses[arguments.analysis]
+    analysis = config.get_analysis(arguments.analysis)
+    if analysis.gradients_of is None or analysis.keep is None:  # the first needs the second
+        raise UserError(f"--analysis {arguments.analysis}: studies no gradients; name one with `gradients_of`")
     names = ("rewards", "previews", "projections", "grams")
     stored = read_arrays(arguments.samples, (*names, "provenance"))
-    if not stored.keys() >= {*names} or len(analysis.candidates) != 1 or analysis.keep is None:
-        raise UserError(f"{arguments.samples}: not pools of an analysis with one pair of pruning steps and `keep`")
+    if lacking := [name for name in names if name not in stored]:
+        raise UserError(f"{arguments.samples}: no pools of gradients: holds no {', '.join(lacking)}")
     stages = tuple(zip(analysis.candidates[0], analysis.keep, strict=True))
     arms = {
         name: Arm(

@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     from progrpo.config import load_config
 
     config = load_config(arguments.config)
-    if config.analyses[arguments.analysis].gradients_of is not None:
+    if config.get_analysis(arguments.analysis).gradients_of is not None:
         from progrpo.jobs.sample_gradients import sample_gradients
 
         sample_gradients(config, arguments.analysis, arguments.out, arguments.device)

@@ -154,14 +154,23 @@ def evaluation_tflop(evaluation: Evaluation, model: Model, network: Network, ima
     return images * image_tflop(network, sampling.steps, sampling.guidance_scale, len(evaluation.scorers))
 
 
-def analysis_tflop(analysis: Analysis, network: Network) -> float:
-    """TFLOP of the groups of an analysis; the pilot also decodes and scores a preview at each of its steps."""
+def analysis_tflop(analysis: Analysis, network: Network, studied: Run | None = None) -> float:
+    """TFLOP of the groups of an analysis; one with pairs of pruning steps also decodes and scores a preview at each of its steps.
+
+    A gradient study, of the run `studied`, samples groups of as many other prompts for its direction, and of every trajectory takes
+    a forward and a backward pass at each trained step: without a reference or checkpoints, with a detached unconditional branch.
+    """
     settings = analysis.sampling
     previews = settings.steps if analysis.candidates else 0
     one = image_tflop(network, settings.steps, settings.guidance_scale, 1) + previews * (
         network.decode + network.reward
     )
-    return analysis.prompt_count * analysis.group * one
+    if studied is None:
+        return analysis.prompt_count * analysis.group * one
+    objective = studied.objective.model_copy(update={"kl_beta": 0.0, "unconditional_gradient": False})
+    alike = {"sampling": settings, "objective": objective, "gradient_checkpointing": False}
+    gradient = studied.trained_steps * trained_step(studied.model_copy(update=alike), network)
+    return 2 * analysis.prompt_count * analysis.group * (one + gradient)
 
 
 def gpu_hours(tflop: float, gpu_tflops: float, utilisation: float) -> float:

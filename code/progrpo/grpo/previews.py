@@ -5,6 +5,7 @@ Shape letters: P prompts, n candidates of a group, B rows of a batch, C x H x W 
 
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from progrpo.devices import DTYPES
 from progrpo.errors import UserError
 from progrpo.grpo.backbone import Backbone, decoded
 from progrpo.grpo.rollout import Rollout
+from progrpo.model_files import open_network
 from progrpo.rank_correlation import rank_correlations
 
 Decode = Callable[[Tensor], Tensor]
@@ -25,7 +27,8 @@ Decode = Callable[[Tensor], Tensor]
 def preview_decoder(backbone: Backbone, settings: Previews) -> Decode | None:
     """Latents (B, C, H, W) to preview images (B, 3, H', W') float32 in [0, 1]; None where previews are decoded as final images are.
 
-    UserError: a folder that holds no tiny autoencoder, or one of other latents; a scale that leaves no pixel of a latent.
+    UserError: a folder that holds no tiny autoencoder, not all of its weights, or one of other latents; a scale that leaves no pixel
+    of a latent.
     """
     if settings.plain:
         return None
@@ -62,10 +65,7 @@ def _decoder(backbone: Backbone, settings: Previews) -> Any:
 
 
 def _tiny(folder: str, channels: int) -> AutoencoderTiny:
-    try:
-        tiny = AutoencoderTiny.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise UserError(f"previews.decoder: {folder}: no AutoencoderTiny: {' '.join(str(error).split())}") from error
+    tiny = open_network(AutoencoderTiny, Path(folder))
     if tiny.config.latent_channels != channels:
         raise UserError(
             f"previews.decoder: {folder}: for latents of {tiny.config.latent_channels} channels; the model's have {channels}"

@@ -16,7 +16,7 @@ from progrpo.errors import UserError
 from progrpo.files import sha256
 from progrpo.identity import hash_files, hash_results, spoilt_file
 from progrpo.plugins import SCORERS, SELECTION_RULES, own_file
-from progrpo.provenance import CUTS, LABELS
+from progrpo.provenance import decisive
 
 
 def of_training(config: Config, name: str, seed: int) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def of_training(config: Config, name: str, seed: int) -> dict[str, Any]:
     if run.previews.decoder:
         previews = {"preview_decoder": hash_files(run.previews.decoder, "such folder")}
     return {
-        **run.model_dump(mode="json", exclude={**dict.fromkeys(LABELS | CUTS, True), "previews": {"agreement"}}),
+        **decisive(run),
         **previews,
         **_own_code("rule_code", run.group.rule, SELECTION_RULES),
         "seed": seed,
@@ -94,23 +94,23 @@ def _digest_of_images(folder: Path) -> str:
 
 
 def _model(section: Model) -> dict[str, Any]:
-    decisive = section.model_dump(mode="json", exclude={"path", "source"})
-    return {**decisive, "files": hash_files(section.path, "model folder")}
+    kept = section.model_dump(mode="json", exclude={"path", "source"})
+    return {**kept, "files": hash_files(section.path, "model folder")}
 
 
 def _prompts(section: PromptSet, unused: Set[str] = frozenset()) -> dict[str, Any]:
-    decisive = section.model_dump(mode="json", exclude={"path", "source", *unused})
+    kept = section.model_dump(mode="json", exclude={"path", "source", *unused})
     if section.limit_per_style is None:
-        decisive.pop("limit_per_style")  # so that what was begun before it counted goes on
-    return {**decisive, "file": hash_files(section.path, "such file")}
+        kept.pop("limit_per_style")  # so that what was begun before it counted goes on
+    return {**kept, "file": hash_files(section.path, "such file")}
 
 
 def _scorer(config: Config, name: str) -> dict[str, Any]:
     section = config.scorers[name]
-    decisive = section.model_dump(mode="json", exclude={"path", "options", "sources", "batch_size"})
+    kept = section.model_dump(mode="json", exclude={"path", "options", "sources", "batch_size"})
     files = hash_files(section.path, "such folder") if section.path else None
-    decisive |= _own_code("code", section.kind, SCORERS)
-    return {**decisive, "options": _with_files(section.options, set()), "files": files}
+    kept |= _own_code("code", section.kind, SCORERS)
+    return {**kept, "options": _with_files(section.options, set()), "files": files}
 
 
 def _own_code(key: str, name: str, table: Mapping[str, str]) -> dict[str, str]:

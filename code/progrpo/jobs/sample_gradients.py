@@ -30,11 +30,9 @@ def sample_gradients(config: Config, name: str, out: Path, device_name: str) -> 
     """Write rewards (P, N), previews (P, N, T), projections (P, N) and grams (P, N, N) of an analysis as an .npz.
 
     The projections are on the gradient of whole pools of as many other prompts, so that a pool's noise is not its own direction.
-    UserError: an analysis that the tier lacks or that names no run, one whose steps are not its run's, too few prompts.
+    UserError: an analysis that the tier lacks, one whose steps are not those of its run, too few prompts.
     """
-    if name not in config.analyses or config.analyses[name].gradients_of is None:
-        raise UserError(f"--analysis {name}: names no run of tier {config.tier} whose gradients it studies")
-    analysis = config.analyses[name]
+    analysis = config.get_analysis(name)
     run = config.get_run(str(analysis.gradients_of))
     steps = [(section.sampling.steps, section.sampling.noisy()) for section in (analysis, run)]
     if steps[0] != steps[1]:

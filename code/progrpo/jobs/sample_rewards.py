@@ -48,9 +48,7 @@ def sample_analysis(config: Config, name: str, out: Path, device_name: str) -> N
 
     The pilot's preview grid goes to an .npz beside `out`. UserError: an analysis that the tier lacks, too few prompts.
     """
-    if name not in config.analyses:
-        raise UserError(f"--analysis {name}: not in tier {config.tier}; known: {', '.join(config.analyses) or 'none'}")
-    analysis = config.analyses[name]
+    analysis = config.get_analysis(name)
     prompts = first_prompts(config, analysis, analysis.prompt_count)
     device = choose_device(device_name)
     backbone = load_backbone(config.models[analysis.model], device)

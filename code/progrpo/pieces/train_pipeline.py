@@ -15,9 +15,7 @@ from progrpo.identity import REFUSE, Folder
 from progrpo.jobs.publication import OWNS, is_complete, publish
 from progrpo.pieces.function_scorer import FunctionScorer, RewardFunction
 from progrpo.pieces.pruned_sampling import require_prompts_and_seed, taken_apart
-from progrpo.provenance import CUTS, LABELS
-
-NOT_READ = {"reward"}  # of a run: the names of its scorers
+from progrpo.provenance import decisive
 
 
 def train_pipeline(
@@ -54,9 +52,9 @@ def train_pipeline(
 
 def _identity(run: Run, seed: int, backbone: Backbone, reward: str, prompts: list[str]) -> dict:
     return {
-        **run.model_dump(mode="json", exclude=LABELS | CUTS | NOT_READ),
+        **decisive(run),
         "seed": seed,
         "pipeline": backbone.model.model_dump(mode="json"),
         "prompts": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
-        "reward": reward,
+        "reward": reward,  # in the place of the run's, whose scorers are not read
     }

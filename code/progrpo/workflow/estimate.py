@@ -1,15 +1,16 @@
 """What a tier costs before its first job is started: GPU-hours, memory, disk, jobs, by arithmetic on counted operations."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from progrpo.config import Config
+from progrpo.config import Analysis, Config, PromptSet
 from progrpo.cost import budget
 from progrpo.errors import UserError
+from progrpo.jobs.loading import prompts_of
 from progrpo.names import evaluated_names, model_of, prompt_sets_of, seed_folder, seeds_of
-from progrpo.weights.manifest import packaged_manifest
+from progrpo.weights.manifest import Entry, packaged_manifest
 from progrpo.workflow.code_inputs import Code
 from progrpo.workflow.plan import Plan
 from progrpo.workflow.sources import fetched
@@ -83,10 +84,7 @@ def report(config: Config, gpu_tflops: float, utilisation: float, judged: bool =
 
     runs = {name: _run(config, name, networks, hours) for name in config.runs}
     evaluations = _evaluations(plan, networks, counts, hours)
-    analyses = {
-        name: hours(budget.analysis_tflop(section, budget.network_of(section.model, config.models[section.model])))
-        for name, section in config.analyses.items()
-    }
+    analyses = {name: hours(_analysis_tflop(config, section)) for name, section in config.analyses.items()}
     images = sum(entry["images"] for entry in evaluations.values())
     disk = {
         "downloads": sum(manifest[source].size for source in sources) / budget.GB,
@@ -111,10 +109,16 @@ def report(config: Config, gpu_tflops: float, utilisation: float, judged: bool =
     }
 
 
-def _count(section, manifest) -> int | None:
-    """Prompts of a set: by the manifest, or by the lines of a file of one's own."""
-    if section.source is None and Path(section.path).is_file():
-        return budget.prompt_count(section, sum(bool(line.strip()) for line in Path(section.path).open()))
+def _analysis_tflop(config: Config, analysis: Analysis) -> float:
+    network = budget.network_of(analysis.model, config.models[analysis.model])
+    studied = config.runs[analysis.gradients_of] if analysis.gradients_of else None
+    return budget.analysis_tflop(analysis, network, studied)
+
+
+def _count(section: PromptSet, manifest: Mapping[str, Entry]) -> int | None:
+    """Prompts of a set: those that are read where a file or folder of one's own is there, else by the manifest; None when unknown."""
+    if section.source is None:
+        return len(prompts_of(section)) if Path(section.path).exists() else budget.prompt_count(section, None)
     entry = manifest.get(section.source)
     return budget.prompt_count(section, entry.count if entry else None)
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from progrpo.config import Config, Hardware, Section
+from progrpo.config import Config, Hardware
 from progrpo.names import base_of, evaluated_names, is_base, model_of, prompt_sets_of, seed_folder, seeds_of
 from progrpo.paper_runs import DANCEGRPO_SD14, FLOWGRPO, PROGRPO, PROGRPO_FLASH, PROGRPO_SD14, SD35M
 from progrpo.plugins import SCORERS, SELECTION_RULES, inner_module
-from progrpo.provenance import CUTS, LABELS
+from progrpo.provenance import decisive
 from progrpo.workflow.code_inputs import Code
 from progrpo.workflow.site import Site
 from progrpo.workflow.sources import benchmark_files, model_file, own_code, prompt_file, scorer_files
@@ -43,11 +43,6 @@ OfJob = Callable[[Any], Any]  # a function of a job's wildcards
 def digest(*parts: Any) -> str:
     """16 hexadecimal digits of parts of the configuration: a job runs again when its part changes, not when the file does."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def decisive(section: Section, without: Iterable[str] = ()) -> dict[str, Any]:
-    """The keys of a section that decide a result, as the commands themselves see it (jobs/ingredients.py)."""
-    return section.model_dump(mode="json", exclude=LABELS | CUTS | set(without))
 
 
 def run_folders(weights: Iterable[str]) -> list[str]:
