@@ -27,6 +27,7 @@ from progrpo.workflow.publishing import (
     require_small,
     stored_curves,
     with_published_weights,
+    would_be_lost,
 )
 
 pytestmark = pytest.mark.xdist_group("workflow")
@@ -214,6 +215,19 @@ def test_the_record_of_a_training_stays_where_its_weights_did_not_fit(tmp_path):
     metrics.write_text(lines)
     assert finished_runs(plan) == []
     assert recorded_runs(plan) == [("uniform_sd35m", 3)]
+
+
+def test_one_records_loss_among_many_is_named(tmp_path):
+    """Of a training without weights its record is all that says how it went."""
+    config = load_config(ROOT / "config" / "mini.yaml").model_copy(update={"results": str(tmp_path / "own")})
+    plan, names = SimpleNamespace(config=config), ("ovf_sd35m-seed0", "uniform_sd35m-seed3")
+    for name in names:
+        write_text(tmp_path / "own/runs" / name / "final/provenance.json", "{}")
+    listing = "".join(f"{'0' * 64}  training/{name}/{part}.gz\n" for name in names for part in RECORD)
+    write_text(tmp_path / "published/training.sha256", listing)
+    assert would_be_lost(plan, tmp_path / "published", "embedded") == []
+    (tmp_path / "own/runs/uniform_sd35m-seed3/final/provenance.json").unlink()
+    assert would_be_lost(plan, tmp_path / "published", "embedded") == ["training/uniform_sd35m-seed3"]
 
 
 def test_more_than_the_remote_may_hold_is_one_line(tmp_path):

@@ -79,14 +79,21 @@ def would_be_lost(plan: Plan, published: Path, remote: str) -> list[str]:
         weights = pointer.relative_to(published).with_suffix("")
         if not folder_size(results / weights):
             lost.append(str(weights))
-    if (published / "training.dvc").is_file() and not recorded_runs(plan):
-        lost.append("training")
+    recorded = {f"training/{seed_folder(run, seed)}" for run, seed in recorded_runs(plan)}
+    lost += sorted(_listed(published, "training") - recorded)
     everything = {"images": [results / "images"], "prompts": prompt_sources(plan)}
     for name, sources in everything.items():
         gone = remote == EMBEDDED or not any(source.is_dir() for source in sources)
         if (published / f"{name}.dvc").is_file() and gone:
             lost.append(name)
     return lost
+
+
+def _listed(published: Path, part: str) -> set[str]:
+    """The folders of a part that is published, as `<part>/<folder>`, from its hashes, which git holds."""
+    listing = published / f"{part}.sha256"
+    lines = listing.read_text().splitlines() if listing.is_file() else []
+    return {str(Path(line.split(maxsplit=1)[1]).parent) for line in lines}
 
 
 def foreign_training(results: Path) -> Path | None:
