@@ -17,26 +17,23 @@ MADE = {"metric": "spatial_owlv2", "chunker": "template", "threshold": 0.1}
 BENCH = {"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a bench"}
 
 
+def verdict(benchmark: str, folder, *options: str) -> int:
+    """Judge d.jsonl of a folder into v.jsonl."""
+    return main(
+        [benchmark, "verdict", *options, "--detections", str(folder / "d.jsonl"), "--out", str(folder / "v.jsonl")]
+    )
+
+
 def test_how_detections_were_made_is_not_said_of_others(tmp_path, capsys):
     """Another detector's detections under the same name: its score would bear the first one's name and threshold."""
     detections = tmp_path / "d.jsonl"
     write_detections(detections, [SPATIAL], MADE)
     assert read_settings(Settings, detections) == MADE
     detections.write_text(json.dumps({**SPATIAL, "prompt": "a cup near a bench"}) + "\n")
-    command = [
-        "compbench",
-        "verdict",
-        "--category",
-        "spatial",
-        "--detections",
-        str(detections),
-        "--out",
-        str(tmp_path / "v.jsonl"),
-    ]
-    assert main(command) == 2
+    assert verdict("compbench", tmp_path, "--category", "spatial") == 2
     assert "d.settings.json: says how other detections were made" in capsys.readouterr().err
     (tmp_path / "d.settings.json").unlink()
-    assert main(command) == 0
+    assert verdict("compbench", tmp_path, "--category", "spatial") == 0
     assert "spatial_external" in capsys.readouterr().out
 
 
@@ -48,25 +45,14 @@ def test_names_that_differ_behind_a_dot_keep_their_settings(tmp_path):
 
 def test_a_spatial_score_of_a_part_says_so(tmp_path, capsys):
     write_detections(tmp_path / "d.jsonl", [SPATIAL], {**MADE, "partial": "1 of 2 images do not exist"})
-    main(
-        [
-            "compbench",
-            "verdict",
-            "--category",
-            "spatial",
-            "--detections",
-            str(tmp_path / "d.jsonl"),
-            "--out",
-            str(tmp_path / "v.jsonl"),
-        ]
-    )
+    verdict("compbench", tmp_path, "--category", "spatial")
     assert "over 1 images  PARTIAL: 1 of 2 images do not exist" in capsys.readouterr().out
 
 
 def test_an_overall_score_of_other_tags_than_genevals_six_says_so(tmp_path, capsys):
     assert other_tags(TAGS) is None
     (tmp_path / "d.jsonl").write_text(json.dumps({"image": "0.png", "metadata": BENCH, "detections": []}))
-    main(["geneval", "verdict", "--detections", str(tmp_path / "d.jsonl"), "--out", str(tmp_path / "v.jsonl")])
+    verdict("geneval", tmp_path)
     assert "not over GenEval's six tags: without two_object, counting" in capsys.readouterr().out
     assert json.loads((tmp_path / "v.summary.json").read_text())["other_tags"].endswith("position, color_attr")
     assert other_tags([*TAGS, "colours"]) == "not over GenEval's six tags: with colours"
