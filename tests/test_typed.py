@@ -88,8 +88,8 @@ def test_a_value_out_of_bounds_is_named(tmp_path, place, value):
         ("candidates", [[2, 4], [5, 7]], "gradients_of needs one pair of candidates, not 2, and keep"),
         ("keep", None, "gradients_of needs one pair of candidates, not 1, and keep"),
         *(
-            ("candidates", [pair], f"candidates must be pairs 1 <= t1 < t2 < sampling.steps (10), got {pair}")
-            for pair in ([0, 7], [7, 7], [5, 10])
+            ("candidates", [pair], f"candidates must be pairs 1 <= t1 < t2 <= 10, got {pair}")
+            for pair in ([0, 7], [7, 7], [5, 11])
         ),
         *(
             ("keep", keep, f"keep must not grow, from group (48) down to at least 2, got {keep}")
@@ -101,6 +101,18 @@ def test_an_analysis_that_nothing_could_analyse_is_refused_before_it_is_sampled(
     study = {**SMOKE["analyses"]["gradient_signal"], key: value}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump({**SMOKE, "analyses": {"study": study}}))
     with pytest.raises(UserError, match=rf"analyses\.study.*{re.escape(told)}"):
+        load_config(tmp_path / "c.yaml")
+
+
+def test_a_pilot_whose_default_survivors_would_be_too_few_is_refused_and_a_study_of_terminal_rewards_is_not(tmp_path):
+    """Without `keep` half of the group and a quarter of it go on; a gradient study's last selection may be on final images."""
+    pilot = {**SMOKE["analyses"]["pruning_pilot"], "group": 6, "candidates": [[2, 4]]}
+    pilot.pop("keep", None)
+    study = {**SMOKE["analyses"]["gradient_signal"], "candidates": [[5, 10]]}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({**SMOKE, "analyses": {"study": study}}))
+    load_config(tmp_path / "c.yaml")
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({**SMOKE, "analyses": {"pilot": pilot}}))
+    with pytest.raises(UserError, match=r"analyses\.pilot.*from group \(6\) down to at least 2, got \[3, 1\]"):
         load_config(tmp_path / "c.yaml")
 
 

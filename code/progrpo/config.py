@@ -282,11 +282,12 @@ class Analysis(Section):
     @model_validator(mode="after")
     def _can_be_analysed(self):
         """What `progrpo analyse` would refuse after hours of sampling."""
-        steps = self.sampling.steps
-        if wrong := [[first, second] for first, second in self.candidates if not 1 <= first < second < steps]:
-            raise ValueError(f"candidates must be pairs 1 <= t1 < t2 < sampling.steps ({steps}), got {wrong[0]}")
-        if self.keep and not self.group >= self.keep[0] >= self.keep[1] >= 2:
-            raise ValueError(f"keep must not grow, from group ({self.group}) down to at least 2, got {[*self.keep]}")
+        last = self.sampling.steps - (0 if self.gradients_of else 1)  # a gradient study may select by terminal rewards
+        if wrong := [[first, second] for first, second in self.candidates if not 1 <= first < second <= last]:
+            raise ValueError(f"candidates must be pairs 1 <= t1 < t2 <= {last}, got {wrong[0]}")
+        keep = self.keep or ((self.group // 2, self.group // 4) if self.candidates else None)
+        if keep and not self.group >= keep[0] >= keep[1] >= 2:
+            raise ValueError(f"keep must not grow, from group ({self.group}) down to at least 2, got {[*keep]}")
         if self.gradients_of and (len(self.candidates) != 1 or self.keep is None):
             raise ValueError(f"gradients_of needs one pair of candidates, not {len(self.candidates)}, and keep")
         return self

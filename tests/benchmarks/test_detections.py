@@ -43,6 +43,13 @@ def test_names_that_differ_behind_a_dot_keep_their_settings(tmp_path):
     assert [read_settings(Settings, tmp_path / f"d_{t}")["threshold"] for t in (0.1, 0.2)] == [0.1, 0.2]
 
 
+def test_settings_under_the_name_of_an_older_version_are_not_passed_over(tmp_path):
+    (tmp_path / "d.txt").write_text("")
+    (tmp_path / "d.settings.json").write_text(json.dumps(MADE))
+    with pytest.raises(UserError, match="d.settings.json: bears an older name; rename it to d.txt.settings.json"):
+        read_settings(Settings, tmp_path / "d.txt")
+
+
 def test_a_spatial_score_of_a_part_says_so(tmp_path, capsys):
     write_detections(tmp_path / "d.jsonl", [SPATIAL], {**MADE, "partial": "1 of 2 images do not exist"})
     verdict("compbench", tmp_path, "--category", "spatial")

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import yaml
+from scipy import stats
 from stored_curves import ARMS, SCORERS, costs, write_curves, write_tier
 
 from checkout import ROOT
@@ -71,6 +72,17 @@ def test_what_random_pruning_and_the_oracle_span_gives_the_share(verdicts):
     assert low < 0.44 / 0.6 < high
     assert n == 8
     assert value == pytest.approx(0.44 / 0.6, abs=0.1)
+
+
+def test_a_primary_claim_needs_no_fewer_seeds_than_an_exact_test_and_more_for_holm(verdicts):
+    """The spread is that of the interval, to which the prompts add, and alpha Holm's first, a sixth."""
+    found = verdicts["ovf_vs_uniform"]
+    assert found.needed == CLAIMS.exact_from == 8  # .25 is many times the spread here
+    near = verdicts["pro_equal_iterations"]  # predicted .04
+    half = (near.estimate.high - near.estimate.low) / 2
+    assert near.estimate.sd == pytest.approx(half * np.sqrt(8) / stats.t.ppf(0.975, 7))
+    power = stats.norm.ppf(1 - 0.025 / 6) + stats.norm.ppf(0.8)
+    assert near.needed == max(8, np.ceil((power * near.estimate.sd / 0.04) ** 2))
 
 
 def test_holm_counts_a_primary_claim_that_was_not_run(verdicts):

@@ -31,7 +31,7 @@ NETWORKS = {
     "grpo.sharding",
 }
 OTHERS = {
-    "table": {"report.metrics", "report.evidence", "report.stored"},
+    "table": {"report.metrics", "report.evidence"},
     "metrics": {"execution"}  # how work is cut, which a table of settings says
     | {f"report.tables.{name}" for name in ("bodies", "document", "latex", "layout", "page", "settings")}
     | {

@@ -228,6 +228,10 @@ def test_one_records_loss_among_many_is_named(tmp_path):
     assert would_be_lost(plan, tmp_path / "published", "embedded") == []
     (tmp_path / "own/runs/uniform_sd35m-seed3/final/provenance.json").unlink()
     assert would_be_lost(plan, tmp_path / "published", "embedded") == ["training/uniform_sd35m-seed3"]
+    (tmp_path / "own/runs/ovf_sd35m-seed0/final/provenance.json").unlink()
+    (tmp_path / "published/training.sha256").unlink()
+    (tmp_path / "published/training.dvc").touch()
+    assert would_be_lost(plan, tmp_path / "published", "embedded") == ["training"]
 
 
 def test_more_than_the_remote_may_hold_is_one_line(tmp_path):

@@ -18,7 +18,7 @@ RESAMPLES, AT_ONCE = 50_000, 2_000  # the tails of 8 seeds lie at .006: 280 repl
 class Estimate:
     """A contrast: its mean, its interval (None for one seed), interquartile mean over seeds, number of seeds and method.
 
-    sd: standard deviation of one seed's contrast, as its error is taken; None for one seed.
+    sd: standard deviation of one seed's contrast that gives the interval by Student's t; None for one seed.
     """
 
     effect: float
@@ -94,7 +94,8 @@ def estimate(units, exact_from: int, confidence: float = 0.95, error: tuple[floa
     n, effect, iqm = len(by_seed), float(by_seed.mean()), float(stats.trim_mean(by_seed, 0.25))
     if n >= exact_from:
         low, high = expanded_quantiles(crossed_replicas(units), n, confidence)
-        return Estimate(effect, low, high, iqm, n, "crossed bootstrap", float(by_seed.std(ddof=1)))
+        sd = (high - low) / 2 * np.sqrt(n) / stats.t.ppf(0.5 + confidence / 2, n - 1)  # with what the prompts add
+        return Estimate(effect, low, high, iqm, n, "crossed bootstrap", float(sd))
     if n == 1:
         return Estimate(effect, None, None, iqm, n, "one seed")
     sd, freedom = error or (float(by_seed.std(ddof=1)), n - 1)

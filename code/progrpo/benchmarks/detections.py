@@ -27,6 +27,10 @@ def read_settings(kind: type[MadeFrom], detections: Path) -> dict:
     """How stored detections were made, checked; empty where nothing says it. UserError for what was said of other detections."""
     path = beside(detections, SETTINGS)
     if not path.is_file():
+        if path != (older := detections.with_suffix(SETTINGS)) and older.is_file():
+            raise UserError(
+                f"{older}: bears an older name; rename it to {path.name} if it is of {detections}, else remove it"
+            )
         return {}
     settings = read_checked(kind, path)
     if (known := settings.pop("detections", None)) not in (None, sha256(detections)):

@@ -42,7 +42,9 @@ class Verdict:
     p_holm: float | None = None
     unit: str = ""  # of a contrast
     share: tuple[float, float | None, float | None, int] | None = None  # value, low, high, seeds
-    needed: int | None = None  # seeds for power .8 at the predicted effect, by the spread that was found
+    needed: int | None = (
+        None  # seeds for power .8 at the predicted effect, by the spread that was found; with Holm's least alpha
+    )
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)  # {run: seeds, configs}
     seconds: float = 0.0  # of the trainings behind it
 
@@ -200,10 +202,17 @@ def _contrast(claim: Claim, contrast: Contrast, claims: Claims, guard: Guard, ev
         p=None if equivalent else p_above(units, threshold, claims.exact_from, error),
         unit=GAIN if len(claim.metrics) == 1 else SPREAD,
         share=_share(contrast, claim, claims, guard, evidence),
-        needed=seeds_needed(found.sd, distance, claims.alpha),
+        needed=_needed(claim, claims, evidence.config.tier, found.sd, distance),
         runs=_runs(contrast.contrast, seeds, evidence),
         seconds=evidence.seconds(contrast.contrast, seeds),
     )
+
+
+def _needed(claim: Claim, claims: Claims, tier: str, sd: float | None, distance: float | None) -> int | None:
+    """Of a primary claim at the alpha of Holm's first step, and no fewer than an exact test can show it with."""
+    family = sum(other.family == "primary" for other in claims.of_tier(tier)) if claim.family == "primary" else 1
+    found = seeds_needed(sd, distance, claims.alpha / family)
+    return found and max(found, claims.exact_from if family > 1 else 2)
 
 
 def _pooled(claim, contrast: Contrast, claims: Claims, guard: Guard, seeds: list[int], evidence: Evidence):

@@ -81,6 +81,8 @@ def would_be_lost(plan: Plan, published: Path, remote: str) -> list[str]:
             lost.append(str(weights))
     recorded = {f"training/{seed_folder(run, seed)}" for run, seed in recorded_runs(plan)}
     lost += sorted(_listed(published, "training") - recorded)
+    if (published / "training.dvc").is_file() and not recorded and not lost:
+        lost.append("training")
     everything = {"images": [results / "images"], "prompts": prompt_sources(plan)}
     for name, sources in everything.items():
         gone = remote == EMBEDDED or not any(source.is_dir() for source in sources)
