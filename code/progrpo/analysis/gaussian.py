@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from scipy import stats
 
+from progrpo.cost.flops import TABLE9_COUNTS
 from progrpo.grpo.ovf import optimal_variance_filter
 
 # The published pilot, Table 9: completed steps -> Spearman correlation; pair -> variance of the survivors' rewards.
 TABLE9_SPEARMAN = {2: 0.3354, 4: 0.6954, 5: 0.7922, 6: 0.8579, 7: 0.8957, 9: 0.9984}
 TABLE9_VARIANCE = {(2, 4): 0.0012, (4, 6): 0.0017, (5, 7): 0.0019, (7, 9): 0.0021}
-TABLE9_COUNTS = (48, 24, 12)
 GROUPS = 20_000  # that a simulation draws
 
 
@@ -117,14 +117,14 @@ def simulate_pruning(counts: tuple[int, ...], spearman: tuple[float, ...]) -> fl
     return float(np.take_along_axis(rewards, kept, 1).var(axis=1).mean())
 
 
-def table9_implied_variance() -> list[dict]:
+def table9_implied_variance(counts: tuple[int, ...] = TABLE9_COUNTS) -> list[dict]:
     """For each row of Table 9: simulated variance in units of the reward variance, and the reward variance it implies.
 
     With the right counts the implied variance is the same for all rows.
     """
     rows = []
     for pair, published in TABLE9_VARIANCE.items():
-        simulated = simulate_pruning(TABLE9_COUNTS, tuple(TABLE9_SPEARMAN[step] for step in pair))
+        simulated = simulate_pruning(counts, tuple(TABLE9_SPEARMAN[step] for step in pair))
         rows.append(
             {
                 "pruning_steps": list(pair),

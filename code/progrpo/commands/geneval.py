@@ -92,9 +92,7 @@ def run_detect(arguments: argparse.Namespace) -> None:
         )
     partial = gaps(arguments.images)
     write_detections(arguments.out, lines, how_made(vocabulary(detector, colors), asdict(detector.pipeline), partial))
-    if partial:
-        print(f"partial: {partial}")
-    print(f"{arguments.out}: {len(lines)} images")
+    print(f"{arguments.out}: {len(lines)} images" + marked(partial))
 
 
 def _load_models(arguments: argparse.Namespace):
@@ -148,7 +146,7 @@ def _configured_models() -> list[tuple[Path, Path]]:
 def run_verdict(arguments: argparse.Namespace) -> None:
     """Judge stored detections, print and write the scores."""
     from progrpo.benchmarks.geneval.detect import stored_settings
-    from progrpo.benchmarks.geneval.verdict import Protocol, other_tags, summary, verdicts
+    from progrpo.benchmarks.geneval.verdict import Protocol, summary, verdicts
     from progrpo.files import SUMMARY, beside, read_jsonl, write_json, write_jsonl
 
     path = arguments.detections
@@ -164,18 +162,18 @@ def run_verdict(arguments: argparse.Namespace) -> None:
     protocol = Protocol(arguments.threshold, arguments.counting_threshold, arguments.max_objects, arguments.max_overlap)
     results = verdicts(lines, known, protocol)
     scores = summary([line["metadata"] for _, line in lines], results)
-    unlike = other_tags(scores["tags"])
-    remarks = {"partial": partial, "other_tags": unlike}
     write_jsonl(arguments.out, results)
     write_json(
         beside(arguments.out, SUMMARY),
-        {**scores, "protocol": asdict(protocol), **{key: said for key, said in remarks.items() if said}},
+        {**scores, "protocol": asdict(protocol), **({"partial": partial} if partial else {})},
     )
     for tag, entry in scores["tags"].items():
         print(f"{tag:<16} = {entry['score']:.2%} ({entry['correct']} / {entry['images']})")
     print(f"% correct images  = {scores['correct_images']:.2%} of {scores['images']}")
     print(f"% correct prompts = {scores['correct_prompts']:.2%} of {scores['prompts']}")
-    print(f"overall (mean of tags) = {scores['overall']:.5f}" + marked(partial) + (f"  {unlike}" if unlike else ""))
+    print(f"overall (mean of tags) = {scores['overall']:.5f}" + marked(partial))
+    if unlike := scores.get("other_tags"):
+        print(unlike)
 
 
 def vocabulary_of(records: Iterable[object]):

@@ -197,7 +197,7 @@ def run_geneval(tools: Tools, folder: Path, name: str, out: Path) -> dict:
     from progrpo.benchmarks.geneval.color import load_color_classifier
     from progrpo.benchmarks.geneval.detect import detect_images, how_made, vocabulary
     from progrpo.benchmarks.geneval.detector import load_detector
-    from progrpo.benchmarks.geneval.verdict import other_tags, summary, verdicts
+    from progrpo.benchmarks.geneval.verdict import summary, verdicts
 
     detector = tools.once("detector", lambda: load_detector(tools.setting("geneval", "detector"), tools.device))
     colors = tools.once(
@@ -209,8 +209,6 @@ def run_geneval(tools: Tools, folder: Path, name: str, out: Path) -> dict:
     results = verdicts([(f"{path}:{k}", line) for k, line in enumerate(lines, 1)], known)
     write_jsonl(out.with_name(f"{name}.verdicts.jsonl"), results)
     scores = summary([line["metadata"] for line in lines], results)
-    if unlike := other_tags(scores["tags"]):
-        scores["other_tags"] = unlike
     return {**scores, "tags": {tag: entry["score"] for tag, entry in scores["tags"].items()}}
 
 

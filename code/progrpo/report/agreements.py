@@ -2,7 +2,7 @@
 
 from progrpo.analysis import gaussian
 from progrpo.cost.flops import PUBLISHED, TABLE9_COST_RATIOS, TABLE9_COUNTS, Phases, call_counts, cost_ratio
-from progrpo.paper_runs import DANCEGRPO_SD14, PROGRPO, PROGRPO_SD14
+from progrpo.paper_runs import DANCEGRPO_SD14, PROGRPO, PROGRPO_FLASH, PROGRPO_SD14
 from progrpo.report.discrepancies import TABLE13, record
 
 
@@ -20,6 +20,17 @@ def agreements() -> list[dict]:
         (str(row["pruning_steps"]), row["implied_reward_variance"], _copula_line(row))
         for row in gaussian.table9_implied_variance()
     ]
+    flash = [
+        row["implied_reward_variance"]
+        for row in gaussian.table9_implied_variance(PUBLISHED[PROGRPO_FLASH].phases.counts)
+    ]
+    copula.append(
+        (
+            "flash",
+            max(flash) / min(flash),
+            f"with 24-16-12 the four would differ by {max(flash) / min(flash):.2f} times",
+        )
+    )
     base, pro = TABLE13[DANCEGRPO_SD14], TABLE13[PROGRPO_SD14]
     calls = [call_counts(PUBLISHED[name].phases) for name in (DANCEGRPO_SD14, PROGRPO_SD14)]
     vae, unet = (calls[1][key] / calls[0][key] for key in ("decoder", "total"))

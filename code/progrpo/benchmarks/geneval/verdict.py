@@ -194,8 +194,8 @@ def summary(records: list[dict], results: list[dict]) -> dict:
     """Scores of verdicts: per tag the mean over images, overall the unweighted mean over tags, and shares of
     images and prompts.
 
-    records: the GenEval record of each verdict. A prompt is correct when any of its images is; prompts are
-    told apart by record.
+    other_tags: said where they are not GenEval's six. records: the GenEval record of each verdict. A prompt is
+    correct when any of its images is; prompts are told apart by record.
     """
     by_tag: dict[str, list[bool]] = {}
     by_prompt: dict[str, list[bool]] = {}
@@ -203,8 +203,10 @@ def summary(records: list[dict], results: list[dict]) -> dict:
         by_tag.setdefault(record["tag"], []).append(result["correct"])
         by_prompt.setdefault(json.dumps(record), []).append(result["correct"])
     tags = {tag: {"score": fmean(c), "correct": sum(c), "images": len(c)} for tag, c in by_tag.items()}
+    unlike = other_tags(tags)
     return {
         "overall": fmean(entry["score"] for entry in tags.values()),
+        **({"other_tags": unlike} if unlike else {}),
         "tags": tags,
         "images": len(results),
         "prompts": len(by_prompt),
