@@ -45,6 +45,24 @@ def test_a_mistake_is_one_line_without_torch(mistake):
     assert len(done.stderr.splitlines()) == 1
 
 
+PARSED = """
+import sys
+from snakemake.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    assert "progrpo.workflow.plan" in sys.modules
+    assert "torch" not in sys.modules, "torch was imported"
+"""
+
+
+def test_the_rules_are_read_without_torch():
+    """The Snakemake inside every job reads them again."""
+    options = ["-n", "results/smoke/analysis/flops.json", "--quiet", "all", "--nolock", "--config", "tier=smoke"]
+    done = subprocess.run([sys.executable, "-c", PARSED, *options], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_the_version_is_that_of_the_project(capsys):
     with pytest.raises(SystemExit) as left:
         main(["--version"])

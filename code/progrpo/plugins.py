@@ -1,4 +1,4 @@
-"""Names in the configuration that stand for code: those of the two tables below, or `package.module:name` for code of one's own.
+"""Names in the configuration that stand for code: those of the tables below, or `package.module:name` for code of one's own.
 
 The tables hold text, not objects, so that reading a configuration loads neither torch nor a network.
 """
@@ -18,6 +18,13 @@ SCORERS = {  # a class with `load` and `score`: rewards/base.py
     "pickscore": "progrpo.rewards.pickscore:PickScore",
     "aesthetic": "progrpo.rewards.aesthetic:Aesthetic",
     "clip_score": "progrpo.rewards.clip_score:ClipScore",
+}
+SCORER_FILES = {  # the files in a scorer's folder that its score depends on: its class's `files`
+    "hpsv2": ("HPS_v2.1_compressed.pt",),
+    "imagereward": ("ImageReward.pt",),
+    "pickscore": ("model.safetensors",),
+    "aesthetic": ("sac+logos+ava1-l14-linearMSE.pth",),
+    "clip_score": ("model.safetensors",),
 }
 SELECTION_RULES = {  # a function of rewards, how many to keep, and seeds: grpo/ovf.py
     "ovf": "progrpo.grpo.ovf:optimal_variance_filter",

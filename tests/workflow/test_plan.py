@@ -195,11 +195,11 @@ def codes(folder: Path) -> dict[str, str]:
     return {
         "train": made.train_code(job(run=RUN)),
         "train_hpsv2": made.train_code(job(run="dancegrpo_sd14")),
-        "generate": made.generate_code(),
-        "evaluate": made.evaluate_code(["test_flow"]),
-        "geneval": made.evaluate_code(["geneval"]),
+        "generate": made.generate_code()(job()),
+        "evaluate": made.evaluate_code(["test_flow"])(job()),
+        "geneval": made.evaluate_code(["geneval"])(job()),
         "sample": made.analysis_code(job(analysis="reward_clustering")),
-        "miniature": made.miniature_code("world"),
+        "miniature": made.miniature_code("world")(job()),
     }
 
 

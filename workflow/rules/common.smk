@@ -5,6 +5,7 @@ from pathlib import Path
 from progrpo.config import load_config
 from progrpo.errors import UserError
 from progrpo.names import evaluated_names
+from progrpo.plugins import SCORER_FILES
 from progrpo.report import stored
 from progrpo.report.claims_file import load_claims
 from progrpo.workflow import options, publishing
@@ -22,7 +23,6 @@ from progrpo.workflow.sources import (
     MINIATURE_FILES,
     MINIATURE_MODELS,
     MINIATURE_PROMPTS,
-    MINIATURE_SCORERS,
     fetched,
 )
 

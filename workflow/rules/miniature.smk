@@ -71,8 +71,8 @@ rule train_miniature_scorer:
     benchmark:
         "results/benchmarks/miniature/{scorer}_{file}.tsv"
     wildcard_constraints:
-        scorer=regex(MINIATURE_SCORERS),
-        file=regex(map(re.escape, sorted({*sum(MINIATURE_SCORERS.values(), ())}))),
+        scorer=regex(SCORER_FILES),
+        file=regex(map(re.escape, sorted({*sum(SCORER_FILES.values(), ())}))),
     conda:
         "../../environment.yml"
     resources:

@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from progrpo.errors import UserError
+from progrpo.plugins import SCORER_FILES
 from progrpo.rewards.base import BatchedScorer, freeze, load_weights
 from progrpo.rewards.hf_clip_model import HFClipModel, load_hf_clip
 from progrpo.rewards.linear_head import load_linear_head
 from progrpo.rewards.preprocess import check_mode, clip_pixels
 
-HEAD = "sac+logos+ava1-l14-linearMSE.pth"
+(HEAD,) = SCORER_FILES["aesthetic"]
 
 
 class Aesthetic(BatchedScorer):

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from progrpo.errors import UserError
+from progrpo.plugins import SCORER_FILES
 from progrpo.rewards.base import BatchedScorer
 from progrpo.rewards.hf_clip_model import HFClipModel, load_hf_clip
 from progrpo.rewards.open_clip_model import VIT_H, OpenClipModel, cosine, load_open_clip
 from progrpo.rewards.preprocess import check_mode, clip_pixels
 
-HF_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+HF_WEIGHTS = (*SCORER_FILES["clip_score"], "model.safetensors.index.json", "pytorch_model.bin")
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -25,7 +26,7 @@ class ClipScore(BatchedScorer):
     ViT-L-14-quickgelu for OpenAI's weights).
     """
 
-    files = HF_WEIGHTS[:1]
+    files = SCORER_FILES["clip_score"]
 
     def __init__(
         self,

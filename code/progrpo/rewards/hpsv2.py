@@ -5,11 +5,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from progrpo.plugins import SCORER_FILES
 from progrpo.rewards.base import BatchedScorer
 from progrpo.rewards.open_clip_model import VIT_H, OpenClipModel, cosine, load_open_clip
 from progrpo.rewards.preprocess import MODES, check_mode, clip_pixels
 
-WEIGHTS = "HPS_v2.1_compressed.pt"
+(WEIGHTS,) = SCORER_FILES["hpsv2"]
 
 
 class HPSv2(BatchedScorer):

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from progrpo.errors import UserError
 from progrpo.files import read_object
+from progrpo.plugins import SCORER_FILES
 from progrpo.rewards.base import BatchedScorer, freeze, load_state, load_weights, require_file
 from progrpo.rewards.linear_head import load_linear_head
 from progrpo.rewards.preprocess import check_mode, clip_pixels
 
-WEIGHTS, TEXT_CONFIG = "ImageReward.pt", "med_config.json"
+(WEIGHTS,) = SCORER_FILES["imagereward"]
+TEXT_CONFIG = "med_config.json"
 MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the raw score on the authors' data
 MAX_TOKENS = 35
 HEAD_WIDTH = 64  # of an attention head in all of BLIP's towers (1024 / 16 in ViT-L)

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from progrpo.plugins import SCORER_FILES
 from progrpo.rewards.base import BatchedScorer
 from progrpo.rewards.hf_clip_model import HFClipModel, load_hf_clip
 from progrpo.rewards.open_clip_model import cosine
@@ -19,7 +20,7 @@ class PickScore(BatchedScorer):
     laion/CLIP-ViT-H-14-laion2B-s32B-b79K when the model's folder has none.
     """
 
-    files = ("model.safetensors",)
+    files = SCORER_FILES["pickscore"]
 
     def __init__(
         self,

@@ -26,6 +26,8 @@ class Code:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self._paths: dict[str, Path | None] = {}
+        self._trees: dict[str, ast.Module] = {}
         self._modules: dict[str, Module] = {}
         self._fingerprints: dict[frozenset[str], str] = {}
 
@@ -65,7 +67,8 @@ class Code:
     def _module(self, name: str) -> Module:
         if name not in self._modules:
             tree = self._tree(name)
-            self._modules[name] = Module(self._digest(name, tree), frozenset(self._imports(name, ast.walk(tree))))
+            nodes = list(ast.walk(tree))
+            self._modules[name] = Module(self._digest(name, tree, nodes), frozenset(self._imports(name, nodes)))
         return self._modules[name]
 
     def _imports_of(self, module: str, function: str) -> set[str]:
@@ -86,6 +89,8 @@ class Code:
 
     def _tree(self, name: str) -> ast.Module:
         """The syntax tree without strings that stand alone: docstrings."""
+        if name in self._trees:
+            return self._trees[name]
         path = self._path(name)
         if path is None:
             raise ValueError(f"no module {name} in {self.folder}")
@@ -93,25 +98,28 @@ class Code:
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 node.body = [statement for statement in node.body if not _is_docstring(statement)]
+        self._trees[name] = tree
         return tree
 
     def _path(self, name: str) -> Path | None:
-        stem = self.folder.joinpath(*name.split("."))
-        return next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
+        if name not in self._paths:
+            stem = self.folder.joinpath(*name.split("."))
+            files = (stem.with_suffix(".py"), stem / "__init__.py")
+            self._paths[name] = next((path for path in files if path.is_file()), None)
+        return self._paths[name]
 
-    def _digest(self, name: str, tree: ast.Module) -> str:
+    def _digest(self, name: str, tree: ast.Module, nodes: Iterable[ast.AST]) -> str:
         digest = hashlib.sha256(ast.dump(tree).encode())
         folder = (self._path(name) or self.folder).parent
-        words = {
-            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        }
+        words = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
         for file in sorted(file for file in folder.iterdir() if file.is_file() and file.name in words):
             digest.update(file.name.encode() + file.read_bytes())
         return digest.hexdigest()
 
     def _imports(self, module: str, nodes: Iterable[ast.AST]) -> set[str]:
         """Modules of the package among the imports of some nodes, with the packages above them."""
-        names = {name for node in nodes for name in _imported(node, self._package_of(module))}
+        package = self._package_of(module)
+        names = {name for node in nodes for name in _imported(node, package)}
         inside = _with_packages(name for name in names if name.split(".")[0] == PACKAGE)
         return {name for name in inside if self._path(name)} - {module}  # `from module import function` names no module
 

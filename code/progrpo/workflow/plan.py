@@ -169,8 +169,15 @@ class Plan:
 
     # Code
 
-    def code_of(self, *entries: str, scorers: Iterable[str] = (), rules: Iterable[str] = ()) -> str:
-        """Fingerprint of the code that decides a job's result, that of the scorers and selection rules it loads included."""
+    def code_of(self, *entries: str, scorers: Iterable[str] = ()) -> OfJob:
+        """Fingerprint of the code that decides a job's result, the same for all jobs of a rule.
+
+        A function, so that the Snakemake inside a job reads the modules of that job and of no other: half of its start otherwise.
+        """
+        return lambda wildcards: self._fingerprint(*entries, scorers=scorers)
+
+    def _fingerprint(self, *entries: str, scorers: Iterable[str] = (), rules: Iterable[str] = ()) -> str:
+        """That of the scorers and selection rules that a job loads included."""
         chosen = {inner_module(self.config.scorers[name].kind, SCORERS) for name in scorers}
         chosen |= {inner_module(rule, SELECTION_RULES) for rule in rules}
         return self.code.fingerprint(*entries, *filter(None, chosen))
@@ -195,7 +202,7 @@ class Plan:
     def train_code(self, wildcards) -> str:
         """Fingerprint of the code that decides a training."""
         run = self.config.runs[wildcards.run]
-        return self.code_of("progrpo.jobs.train", scorers=run.reward, rules=[run.group.rule])
+        return self._fingerprint("progrpo.jobs.train", scorers=run.reward, rules=[run.group.rule])
 
     def train_resources(self) -> dict[str, OfJob]:
         """What a training asks of a cluster, each a function of its wildcards."""
@@ -241,7 +248,7 @@ class Plan:
 
         return settings
 
-    def generate_code(self) -> str:
+    def generate_code(self) -> OfJob:
         """Fingerprint of the code that decides a generation."""
         return self.code_of("progrpo.jobs.generate")
 
@@ -263,7 +270,7 @@ class Plan:
         benchmarks = {name: self.config.benchmarks.get(name) for name in self._benchmarks_of(sets)}
         return digest(evaluations, scorers, benchmarks)
 
-    def evaluate_code(self, sets: list[str]) -> str:
+    def evaluate_code(self, sets: list[str]) -> OfJob:
         """Fingerprint of the code that decides an evaluation of given images."""
         functions = ["evaluate_images", *(f"run_{name}" for name in self._benchmarks_of(sets))]
         entries = [f"progrpo.jobs.evaluate:{function}" for function in functions]
@@ -286,7 +293,7 @@ class Plan:
         drawn = [str(self.config.learning_curve)]
         return digest(self.generate_settings(drawn)(wildcards), self.evaluate_settings(drawn))
 
-    def curve_code(self) -> str:
+    def curve_code(self) -> OfJob:
         """Fingerprint of the code that decides a learning curve of given weights."""
         return self.code_of("progrpo.jobs.learning_curve", scorers=self._scorers_of([str(self.config.learning_curve)]))
 
@@ -296,7 +303,7 @@ class Plan:
 
     # The miniature world, analyses and tables
 
-    def miniature_code(self, module: str) -> str:
+    def miniature_code(self, module: str) -> OfJob:
         """Fingerprint of the code behind a part of the miniature world; the command's own text knows some numbers of steps."""
         return self.code_of(f"progrpo.miniature.{module}", "progrpo.commands.miniature:")
 
@@ -322,7 +329,7 @@ class Plan:
         """Fingerprint of the code that decides the samples of an analysis."""
         analysis = self.config.analyses[wildcards.analysis]
         job = "progrpo.jobs.sample_gradients" if analysis.gradients_of else "progrpo.jobs.sample_rewards"
-        return self.code_of(job, scorers=[analysis.scorer])
+        return self._fingerprint(job, scorers=[analysis.scorer])
 
     def analysis_resources(self) -> dict[str, OfJob]:
         """What the sampling of an analysis asks of a cluster, each a function of its wildcards."""

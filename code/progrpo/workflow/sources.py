@@ -10,8 +10,7 @@ from typing import Any
 from progrpo.benchmarks.compbench import CATEGORIES
 from progrpo.config import Config
 from progrpo.paper_runs import SD14, SD35M
-from progrpo.plugins import SCORERS, own_file
-from progrpo.rewards.registry import declared_files
+from progrpo.plugins import SCORER_FILES, SCORERS, own_file
 
 MINIATURE = "results/miniature"
 DENOISER_FILES = {  # family -> the file of a base model's folder that its users depend on
@@ -24,12 +23,11 @@ MINIATURE_PROMPTS = [
     for name in (*PROMPT_SETS, *(f"t2i_compbench_{category}" for category in CATEGORIES))
 ]
 MINIATURE_MODELS = {SD35M: "flow", SD14: "diffusion"}
-MINIATURE_SCORERS = {kind: declared_files(kind) for kind in SCORERS}
 MINIATURE_BENCHMARKS = ("detector", "blip_vqa")
 MINIATURE_FILES = [
     *MINIATURE_PROMPTS,
     *(f"{MINIATURE}/{model}/{DENOISER_FILES[family]}" for model, family in MINIATURE_MODELS.items()),
-    *(f"{MINIATURE}/scorers/{kind}/{file}" for kind, files in MINIATURE_SCORERS.items() for file in files),
+    *(f"{MINIATURE}/scorers/{kind}/{file}" for kind, files in SCORER_FILES.items() for file in files),
     *(f"{MINIATURE}/{benchmark}/report.json" for benchmark in MINIATURE_BENCHMARKS),
 ]
 
@@ -58,8 +56,17 @@ def scorer_files(config: Config, names: Iterable[str]) -> list[str]:
         files += own_code(scorer.kind, SCORERS)
         files += [fetched(source) for source in scorer.sources]
         if scorer.path and not scorer.sources:
-            files += [f"{scorer.path}/{file}" for file in declared_files(scorer.kind)]
+            files += [f"{scorer.path}/{file}" for file in _declared_files(scorer.kind)]
     return files
+
+
+def _declared_files(kind: str) -> tuple[str, ...]:
+    """The files of a scorer's folder; the class is loaded, and torch with it, only where it is one's own."""
+    if kind in SCORER_FILES:
+        return SCORER_FILES[kind]
+    from progrpo.rewards.registry import declared_files
+
+    return declared_files(kind)
 
 
 def own_code(name: str, table: Mapping[str, str]) -> list[str]:
