@@ -1,12 +1,8 @@
 """Several processes of one training (gloo): the update does not depend on how many, and what ends one of them is told once."""
 
 import json
-import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,35 +13,7 @@ import tiny
 from progrpo.cli import main
 from progrpo.config import load_config
 from progrpo.jobs.train import train_run
-
-# `progrpo`, with what is done to the rank that its second argument names: its reward is no number; in iteration 2 it is killed as it
-# samples, or asked to stop between two updates.
-PROGRAM = """
-import os, signal, sys, time, torch
-from pathlib import Path
-from progrpo.cli import main
-from progrpo.grpo.tuning import MovingAverage
-from progrpo.rewards.pickscore import PickScore
-what, rank, out, *arguments = sys.argv[1:]
-score = PickScore.score_batch
-def killed(self, images, prompts):
-    if Path(out, "metrics.jsonl").exists():
-        while not list(Path(out, "state").glob("*.pt")):
-            time.sleep(0.1)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return score(self, images, prompts)
-update = MovingAverage.update
-def stopped(self, parameters, step):
-    update(self, parameters, step)
-    if step == 2:
-        os.kill(os.getpid(), signal.SIGTERM)
-if os.environ["RANK"] == rank and what == "stopped":
-    MovingAverage.update = stopped
-elif os.environ["RANK"] == rank:
-    no_number = lambda self, images, prompts: torch.full((len(images),), float("nan"))
-    PickScore.score_batch = {"no number": no_number, "killed": killed}[what]
-sys.exit(main([*arguments, "--out", out]))
-"""
+from ranks import run_ranks
 
 SHARD = {"shard": True}
 
@@ -59,26 +27,8 @@ def train(
     count: int, config: Path, out: Path, what: str = "", rank: int = -1, run: str = "flow_pro"
 ) -> tuple[list[int], list[str]]:
     """(exit statuses, what was written on standard error) of the ranks of a training."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(count)}
-    arguments = ["train", "--config", str(config), "--run", run, "--device=cpu"]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, what, str(rank), str(out), *arguments],
-            env={**os.environ, **group, "RANK": str(k), "LOCAL_RANK": str(k), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for k in range(count)
-    ]
-    try:
-        errors = [process.communicate(timeout=1200)[1] for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    return [process.returncode for process in ranks], errors
+    arguments = ["train", "--config", str(config), "--run", run, "--device=cpu", "--out", str(out)]
+    return run_ranks(count, arguments, what, rank)
 
 
 @pytest.mark.parametrize("failing", [0, 1])
