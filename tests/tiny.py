@@ -18,7 +18,7 @@ RUN = {
     "optimizer": {"learning_rate": 1e-3},
     "prompts_per_iteration": 4,
     "updates_per_iteration": 2,
-    "micro_batch": 2,
+    "micro_batch": 4,
     "iterations": 3,
 }
 FLOW = {

@@ -44,5 +44,5 @@ def test_a_training_makes_the_passes_that_it_announces_first(tmp_path, monkeypat
     monkeypatch.setattr(Trainer, "_backward", counted)
     assert main(["train", "--config", str(config), "--run", "flow", "--out", str(tmp_path / "out")]) == 0
     first = capsys.readouterr().out.splitlines()[0]
-    assert first.endswith("4 prompts x 2 survivors x 3 steps = 24 pairs in 2 updates of 6 passes of 2 on 1 rank")
-    assert (len(rows), sum(rows)) == (2 * 6, 24)
+    assert first.endswith("4 prompts x 2 survivors x 3 steps = 24 pairs in 2 updates of 3 passes of 4 on 1 rank")
+    assert (len(rows), sum(rows)) == (2 * 3, 24)
