@@ -34,7 +34,7 @@ def make_checkout(folder: Path) -> Path:
     return folder
 
 
-def call(*command: str, cwd: Path, seconds: float = 300, **environment: str) -> subprocess.CompletedProcess:
+def call(*command: str, cwd: Path, seconds: float = 1800, **environment: str) -> subprocess.CompletedProcess:
     """Run a command in a checkout; its output is text, errors included."""
     return subprocess.run(
         command,
