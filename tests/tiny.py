@@ -54,10 +54,10 @@ def make_models(folder: Path) -> Path:
 
 
 def distance(found: Path, expected: Path, start: Path | None = None) -> float:
-    """How far apart two trainings end, in all weights together, as a share of the way that the second went from `start`.
+    """How far apart two trainings end, in all weights together, as a share of the second one's way from `start`.
 
-    AdamW takes the sign of a gradient, even of one that is rounding: single weights may go another way on another processor. The
-    way of adapters is that of B, which begins at zero.
+    AdamW takes the sign of a gradient, even of one that is rounding: single weights may go another way on another
+    processor. The way of adapters is that of B, which begins at zero.
     """
     weights, others = load_file(expected), load_file(found)
     assert weights.keys() == others.keys()

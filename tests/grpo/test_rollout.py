@@ -21,10 +21,7 @@ PRO_SD14 = PruningPlan(48, ((30, 32), (40, 8)))
 
 
 class CountingModel:
-    """A smooth model of x, of operations that IEEE rounds alike in any batch; the reward is the mean pixel.
-
-    Counts the rows it is given, padding included.
-    """
+    """A model of x that rounds alike in any batch; the reward is the mean pixel. Counts its rows, padding included."""
 
     def __init__(self):
         self.rows = 0

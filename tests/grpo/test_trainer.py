@@ -107,7 +107,7 @@ def shift_sampling(monkeypatch, shift: float) -> None:
 
 
 def test_rounding_of_other_kernels_is_scored_away(trained, tmp_path, monkeypatch):
-    """Where a row's sums depend on its place in the batch, old log-probabilities come from training's own batches, to the bit."""
+    """Where a row's sums depend on its place in the batch, old log-probabilities come from training's own."""
     one, other = tmp_path / "one", tmp_path / "other"
     for out, shift in ((one, 1e-6), (other, 3e-6)):
         with monkeypatch.context() as patch:
