@@ -48,7 +48,7 @@ def _committed() -> Path:
     return folder
 
 
-def call(*command: str, cwd: Path, seconds: float = 300, **environment: str) -> subprocess.CompletedProcess:
+def call(*command: str, cwd: Path, seconds: float = 1800, **environment: str) -> subprocess.CompletedProcess:
     """Run a command in a checkout; its output is text, errors included."""
     return subprocess.run(
         command,

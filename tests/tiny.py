@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from progrpo.files import write_jsonl
 from progrpo.miniature.autoencoder import build_autoencoder
@@ -50,6 +51,22 @@ def make_models(folder: Path) -> Path:
     HFClip().save(folder / "pickscore")
     write_jsonl(folder / "train.jsonl", training_records()[:20])
     return folder
+
+
+def distance(found: Path, expected: Path, start: Path | None = None) -> float:
+    """How far apart two trainings end, in all weights together, as a share of the second one's way from `start`.
+
+    AdamW takes the sign of a gradient, even of one that is rounding: single weights may go another way on another
+    processor. The way of adapters is that of B, which begins at zero.
+    """
+    weights, others = load_file(expected), load_file(found)
+    assert weights.keys() == others.keys()
+    begun = load_file(start) if start else {key: torch.zeros(()) for key in weights if "lora_B" in key}
+    way, between = (
+        torch.cat([(weights[key] - origin[key]).flatten() for key in origin]).norm().item()
+        for origin in (begun, others)
+    )
+    return between / way
 
 
 def write_config(path: Path, models: Path, **runs: dict) -> Path:

@@ -113,7 +113,7 @@ def test_probabilities_are_those_of_the_first_decoded_token(vqa):
         logits = vqa.model.text_decoder(input_ids=torch.tensor([[18]]), encoder_hidden_states=hidden).logits[0, 0]
     yes, no = logits[vqa.yes].exp(), logits[vqa.no].exp()
     ((found,),) = yes_probabilities(vqa, image, [["a red bench?"]])
-    assert found == pytest.approx((yes / (yes + no)).item(), abs=1e-5)
+    assert found == pytest.approx((yes / (yes + no)).item(), abs=1e-4)
 
 
 def test_batching_by_length_changes_no_answer(vqa):
@@ -123,7 +123,7 @@ def test_batching_by_length_changes_no_answer(vqa):
     together = yes_probabilities(vqa, images, asked)
     for k, texts in enumerate(asked):
         alone = [yes_probabilities(vqa, images[k : k + 1], [[text]])[0][0] for text in texts]
-        assert together[k] == pytest.approx(alone, abs=1e-5)
+        assert together[k] == pytest.approx(alone, abs=1e-4)
 
 
 def test_scores_are_products_of_rounded_probabilities():

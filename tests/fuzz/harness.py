@@ -18,7 +18,7 @@ from typing import Any
 from progrpo.cli import main
 from progrpo.files import _remove_litter
 
-SECONDS, WAITING, LINES = 20, 120, 3  # of processor time, which a busy machine does not stretch; of the clock
+SECONDS, WAITING, LINES = 90, 900, 3  # of processor time, which a busy machine does not stretch; of the clock
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 

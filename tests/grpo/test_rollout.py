@@ -21,14 +21,14 @@ PRO_SD14 = PruningPlan(48, ((30, 32), (40, 8)))
 
 
 class CountingModel:
-    """A smooth model of x; the reward is the mean pixel. Counts the rows it is given, padding included."""
+    """A model of x that rounds alike in any batch; the reward is the mean pixel. Counts its rows, padding included."""
 
     def __init__(self):
         self.rows = 0
 
     def predict(self, x, step, prompt):
         self.rows += len(x)
-        return 0.3 * torch.tanh(x) + 0.01 * prompt.view(-1, 1, 1, 1)
+        return 0.3 * x / (1 + x.abs()) + 0.01 * prompt.view(-1, 1, 1, 1)
 
     def policy(self) -> Policy:
         return Policy(self.predict, lambda latents: latents, lambda images, prompt: images.flatten(1).mean(1))

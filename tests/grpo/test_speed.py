@@ -43,7 +43,7 @@ def test_the_gradient_does_not_depend_on_the_micro_batch(models, tmp_path, famil
     for samples, other, its_loss in others:
         assert torch.equal(samples.rollout.states, plain.rollout.states)
         assert relative(other, gradient) < 1e-3  # 6e-7 here, of a U-Net 3e-5: kernels differ with the batch
-        torch.testing.assert_close(its_loss, loss, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(its_loss, loss, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -69,7 +69,7 @@ def test_one_call_for_both_branches_gives_the_gradient_of_two(models, tmp_path, 
         gradients.append((accumulated(trainer, samples)[0], len(calls)))
     (two, calls_of_two), (one, calls_of_one) = gradients
     assert calls_of_one == calls_of_two / 2
-    assert relative(one, two) < 1e-4  # samples differ by the rounding of sampling too
+    assert relative(one, two) < 1e-3  # samples differ by the rounding of sampling too
 
 
 def test_a_detached_branch_is_never_part_of_one_call(models, tmp_path):
@@ -174,8 +174,8 @@ def test_texts_are_encoded_once_and_then_the_encoders_are_gone(models, tmp_path,
         trainer._encode_once()
         assert not list(trainer.backbone._text_encoders())
         samples = trainer._sample()
-        torch.testing.assert_close(samples.text.embeddings, expected.text.embeddings)
-        torch.testing.assert_close(samples.rollout.states, expected.rollout.states, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(samples.text.embeddings, expected.text.embeddings, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(samples.rollout.states, expected.rollout.states, rtol=1e-3, atol=1e-3)
         assert trainer._update(samples).first_ratio_error == 0
 
 
@@ -242,10 +242,10 @@ def test_merged_adapters_are_the_adapters(models, tmp_path):
         assert trainer._update(samples).first_ratio_error == 0
     (beside, gradient, loss), (rollout, its_gradient, its_loss) = results
     assert torch.equal(rollout.trajectories, beside.trajectories)
-    torch.testing.assert_close(rollout.states, beside.states, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(rollout.rewards, beside.rewards, rtol=1e-4, atol=1e-4)
-    assert relative(its_gradient, gradient) < 1e-4
-    assert its_loss == pytest.approx(loss, rel=1e-4)
+    torch.testing.assert_close(rollout.states, beside.states, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(rollout.rewards, beside.rewards, rtol=1e-3, atol=1e-3)
+    assert relative(its_gradient, gradient) < 1e-3
+    assert its_loss == pytest.approx(loss, rel=1e-3, abs=1e-4)
 
 
 def test_adapters_are_merged_in_float32_alone_and_where_there_are_some(models, tmp_path):
@@ -275,7 +275,7 @@ def test_compiling_changes_no_number_beyond_rounding(models, tmp_path, monkeypat
         trainer = trainer_of(config, tmp_path / "out")
         gradients.append(accumulated(trainer, moved(trainer))[0])
     assert traced[0] is trainer.backbone.denoiser
-    assert relative(gradients[1], gradients[0]) < 1e-4
+    assert relative(gradients[1], gradients[0]) < 1e-3
     assert trainer._update(trainer._sample()).first_ratio_error == 0
 
 

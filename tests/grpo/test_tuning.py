@@ -65,7 +65,7 @@ def test_an_adapter_adds_alpha_over_rank_times_b_a(config, tmp_path, name, rank,
             module = key.removeprefix(f"{trained.denoiser_name}.").removesuffix(".lora_A.weight")
             weight = summed.denoiser.get_parameter(f"{module}.weight")
             weight += alpha / rank * layers[key.replace("lora_A", "lora_B")] @ a
-    torch.testing.assert_close(output(summed), output(trained), rtol=1e-4, atol=1e-4)
+    assert (output(summed) - output(trained)).norm() < 1e-3 * output(trained).norm()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -58,7 +58,7 @@ def test_one_initial_noise_is_shared_where_the_evaluation_says_so(world):
     for shared in (False, True):
         sampling = Sampling(steps=2, guidance_scale=1.0, shared_initial_noise=shared)
         first, second = sample_images(backbone, backbone.table(sampling), tasks, sampling, 0, batch=2)
-        assert torch.allclose(first, second, atol=1e-5) == shared
+        assert torch.allclose(first, second, atol=1e-3) == shared
 
 
 def test_an_interrupted_generation_ends_with_the_same_images(world, tmp_path, capsys):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import tiny
 from progrpo.cli import main
@@ -99,18 +98,16 @@ def test_sharded_weights_are_stopped_resumed_and_published_as_whole_ones(models,
     assert train(2, config, tmp_path / "two", run="sharded") == ([0, 0], ["", ""])
     for out in (tmp_path / "one", tmp_path / "two"):
         for folder in ("final", "snapshots"):
-            require_equal_up_to_rounding(tmp_path / "whole" / folder, out / folder)
+            require_equal_up_to_rounding(tmp_path / "whole" / folder, out / folder, models)
 
 
-def require_equal_up_to_rounding(expected: Path, found: Path) -> None:
+def require_equal_up_to_rounding(expected: Path, found: Path, models: Path) -> None:
     files = {str(path.relative_to(expected)) for path in expected.rglob("*") if path.is_file()}
     assert files == {str(path.relative_to(found)) for path in found.rglob("*") if path.is_file()}
     for name in files:
         if name.endswith(".safetensors"):
-            weights, others = load_file(expected / name), load_file(found / name)
-            assert weights.keys() == others.keys()
-            for key, weight in weights.items():
-                torch.testing.assert_close(others[key], weight, rtol=1e-4, atol=1e-6)
+            start = models / "sd14" / name if name.startswith("unet") else None
+            assert tiny.distance(found / name, expected / name, start) < 0.2
         elif not name.endswith("provenance.json"):
             assert (found / name).read_bytes() == (expected / name).read_bytes(), name
 

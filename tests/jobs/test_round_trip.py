@@ -103,7 +103,7 @@ def test_plain_diffusers_makes_the_images_of_a_trained_run(world, tmp_path, run)
         np.stack([pixels(tmp_path / kind / "test" / f"{k:05d}.png") for k in range(6)]) for kind in ("images", "base")
     )
     plain = plain_images(config, run, final, tmp_path)
-    assert np.abs(generated - plain).max() < 1 / 510 + 1e-4
+    assert np.abs(generated - plain).max() < 1 / 510 + 1e-3
     assert np.abs(untrained - plain).max() > 2 / 255  # the training shows
 
 

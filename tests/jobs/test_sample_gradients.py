@@ -43,7 +43,7 @@ def test_a_groups_gradient_is_the_weighted_sum_of_its_trajectories(config):
     each, group = gradients.of_trajectories(rollout, text), gradients.of_group(rollout, text)
     weights = (rollout.rewards[0] - rollout.rewards[0].mean()) / 6
     assert each.shape == (6, sum(p.numel() for p in gradients.parameters))
-    assert torch.allclose(weights @ each, group, rtol=1e-4, atol=1e-4 * float(group.abs().max()))
+    assert torch.allclose(weights @ each, group, rtol=0, atol=1e-3 * float(group.abs().max()))
     assert group.norm() > 0
 
 
@@ -80,7 +80,7 @@ def test_the_steps_are_those_that_the_run_trains(config, tmp_path, capsys):
         rollout = sample_pool(backbone, scorer, ["a red square"], 0, analysis, None)
         gradients = _Gradients(backbone, settings.runs["flow"], analysis)
         found = gradients._log_probs(rollout, backbone.encode(["a red square"]), torch.arange(6)).view(6, 2)
-    assert torch.allclose(found, rollout.log_probs[:, 1:3], atol=1e-4)
+    assert torch.allclose(found, rollout.log_probs[:, 1:3], atol=1e-3)
     options = ["--config", str(path), "--analysis", "gradient_signal", "--out", str(tmp_path / "pools.npz")]
     whole = {key: value for key, value in windowed.items() if key != "window"}
     for other, told in (

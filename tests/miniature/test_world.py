@@ -245,7 +245,7 @@ def test_standardising_latents_changes_them_but_not_the_images():
         decoded = vae.decode(before.mean).sample
         standardise_latents(vae, images)
         after = vae.encode(2 * images - 1).latent_dist
-        torch.testing.assert_close(vae.decode(after.mean).sample, decoded, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(vae.decode(after.mean).sample, decoded, atol=1e-3, rtol=1e-3)
     assert after.mean.mean((0, 2, 3)).abs().max() < 1e-3
     torch.testing.assert_close(after.mean.std((0, 2, 3)), torch.ones(8), atol=1e-3, rtol=0)
     scale = before.mean.std((0, 2, 3))

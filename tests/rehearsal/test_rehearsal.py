@@ -101,7 +101,11 @@ def trained(staged) -> dict[str, Path]:
 def test_a_run_of_each_family_is_trained(run, staged, trained):
     lines = [line for _, line in read_jsonl(trained[run].parent / "metrics.jsonl")]
     assert len(lines) == staged[1].runs[run].iterations
-    assert all(line["reward_std"] > 0 and line["grad_norm"] > 0 and line["first_ratio_error"] == 0 for line in lines)
+    assert all(line["reward_std"] > 0 and line["grad_norm"] > 0 for line in lines)
+    settings, models = staged[1].runs[run], staged[1].models
+    exact = models[settings.model].precision == "fp32"
+    # As the trainer has it: kernels of low precision may round otherwise at another place of a batch.
+    assert max(line["first_ratio_error"] for line in lines) <= (0 if exact else settings.objective.clip_range / 10)
 
 
 @pytest.mark.parametrize("run", ["progrpo_flash_sd35m", "progrpo_sd14"])

@@ -37,7 +37,7 @@ def test_aesthetic_equals_original(aesthetic_folder, pil_images, images):
         normalised /= (normalised**2).sum(-1, keepdims=True) ** 0.5
         expected = head.layers(torch.from_numpy(normalised).float())[:, 0]
     scores = load_scorer("aesthetic", aesthetic_folder, batch_size=3).score(images, PROMPTS)
-    assert torch.allclose(scores, expected, atol=1e-5)
+    assert (scores - expected).abs().max() < 1e-3 * expected.std()
     assert scores.std() > 0.01
 
 

@@ -22,7 +22,7 @@ def test_clip_score_equals_original_transformers(clip_folder, pil_images, images
     with torch.no_grad():
         logits = model(pixel_values=pixels, **inputs).logits_per_image / model.logit_scale.exp()
     scores = load_scorer("clip_score", clip_folder).score(images, PROMPTS)
-    assert torch.allclose(scores, logits.diagonal(), atol=1e-6)
+    assert torch.allclose(scores, logits.diagonal(), atol=1e-4)
     assert scores.std() > 0.01
 
 
@@ -37,7 +37,7 @@ def test_clip_score_equals_original_open_clip(tmp_path, pil_images, images):
     with torch.no_grad():
         image = model.eval().encode_image(torch.stack([preprocess(i) for i in pil_images]), normalize=True)
         expected = (image * model.encode_text(tokens, normalize=True)).sum(-1)
-    assert torch.allclose(load_scorer("clip_score", tmp_path).score(images, PROMPTS), expected, atol=1e-6)
+    assert torch.allclose(load_scorer("clip_score", tmp_path).score(images, PROMPTS), expected, atol=1e-4)
 
 
 def test_an_empty_folder_is_one_line(tmp_path):

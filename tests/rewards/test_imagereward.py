@@ -42,7 +42,7 @@ def test_imagereward_equals_original(folder):
     scores = torch.stack(
         [scorer.score(tensor(image, len(DATA["prompts"])), DATA["prompts"]) for image in random_images()]
     )
-    assert torch.allclose(scores, torch.tensor(DATA["scores"]), rtol=2e-5, atol=2e-4)
+    assert torch.allclose(scores, torch.tensor(DATA["scores"]), rtol=2e-5, atol=2e-3)
     assert scores.std() > 1
 
 

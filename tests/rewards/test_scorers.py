@@ -39,7 +39,7 @@ def test_the_batch_size_does_not_matter(kind, clip_folder, aesthetic_folder, ima
     folder = aesthetic_folder if kind == "aesthetic" else clip_folder
     one, four = (load_scorer(kind, folder, batch_size=b).score(images, PROMPTS) for b in (1, 4))
     assert one.dtype == torch.float32
-    assert torch.allclose(one, four, rtol=1e-5, atol=1e-5)
+    assert (one - four).abs().max() < 1e-3 * four.std()
 
 
 @pytest.mark.parametrize("kind", ["pickscore", "clip_score", "aesthetic"])

@@ -134,7 +134,7 @@ class Cluster:
             lambda: self.run("sinfo", "-h", "-p", "main", "-o", "%T", "-N").split() == ["idle"] * len(NODES), "Slurm"
         )
 
-    def _wait(self, ready, what: str, seconds: float = 30) -> None:
+    def _wait(self, ready, what: str, seconds: float = 180) -> None:
         end = time.monotonic() + seconds
         while not ready():
             if time.monotonic() > end:

@@ -63,7 +63,7 @@ class Workflow:
     def text(self) -> str:
         return self.log.read_text()
 
-    def until(self, ready: Callable[[], object], what: str, seconds: float = 200) -> object:
+    def until(self, ready: Callable[[], object], what: str, seconds: float = 1500) -> object:
         """Wait for a condition while the workflow runs; its value."""
         end = time.monotonic() + seconds
         while not (value := ready()):
@@ -143,7 +143,7 @@ def test_ctrl_c_leaves_nothing_behind_and_the_same_command_goes_on(cut, slurm, r
     _, process = workflow.frozen_training()
     workflow.process.send_signal(signal.SIGINT)
     assert workflow.wait() != 0
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while (slurm.jobs() or training_process(cut)) and time.monotonic() < end:
         time.sleep(0.2)
     assert slurm.jobs() == []
@@ -155,14 +155,14 @@ def test_ctrl_c_leaves_nothing_behind_and_the_same_command_goes_on(cut, slurm, r
 
 
 def test_two_ranks_train_inside_one_allocation(cut, slurm):
-    change(cut, hardware={"gpus": 2, "memory_gb": 2, "hours": 0.1}, iterations=2)
+    change(cut, hardware={"gpus": 2, "memory_gb": 2, "hours": 1}, iterations=2)
     Workflow(cut, slurm, TRAINED).finish()
     assert iterations(cut) == [1, 2]
     assert "on each of 2 ranks" in (cut / LOG).read_text()
 
 
 def test_two_nodes_train_together(cut, slurm):
-    change(cut, hardware={"gpus": 1, "nodes": 2, "memory_gb": 1, "hours": 0.1}, iterations=2)
+    change(cut, hardware={"gpus": 1, "nodes": 2, "memory_gb": 1, "hours": 1}, iterations=2)
     Workflow(cut, slurm, TRAINED).finish()
     assert iterations(cut) == [1, 2]
     assert "on each of 2 ranks" in (cut / LOG).read_text()

@@ -37,7 +37,7 @@ SCORES = f"results/cut/evaluations/{RUN}/test_flow.json"
 
 
 def succeed(*command: str, cwd: Path) -> str:
-    result = call(*command, cwd=cwd, seconds=600)
+    result = call(*command, cwd=cwd)
     assert result.returncode == 0, result.stdout[-3000:]
     return result.stdout
 
