@@ -54,8 +54,8 @@ def _rank(group: dict[str, str], said: Path, what: str, arguments: list[str]) ->
     with open(said, "wb") as file:
         os.dup2(file.fileno(), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.environ.update(group)
-    torch.set_num_threads(1)
+    os.environ.update({**group, "OMP_NUM_THREADS": "1"})
+    torch.set_num_threads(1)  # the server read the variable before
     if what:
         {"no number": _score_no_number, "killed": _be_killed, "stopped": _be_stopped}[what](Path(arguments[-1]))
     sys.exit(main(arguments))
