@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from progrpo.cli import main
-from progrpo.grpo import backbone, trainer  # noqa: F401  what a training imports late, so that the server has it
 from progrpo.grpo.tuning import MovingAverage
 from progrpo.rewards.pickscore import PickScore
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload([__name__])
+# Not this module: the server finds what is installed, and says nothing of what it does not find.
+SERVER.set_forkserver_preload(["progrpo.jobs.train", "progrpo.rewards.pickscore"])
 
 
 def run_ranks(count: int, arguments: list[str], what: str = "", rank: int = -1) -> tuple[list[int], list[str]]:
