@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from checkout import ROOT
+from checkout import ENVIRONMENT, ROOT
 
 README = (ROOT / "README.md").read_text()
 MEASURED = yaml.safe_load((ROOT / "docs" / "measured.yaml").read_text())["measured"]
@@ -48,7 +48,7 @@ def pictures():
 def curves():
     """The published curves, pulled; another process may be pulling, too."""
     command = ["dvc", "--wait-for-lock", "pull", "--quiet", "results/published/mini/curves.dvc"]
-    subprocess.run(command, cwd=ROOT, check=True)
+    subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=True)
 
 
 def drawn(svg: bytes) -> tuple[str, list[str], np.ndarray]:
