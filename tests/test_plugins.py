@@ -145,7 +145,8 @@ def test_the_configuration_refuses_unknown_names_by_their_key(own, scorer, rule,
 def test_every_name_of_the_tables_can_be_loaded():
     for table in (plugins.SCORERS, plugins.SELECTION_RULES):
         assert all(callable(plugins.load(name, table)) for name in table)
-    assert all(declared_files(kind) for kind in plugins.SCORERS)  # each reads weights
+    assert {kind: declared_files(kind) for kind in plugins.SCORERS} == plugins.SCORER_FILES
+    assert all(plugins.SCORER_FILES.values())  # each reads weights
 
 
 def test_reading_a_configuration_loads_no_network():

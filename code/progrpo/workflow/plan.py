@@ -172,7 +172,7 @@ class Plan:
     def code_of(self, *entries: str, scorers: Iterable[str] = ()) -> OfJob:
         """Fingerprint of the code that decides a job's result, the same for all jobs of a rule.
 
-        A function, so that the Snakemake inside a job reads the modules of that job and of no other: half of its start otherwise.
+        A function, so that the Snakemake inside a job reads the modules of that job and of no other.
         """
         return lambda wildcards: self._fingerprint(*entries, scorers=scorers)
 
