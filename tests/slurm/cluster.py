@@ -38,7 +38,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 GresTypes=gpu
 ReturnToService=2
-MinJobAge=300
+MinJobAge=3600
 KillWait=5
 SchedulerParameters=sched_interval=1,bf_interval=1
 """

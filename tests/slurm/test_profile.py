@@ -72,9 +72,10 @@ class Workflow:
             time.sleep(0.1)
         return value
 
-    def frozen_training(self) -> tuple[int, int]:
-        """(Slurm job, process) of the training, stopped in the middle so that it cannot be too fast for the test."""
+    def frozen_training(self, after: int = 0) -> tuple[int, int]:
+        """(Slurm job, process) of the training, stopped past an iteration so that it cannot be too fast for the test."""
         self.until(lambda: list((self.checkout / RUN / "state").glob("*.pt")), "resume state")
+        self.until(lambda: recorded(self.checkout) > after, f"iteration after {after}")
         process = self.until(lambda: training_process(self.checkout), "training process")
         os.kill(process, signal.SIGSTOP)
         (job,) = self.cluster.jobs()
@@ -92,6 +93,12 @@ def training_process(checkout: Path) -> int | None:
         if here and words[1].endswith(b"/progrpo") and words[2] == b"train":
             return int(folder.name)
     return None
+
+
+def recorded(checkout: Path) -> int:
+    """How many iterations a training has recorded so far."""
+    metrics = checkout / RUN / "metrics.jsonl"
+    return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
 
 
 def iterations(checkout: Path) -> list[int]:
@@ -118,23 +125,19 @@ def test_the_whole_dag_runs_as_jobs(cut, slurm, reference):
     assert "Nothing to be done" in second.text()
 
 
-def test_a_training_that_meets_its_time_limit_goes_on_from_its_state(cut, slurm, reference):
+def test_a_training_that_meets_its_time_limit_and_is_cancelled_goes_on_from_its_state(cut, slurm, reference):
     workflow = Workflow(cut, slurm, TRAINED)
-    job, _ = workflow.frozen_training()
+    job, process = workflow.frozen_training()
+    before = recorded(cut)
     ends = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 2))
     slurm.run("scontrol", "update", f"JobId={job}", f"EndTime={ends}")
+    workflow.until(lambda: not Path(f"/proc/{process}").exists(), "end at the time limit")
+    second, _ = workflow.frozen_training(before)
+    assert second != job
+    slurm.run("scancel", str(second))
     workflow.finish()
-    assert slurm.states()[-2:] == ["TIMEOUT", "COMPLETED"]
-    assert "resuming after iteration" in (cut / "results/cut/logs/train/progrpo_sd35m-seed0.log").read_text()
-    check_uninterrupted(cut, reference)
-
-
-def test_a_cancelled_job_is_submitted_again(cut, slurm, reference):
-    workflow = Workflow(cut, slurm, TRAINED)
-    job, _ = workflow.frozen_training()
-    slurm.run("scancel", str(job))
-    workflow.finish()
-    assert slurm.states()[-2:] == ["CANCELLED", "COMPLETED"]
+    assert slurm.states()[-3:] == ["TIMEOUT", "CANCELLED", "COMPLETED"]
+    assert "resuming after iteration" in (cut / LOG).read_text()
     check_uninterrupted(cut, reference)
 
 
