@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from progrpo.benchmarks.compbench import spatial, spatial_detect
-from progrpo.benchmarks.compbench.chunks import TemplateChunker
+from progrpo.benchmarks.compbench.chunks import TemplateChunker, stored_answers
 from progrpo.benchmarks.compbench.spatial import find_locality, find_objects, position_score, spatial_score
 from progrpo.benchmarks.prompt_sets import load_prompts
 from progrpo.cli import main
@@ -271,6 +271,25 @@ def test_a_noun_longer_than_the_models_text_is_cut_and_a_short_one_asked_as_it_i
     assert torch.equal(asked[0], detector.processor(text=queries, return_tensors="pt").input_ids)
     end = detector.processor.tokenizer.eos_token_id
     assert all((ids == end).any(-1).all() and ids.shape == asked[0].shape for ids in asked)
+
+
+def test_a_prompt_that_the_rule_does_not_know_is_refused(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "a cat behind a dog_000000.png")
+    with pytest.raises(UserError, match="no locality in 'a cat behind a dog'; the 2D-spatial score knows on side of, "):
+        spatial_detect.detect_spatial(folder, None, TemplateChunker())
+
+
+def test_a_part_of_the_benchmarks_prompts_is_said():
+    prompts = [prompt for prompt in stored_answers()["prompts"] if spatial.find_locality(prompt)][:300]
+    for some, said in (
+        (prompts, None),
+        (prompts[:-1], "over 299 of the category's 300 prompts"),
+        ([*prompts[:9], "a"], None),
+    ):
+        results = [{"prompt": prompt, "score": 0.5} for prompt in some]
+        assert spatial.summary(results, "m").get("left_out") == said
 
 
 def test_a_folder_of_another_model_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Detection: preprocessing, mmdet's post-processing, the colour classifier, and the command on a folder of images."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,12 +58,16 @@ def test_the_resize_keeps_the_ratio_within_800_and_1333(size, resized):
     assert detector.TestPipeline().resized(*size) == resized
 
 
-def test_preprocessing_pads_normalised_pixels_with_zeros_at_the_right_and_bottom():
+@pytest.mark.parametrize("grey", [None, 0.0, 128.0])
+def test_preprocessing_pads_the_right_and_bottom_with_zeros_of_normalised_pixels_or_a_grey(grey):
     image = Image.new("RGB", (30, 20), (255, 0, 0))
-    pixels, valid = detector.preprocess([image], SMALL)
+    pixels, valid = detector.preprocess([image], replace(SMALL, padding=grey))
     assert valid == (48, 72)
     assert pixels.shape == (1, 3, 64, 96)
-    assert pixels[..., 48:, :].abs().sum() == pixels[..., 72:].abs().sum() == 0
+    mean, std = torch.tensor(detector.IMAGENET_MEAN), torch.tensor(detector.IMAGENET_STD)
+    padded = torch.zeros(3) if grey is None else (grey / 255 - mean) / std
+    for part in (pixels[0, :, 48:, :], pixels[0, :, :, 72:]):
+        torch.testing.assert_close(part, padded.view(3, 1, 1).expand_as(part))
     expected = (1 - detector.IMAGENET_MEAN[0]) / detector.IMAGENET_STD[0]
     torch.testing.assert_close(pixels[0, 0, :48, :72], torch.full((48, 72), expected))
 

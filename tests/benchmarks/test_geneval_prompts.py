@@ -4,6 +4,8 @@ import collections
 import hashlib
 from importlib import resources
 
+import pytest
+
 from progrpo.benchmarks.geneval.prompts import geneval_records, write_prompts
 from progrpo.benchmarks.geneval.vocabulary import detector_classes, geneval_vocabulary
 from progrpo.benchmarks.prompt_sets import load_prompts, validate_record
@@ -51,13 +53,22 @@ def test_the_class_names_are_the_benchmarks_file():
     assert hashlib.sha256(packaged).hexdigest() == digest
 
 
-def test_coco_labels_take_genevals_names_by_index(tmp_path):
+RENAMED = {"computer mouse": "mouse", "tv remote": "remote", "computer keyboard": "keyboard"}
+SOFA = {"couch": "sofa"}  # as transformers' converters of mmdet's models have it
+PASCAL = {**SOFA, "airplane": "aeroplane", "motorcycle": "motorbike", "potted plant": "pottedplant", "tv": "tvmonitor"}
+
+
+@pytest.mark.parametrize(
+    "spelt", [{}, RENAMED, {**RENAMED, **SOFA}, {**RENAMED, **PASCAL, "dining table": "diningtable"}]
+)
+def test_coco_labels_take_genevals_names_by_index_however_they_are_spelt(tmp_path, spelt):
     names = list(geneval_vocabulary().classes)
-    coco = [
-        {"computer mouse": "mouse", "tv remote": "remote", "computer keyboard": "keyboard"}.get(n, n) for n in names
-    ]
+    coco = [spelt.get(name, name) for name in names]
     write_json(tmp_path / "config.json", {"id2label": {str(k): name for k, name in enumerate(coco)}})
     assert detector_classes(tmp_path) == tuple(names)
+    for own in (["unicorn", *coco[1:]], coco[:-1], [*coco[1:], coco[0]]):  # another vocabulary keeps its own
+        write_json(tmp_path / "config.json", {"id2label": {str(k): name for k, name in enumerate(own)}})
+        assert detector_classes(tmp_path) == tuple(own)
     (tmp_path / "object_names.txt").write_text("circle\nsquare\n")
     assert detector_classes(tmp_path) == ("circle", "square")
 

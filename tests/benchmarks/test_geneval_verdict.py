@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from progrpo.benchmarks.geneval.prompts import geneval_records
 from progrpo.benchmarks.geneval.verdict import Protocol, overlap, relative_position, select, summary, verdicts
 from progrpo.benchmarks.geneval.vocabulary import geneval_vocabulary
 from progrpo.cli import main
@@ -125,6 +126,17 @@ GOOD = {
     "metadata": record("single_object", {"class": "dog", "count": 1}),
     "detections": [found("dog")],
 }
+
+
+def test_a_part_of_the_benchmarks_prompts_is_said():
+    records = geneval_records()
+    for some, said in (
+        (records, None),
+        (records[:-1], "over 552 of GenEval's 553 prompts"),
+        ([{**records[0], "tag": "x"}], None),
+    ):
+        results = [{"image": str(k), "correct": True, "reason": ""} for k in range(4 * len(some))]
+        assert summary([record for record in some for _ in range(4)], results).get("left_out") == said
 
 
 def test_the_command_writes_verdicts_and_scores(tmp_path, capsys):

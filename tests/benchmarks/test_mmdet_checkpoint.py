@@ -9,7 +9,7 @@ from progrpo.benchmarks.geneval import detector, mmdet_checkpoint
 from progrpo.benchmarks.geneval.vocabulary import geneval_vocabulary
 from progrpo.errors import UserError
 from progrpo.model_files import check_model_folder
-from progrpo.rehearsal.mmdet import detector_config, random_detector, to_mmdet
+from progrpo.rehearsal.mmdet import FILE, detector_config, random_detector, to_mmdet, write_mask2former
 
 CLASSES = ("circle", "square", "triangle")
 
@@ -124,6 +124,17 @@ def test_a_pth_file_loads_into_the_model_and_saves_as_a_folder(checkpoint, tmp_p
     assert torch.equal(expected.class_queries_logits, found.class_queries_logits)
     assert torch.equal(expected.masks_queries_logits, found.masks_queries_logits)
     assert (again.pipeline, again.classes) == (loaded.pipeline, CLASSES)
+    # mmdet pads before it normalises; detectron2, whose weights the hub has, after
+    assert loaded.pipeline.padding == detector.MMDET_GREY
+    (tmp_path / "converted" / "preprocessor_config.json").unlink()
+    assert detector.load_detector(tmp_path / "converted").pipeline.padding is None
+
+
+def test_the_benchmarks_own_file_needs_nothing_beside_it(tmp_path):
+    write_mask2former(tmp_path)
+    loaded = detector.load_detector(tmp_path / FILE)
+    assert loaded.classes == geneval_vocabulary().classes
+    assert loaded.pipeline == detector.TestPipeline(padding=detector.MMDET_GREY)
 
 
 def test_a_missing_weight_is_named(checkpoint, tmp_path):

@@ -101,6 +101,30 @@ def test_a_partial_folder_of_this_project_is_refused_or_reported(own):
     assert len(list_images(own, allow_partial=True)) == 2
 
 
+def check_litter(folder):
+    """What other programs leave in a folder of images is no image, and no gap."""
+    before = list_images(folder)
+    for path in [item.path for item in before]:
+        path.with_name(f"._{path.name}").write_bytes(b"what macOS keeps on disks of others")
+        put(path.parent / ".ipynb_checkpoints" / path.name)
+    assert gaps(folder) is None
+    assert list_images(folder) == before
+
+
+@pytest.mark.parametrize("layout", ["geneval", "own"])
+def test_what_other_programs_leave_is_no_image_and_no_gap(request, layout):
+    check_litter(request.getfixturevalue(layout))
+
+
+def test_a_record_over_several_lines_is_read_as_the_original_reads_it(geneval):
+    before = list_images(geneval)
+    (geneval / "00001" / "metadata.jsonl").write_text(json.dumps(RECORD, indent=4))
+    assert [item.metadata for item in list_images(geneval)] == [item.metadata for item in before]
+    (geneval / "00001" / "metadata.jsonl").write_text(json.dumps(RECORD) + "\n" + json.dumps(RECORD))
+    with pytest.raises(UserError, match="expected the one GenEval record of the prompt, found 2"):
+        list_images(geneval)
+
+
 def test_images_beside_the_samples_of_a_compbench_folder_are_counted(tmp_path):
     put(tmp_path / "samples" / "a bench_000000.png")
     assert len(list_images(tmp_path)) == 1
@@ -114,7 +138,13 @@ def compbench(tmp_path, request):
     """A whole T2I-CompBench folder: three prompts with two images each, numbered through."""
     for k in range(6):
         put(tmp_path / "images" / request.param / f"{('a bench', 'a cup', 'a dog_1')[k // 2]}_{k:06d}.png")
+    if request.param:
+        put(tmp_path / "images" / "a bench-grid-00000.png")  # the original's generation leaves one beside the samples
     return tmp_path / "images"
+
+
+def test_what_other_programs_leave_beside_compbench_images_does_not_count(compbench):
+    check_litter(compbench)
 
 
 @pytest.mark.parametrize(

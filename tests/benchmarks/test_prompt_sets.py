@@ -1,5 +1,7 @@
 """Prompt files of every format, and the errors that name file and line."""
 
+import csv
+import io
 import json
 import re
 from collections import Counter
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from progrpo.benchmarks.images import list_images
-from progrpo.benchmarks.prompt_sets import PromptRecord, Vocabulary, load_prompts, validate_record
+from progrpo.benchmarks.prompt_sets import STYLES, PromptRecord, Vocabulary, load_prompts, validate_record
 from progrpo.config import load_config
 from progrpo.errors import UserError
 from progrpo.files import read_jsonl
@@ -64,8 +66,14 @@ def test_what_lies_beside_the_four_styles_of_the_hpsv2_benchmark_is_no_style(tmp
     for name in ("drawbench", "meta"):
         write(tmp_path, f"{name}.json", ["a dog"])
     assert {p.metadata["style"] for p in load_prompts(tmp_path)} == {"anime", "concept-art", "paintings", "photo"}
-    (tmp_path / "photo.json").unlink()  # a folder of other styles, all of which count
-    assert len({p.metadata["style"] for p in load_prompts(tmp_path)}) == 5
+    for style in STYLES:
+        (tmp_path / f"{style}.json").rename(tmp_path / "kept")
+        with pytest.raises(UserError, match=rf"of HPSv2's styles, without {style} \({style}.json\)"):
+            load_prompts(tmp_path)
+        (tmp_path / "kept").rename(tmp_path / f"{style}.json")
+    for style in STYLES:
+        (tmp_path / f"{style}.json").unlink()  # a folder of other styles, all of which count
+    assert {p.metadata["style"] for p in load_prompts(tmp_path)} == {"drawbench", "meta"}
 
 
 def test_a_limit_per_style_that_cannot_be_met_is_named(tmp_path):
@@ -148,6 +156,35 @@ def test_blank_lines_before_a_tables_head_do_not_count(tmp_path, name, text):
     assert load_prompts(write(tmp_path, name, text)) == [PromptRecord("a dog")]
     with pytest.raises(UserError, match=f'{name}:3: the table needs one column "prompt"|without a column "prompt"'):
         load_prompts(write(tmp_path, name, text.replace("rompt", "ort")))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("p.csv", "prompt\na dog\na cat, a dog\n", 3),
+        ("p.csv", "id,prompt\n1,a red circle, on the left\n2,a blue square\n", 2),
+        ("p.csv", "id,prompt\n1,a circle, red\n2,a square, blue\n", 2),  # all rows alike
+        ("p.tsv", "id\tprompt\n1\ta dog\n2\ta red circle\ton the left\n", 3),
+    ],
+)
+def test_a_row_of_more_cells_than_the_head_names_is_refused_as_its_prompt_may_be_cut(tmp_path, name, text, line):
+    with pytest.raises(UserError, match=rf"{name}:{line}: \d cells, where the first line names \d"):
+        load_prompts(write(tmp_path, name, text))
+
+
+def test_empty_cells_at_the_end_and_short_rows_are_no_prompts_cut(tmp_path):
+    text = "id,prompt,note\n1,a dog,,\n2,a cat\n"
+    assert [p.prompt for p in load_prompts(write(tmp_path, "p.csv", text))] == ["a dog", "a cat"]
+
+
+def test_a_tab_separated_table_is_read_with_quotes_that_quote_and_with_quotes_that_do_not(tmp_path):
+    prompts = ['a robot with "fly" on it', '"stop" on a sign', "a sign with ''", "a dog"]
+    lines = io.StringIO()
+    csv.writer(lines, delimiter="\t").writerows([["id", "prompt"], *enumerate(prompts)])
+    assert '"a robot with ""fly"" on it"' in lines.getvalue()
+    assert [p.prompt for p in load_prompts(write(tmp_path, "q.tsv", lines.getvalue()))] == prompts
+    plain = "".join(f"{k}\t{prompt}\n" for k, prompt in enumerate(prompts))  # as PartiPrompts.tsv
+    assert [p.prompt for p in load_prompts(write(tmp_path, "p.tsv", "id\tprompt\n" + plain))] == prompts
 
 
 @pytest.mark.parametrize("name", ["p.txt", "p.tsv", "p.csv", "p.jsonl.txt"])

@@ -37,12 +37,28 @@ def test_a_category_is_a_word_of_the_sets_name_wherever_it_stands(name, category
     [
         ("t2i_compbench_small", "none"),
         ("colors", "none"),
-        ("non_spatialshape", "none"),
+        ("spatialshape", "none"),
         ("color_shape", "color and shape"),
     ],
 )
 def test_a_name_with_no_category_or_with_several_is_refused(name, held):
     with pytest.raises(UserError, match=f"prompt set {name}: its name must hold one of color, .*, and holds {held}"):
+        compbench_category(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "non_spatial_val",
+        "t2i_compbench_non_spatial",
+        "3d_spatial_val",
+        "my-3Dspatial",
+        "complex_val_spatial",
+        "numeracy_val",
+    ],
+)
+def test_categories_that_other_models_judge_are_refused(name):
+    with pytest.raises(UserError, match=f"prompt set {name}: by .* other models judge"):
         compbench_category(name)
 
 

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from progrpo.benchmarks.prompt_sets import STYLES, Vocabulary, validate_record
 from progrpo.errors import UserError
-from progrpo.files import read_jsonl
+from progrpo.files import read_jsonl, read_object, read_text
 from progrpo.identity import BEGUN
 from progrpo.safe_names import path_inside
 
@@ -123,9 +123,7 @@ def _own_gaps(folder: Path) -> str | None:
     if missing:
         return f"{len(missing)} of {len(lines)} images do not exist, the first is {missing[0][1]} ({missing[0][0]})"
     listed = {path for _, path, _ in lines}
-    others = [
-        p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.suffix.lower() in PICTURES and p not in listed
-    ]
+    others = [p.relative_to(folder) for p in _pictures(folder, "**/*") if p not in listed]
     return f"{len(others)} images are not in prompts.jsonl, the first is {others[0]}" if others else None
 
 
@@ -138,25 +136,39 @@ def _geneval_samples(prompt_folder: Path) -> list[Path]:
     return sorted(path for path in (prompt_folder / "samples").glob("*.png") if re.fullmatch(r"\d+\.png", path.name))
 
 
+def _pictures(folder: Path, pattern: str = "*") -> list[Path]:
+    """Pictures of a folder, sorted; what begins with a dot (`._a.png` of macOS, `.ipynb_checkpoints/`) is no part of it."""
+    return sorted(
+        path
+        for path in folder.glob(pattern)
+        if path.suffix.lower() in PICTURES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
 def _other_pictures(folder: Path, taken: list[Path]) -> list[Path]:
-    """Pictures of a folder that are neither taken nor grids."""
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [
-        p
-        for p in found
-        if p.suffix.lower() in PICTURES and p not in taken and not p.name.startswith("grid") and p.is_file()
-    ]
+    """Pictures of a folder that are neither taken nor grids, which GenEval's (`grid.png`) and T2I-CompBench's
+    (`<prompt>-grid-00000.png`) generators write beside samples/."""
+    return [p for p in _pictures(folder) if p not in taken and not re.match(r"grid|.*-grid-\d+\.", p.name, re.DOTALL)]
+
+
+def _geneval_record(source: Path) -> tuple[str, dict]:
+    """("file:line", record) of a prompt's metadata.jsonl, which the original reads as JSON, of several lines too."""
+    if source.is_file() and read_text(source).strip().split("\n")[0].rstrip() == "{":
+        return str(source), read_object(source)
+    records = list(read_jsonl(source))
+    if len(records) != 1:
+        raise UserError(f"{source}: expected the one GenEval record of the prompt, found {len(records)}")
+    [(number, record)] = records
+    return f"{source}:{number}", record
 
 
 def _geneval_layout(folder: Path) -> list[BenchmarkImage]:
     images = []
     for prompt_folder in _geneval_folders(folder):
         source = prompt_folder / "metadata.jsonl"
-        records = list(read_jsonl(source))
-        if len(records) != 1:
-            raise UserError(f"{source}: expected the one GenEval record of the prompt, found {len(records)}")
-        [(number, record)] = records
-        where = f"{source}:{number}"
+        where, record = _geneval_record(source)
         if not isinstance(record.get("prompt"), str):
             raise UserError(f'{where}: not a GenEval record: it needs the strings "tag" and "prompt"')
         for path in _geneval_samples(prompt_folder):
@@ -171,7 +183,7 @@ def _geneval_gaps(folder: Path) -> str | None:
     empty = [name for name, count in counts.items() if count == 0]
     fewer = [name for name, count in counts.items() if 0 < count < most]
     if empty:
-        other = Counter(p.suffix for name in empty for p in (folder / name).rglob("*") if p.suffix.lower() in PICTURES)
+        other = Counter(p.suffix for name in empty for p in _pictures(folder / name, "**/*"))
         found = "".join(f", {number} {suffix} there" for suffix, number in sorted(other.items()))
         return f"{len(empty)} of {len(counts)} prompts have no samples/NNNN.png, the first is {empty[0]}{found}"
     if fewer:
@@ -195,7 +207,7 @@ def _compbench_folder(folder: Path) -> Path:
 
 def _compbench_layout(folder: Path) -> list[BenchmarkImage]:
     found = []
-    for path in _compbench_folder(folder).glob("*.png"):
+    for path in _pictures(_compbench_folder(folder)):
         match = re.fullmatch(r"(.+)_(\d+)\.png", path.name, re.DOTALL)
         if match:
             found.append((int(match[2]), path, match[1]))
@@ -206,7 +218,7 @@ def _compbench_layout(folder: Path) -> list[BenchmarkImage]:
 
 
 def _compbench_gaps(folder: Path) -> str | None:
-    pictures = [p for p in sorted(_compbench_folder(folder).iterdir()) if p.suffix.lower() in PICTURES and p.is_file()]
+    pictures = _pictures(_compbench_folder(folder))
     odd = [p.name for p in pictures if not re.fullmatch(r".+_\d+\.png", p.name, re.DOTALL)]
     if odd:
         return f"{len(odd)} of {len(pictures)} images are not named '<prompt>_000000.png', the first is {odd[0]}"

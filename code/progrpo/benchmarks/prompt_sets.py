@@ -11,6 +11,7 @@ import csv
 import difflib
 import io
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,14 +135,19 @@ def _is_json(text: str) -> bool:
     return True
 
 
+def _is_quoted(text: str) -> bool:
+    """Whether a tab-separated table quotes as CSV does: every cell that begins with a quote ends with one, those inside doubled."""
+    begun = [cell for line in text.split("\n") for cell in line.rstrip("\r").split("\t") if cell.startswith('"')]
+    return all(re.fullmatch('"(?:[^"]|"")*"', cell) for cell in begun)
+
+
 def _read_table(path: Path, text: str, delimiter: str) -> list[PromptRecord]:
-    # PartiPrompts' cells hold quotes that quote nothing, so a tab-separated table is read as it stands
     lines = io.StringIO(text, newline="")
-    rows = (
-        csv.reader(lines, strict=True, skipinitialspace=True)
-        if delimiter == ","
-        else csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    )
+    if delimiter == ",":
+        rows = csv.reader(lines, strict=True, skipinitialspace=True)
+    else:  # PartiPrompts' cells hold quotes that quote nothing
+        quoting = csv.QUOTE_MINIMAL if _is_quoted(text) else csv.QUOTE_NONE
+        rows = csv.reader(lines, delimiter="\t", quoting=quoting)
     prompts = []
     try:
         filled = (row for row in rows if any(cell.strip() for cell in row))
@@ -150,6 +156,11 @@ def _read_table(path: Path, text: str, delimiter: str) -> list[PromptRecord]:
             where, found = f"{path}:{max(1, rows.line_num)}", ", ".join(head)[:80] or "none"
             raise UserError(f'{where}: the table needs one column "prompt"; it has {found}')
         for row in filled:
+            if any(cell.strip() for cell in row[len(head) :]):
+                hint = "a prompt that holds a comma needs quotes" if delimiter == "," else "a prompt holds no tab"
+                raise UserError(
+                    f"{path}:{rows.line_num}: {len(row)} cells, where the first line names {len(head)}; {hint}"
+                )
             if len(row) <= head.index("prompt") or not row[head.index("prompt")].strip():
                 raise UserError(f"{path}:{rows.line_num}: the row has no prompt")
             prompts.append(PromptRecord(row[head.index("prompt")].strip()))
@@ -166,8 +177,11 @@ def _read_json(path: Path) -> list[PromptRecord]:
 
 
 def _read_styles(folder: Path) -> list[PromptRecord]:
-    files = sorted(folder.glob("*.json"))
-    if {path.stem for path in files} >= set(STYLES):
+    files = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
+    found = {path.stem for path in files} & set(STYLES)
+    if found and (missing := [style for style in STYLES if style not in found]):
+        raise UserError(f"{folder}: of HPSv2's styles, without {', '.join(missing)} ({missing[0]}.json)")
+    if found:
         files = [path for path in files if path.stem in STYLES]
     return [PromptRecord(record.prompt, {"style": path.stem}) for path in files for record in _read_json(path)]
 

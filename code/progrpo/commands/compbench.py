@@ -107,7 +107,7 @@ def run_vqa(arguments: argparse.Namespace) -> None:
     write_jsonl(arguments.out, lines)
     write_json(beside(arguments.out, SUMMARY), scores)
     said = f"BLIP-VQA {arguments.category}: {scores['score']:.4f} over {len(lines)} images (chunks: {chunker.name})"
-    print(said + marked(scores.get("partial")))
+    print(said + marked(scores.get("partial") or scores.get("left_out")))
 
 
 def _partial(images: Path) -> dict[str, str]:
@@ -160,7 +160,10 @@ def run_verdict(arguments: argparse.Namespace) -> None:
     scores = {**settings, **summary(results, arguments.metric or settings["metric"])}
     write_jsonl(arguments.out, results)
     write_json(beside(arguments.out, SUMMARY), scores)
-    print(f"{scores['metric']}: {scores['score']:.4f} over {len(results)} images" + marked(scores.get("partial")))
+    print(
+        f"{scores['metric']}: {scores['score']:.4f} over {len(results)} images"
+        + marked(scores.get("partial") or scores.get("left_out"))
+    )
 
 
 def run_convert(arguments: argparse.Namespace) -> None:

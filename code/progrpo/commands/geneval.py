@@ -172,8 +172,8 @@ def run_verdict(arguments: argparse.Namespace) -> None:
     print(f"% correct images  = {scores['correct_images']:.2%} of {scores['images']}")
     print(f"% correct prompts = {scores['correct_prompts']:.2%} of {scores['prompts']}")
     print(f"overall (mean of tags) = {scores['overall']:.5f}" + marked(partial))
-    if unlike := scores.get("other_tags"):
-        print(unlike)
+    for said in filter(None, (scores.get("other_tags"), scores.get("left_out"))):
+        print(said)
 
 
 def vocabulary_of(records: Iterable[object]):

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from progrpo.benchmarks.compbench import CATEGORIES
+from progrpo.benchmarks.compbench import CATEGORIES, OTHER_CATEGORIES
 from progrpo.benchmarks.detections import write_detections
 from progrpo.benchmarks.images import BenchmarkImage, batches, gaps, list_images
 from progrpo.config import Config
@@ -213,8 +213,13 @@ def run_geneval(tools: Tools, folder: Path, name: str, out: Path) -> dict:
 
 
 def compbench_category(name: str) -> str:
-    """The category of T2I-CompBench++ that a prompt set's name holds as a word; UserError when it holds none or several."""
-    words = re.split("[^a-z]+", name.lower())
+    """The category of T2I-CompBench++ that a prompt set's name holds as a word; UserError when it holds none or several, or
+    names a category that is not judged here."""
+    words = re.findall("(?<![a-z0-9])3d|[a-z]+", name.lower())
+    if others := [word for word in OTHER_CATEGORIES if word in words]:
+        raise UserError(
+            f"prompt set {name}: by {others[0]!r} it is of a category of T2I-CompBench++ that other models judge, which are not here"
+        )
     found = [category for category in CATEGORIES if category in words]
     if len(found) != 1:
         raise UserError(

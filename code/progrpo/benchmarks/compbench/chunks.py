@@ -8,6 +8,7 @@ rules. Every result says which of the three was used.
 
 import json
 import re
+from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ from progrpo.errors import UserError
 from progrpo.files import read_json, write_text
 
 SPACY_MODEL = "en_core_web_sm"
+PROMPTS = 300  # validation prompts of each category
 MODES = ("auto", "spacy", "template")
 SKIPPED = ("top", "the side", "the left", "the right")  # the benchmark's list, compared exactly
 
@@ -109,11 +111,24 @@ class TemplateChunker:
         return [chunk.split()[-1] for chunk in self.chunks(prompt)]
 
 
+def stored_answers() -> dict:
+    """The packaged `chunks.json`: {"source", "prompts": {each of the benchmark's 1,200 validation prompts: {"chunks", "nouns"}}}."""
+    return read_json(str(resources.files(__package__).joinpath("chunks.json")))
+
+
+def left_out(prompts: Iterable[str]) -> str | None:
+    """How many of a category's prompts these are, where they are some of the benchmark's own and no others; None elsewhere."""
+    found = set(prompts)
+    if len(found) >= PROMPTS or not found <= set(stored_answers()["prompts"]):
+        return None
+    return f"over {len(found)} of the category's {PROMPTS} prompts"
+
+
 class StoredChunker:
     """The packaged answers of spaCy for the benchmark's own prompts, and the rules for any other prompt."""
 
     def __init__(self):
-        stored = read_json(str(resources.files(__package__).joinpath("chunks.json")))
+        stored = stored_answers()
         self._stored, self._rules = stored["prompts"], TemplateChunker()
         self.name = f"stored answers of {stored['source']}, else {self._rules.name}"
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from progrpo.benchmarks.compbench.chunks import Chunker
+from progrpo.benchmarks.compbench.chunks import Chunker, left_out
 from progrpo.benchmarks.detections import MadeFrom, require_boxes, require_new
 from progrpo.errors import UserError
 from progrpo.typed import Number
@@ -164,4 +164,5 @@ def summary(results: list[dict], metric: str) -> dict:
         "category": "spatial",
         "score": fmean(r["score"] for r in results),
         "images": len(results),
+        **({"left_out": less} if (less := left_out(r["prompt"] for r in results)) else {}),
     }

@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import Owlv2ForObjectDetection, Owlv2ImageProcessorPil, Owlv2Processor
 
 from progrpo.benchmarks.compbench.chunks import Chunker
-from progrpo.benchmarks.compbench.spatial import find_locality, find_objects, frame_scale
+from progrpo.benchmarks.compbench.spatial import LOCALITIES, find_locality, find_objects, frame_scale
 from progrpo.benchmarks.geneval.detector import Detector, load_detector
 from progrpo.benchmarks.images import list_images, open_image
 from progrpo.errors import UserError
@@ -113,12 +113,17 @@ def detect_spatial(
     """Lines {"prompt", "obj1", "obj2", "locality", "objects"} of the images of a folder, with "image" for reference.
 
     Objects score at least `threshold`, are sorted by falling score, and lie in the benchmark's 480-pixel frame.
-    UserError: an empty folder, a partial one unless allow_partial, an image that does not open, a prompt without a noun.
+    UserError: an empty folder, a partial one unless allow_partial, an image that does not open, a prompt without a noun or
+    without a locality, which the rule could only judge wrong (non-spatial and 3D prompts have other judges).
     """
     images, lines = list_images(folder, allow_partial), []
     for item in images:
         image = open_image(item.path)
         obj1, obj2 = find_objects(item.prompt, chunker)
+        if (locality := find_locality(item.prompt)) is None:
+            raise UserError(
+                f"{item.source}: no locality in {item.prompt!r}; the 2D-spatial score knows {', '.join(LOCALITIES)}"
+            )
         scale = frame_scale(*image.size)
         objects = [
             {**found, "box": [scale * x for x in found["box"]]}
@@ -126,7 +131,7 @@ def detect_spatial(
             if found["score"] >= threshold
         ]
         objects.sort(key=lambda found: -found["score"])
-        line = {"prompt": item.prompt, "obj1": obj1, "obj2": obj2, "locality": find_locality(item.prompt)}
+        line = {"prompt": item.prompt, "obj1": obj1, "obj2": obj2, "locality": locality}
         lines.append({"image": item.name, **line, "objects": objects})
         progress(len(lines), len(images))
     return lines

@@ -17,11 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from progrpo.benchmarks.compbench.blip import BlipVqa
-from progrpo.benchmarks.compbench.chunks import SKIPPED, Chunker
+from progrpo.benchmarks.compbench.chunks import SKIPPED, Chunker, left_out
 from progrpo.benchmarks.images import list_images, open_image
 from progrpo.rewards.preprocess import CLIP_MEAN, CLIP_STD
 
-MAX_CHUNKS, MAX_WORDS = 8, 30  # np_num; the limit of BLIP's pre_question
+MAX_CHUNKS, MAX_WORDS = 8, 50  # np_num; max_ques_words of BLIPvqa_eval's pre_question
 
 
 def questions(chunks: list[str]) -> list[str]:
@@ -118,6 +118,7 @@ def summary(lines: list[dict], category: str, vqa: BlipVqa, chunker: Chunker) ->
         "category": category,
         "score": fmean(line["score"] for line in lines),
         "images": len(lines),
+        **({"left_out": less} if (less := left_out(line["prompt"] for line in lines)) else {}),
         "chunker": chunker.name,
         "image_size": vqa.image_size,
     }

@@ -27,6 +27,7 @@ from progrpo.rewards.base import freeze, load_state, load_weights
 from progrpo.typed import Number, check
 
 TOP = 100  # instances per image (mmdet's max_per_image)
+MMDET_GREY = 128.0  # mmdet 2.27.0, mask2former_r50_lsj_8x2_50e_coco.py: pad_cfg, padded before Normalize
 HEAD_WIDTH = 32  # of an attention head of the pixel decoder and of the transformer
 Spread = Annotated[float, Field(gt=0, le=1000)]
 IMAGENET_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
@@ -36,13 +37,14 @@ IMAGENET_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
 @dataclass(frozen=True)
 class TestPipeline:
     """How an image becomes input: the shorter side to `shortest`, unless the longer one would exceed
-    `longest`; then padding."""
+    `longest`; then padding with a grey level of 255, or None for zeros of normalised pixels."""
 
     shortest: int = 800
     longest: int = 1333
     divisor: int = 32
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    padding: float | None = None
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) after the keep-ratio resize, rounded as mmcv.rescale_size does."""
@@ -64,6 +66,7 @@ class Preprocessor(BaseModel):
     size_divisor: Annotated[int, Field(ge=1, le=1024)] = 32
     image_mean: tuple[Number, Number, Number] = IMAGENET_MEAN
     image_std: tuple[Spread, Spread, Spread] = IMAGENET_STD
+    padding: Annotated[float, Field(ge=0, le=255)] | None = None  # ours, for mmdet's weights: see `TestPipeline`
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,10 @@ class Instances:
     masks: Tensor
 
 
-def read_pipeline(folder: Path) -> TestPipeline:
+def read_pipeline(folder: Path, padding: float | None = None) -> TestPipeline:
     """The test pipeline that a model folder's preprocessor_config.json asks for.
+
+    padding: where the file names none. Meta's weights, which the hub has, were trained with zeros after normalisation (detectron2).
 
     Its `size` counts when it says shortest_edge and longest_edge; a fixed height x width (the hub's 384 x
     384) is not GenEval's protocol, and 800/1333 is used instead, as when there is no such file.
@@ -87,7 +92,7 @@ def read_pipeline(folder: Path) -> TestPipeline:
     settings = read_object(path) if path.is_file() else {}
     size = settings.get("size") or {}
     if not isinstance(size, dict) or not {"shortest_edge", "longest_edge"} <= set(size):
-        return TestPipeline()
+        return TestPipeline(padding=padding)
     check(Preprocessor, settings, path)
     return TestPipeline(
         size["shortest_edge"],
@@ -95,6 +100,7 @@ def read_pipeline(folder: Path) -> TestPipeline:
         settings.get("size_divisor", 32),
         tuple(settings.get("image_mean", IMAGENET_MEAN)),
         tuple(settings.get("image_std", IMAGENET_STD)),
+        settings.get("padding", padding),
     )
 
 
@@ -102,16 +108,18 @@ def preprocess(images: list[Image.Image], pipeline: TestPipeline) -> tuple[Tenso
     """(pixels (B, 3, H, W) padded to the divisor, (height, width) before padding) of RGB images of one size.
 
     The resize is bilinear without antialiasing and rounds to 8 bits, like cv2's INTER_LINEAR in mmcv (up to
-    one step of its fixed-point arithmetic). Zeros are padded after normalisation, at the right and at the
-    bottom.
+    one step of its fixed-point arithmetic). Padded are the right and the bottom.
     """
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float()
     height, width = pipeline.resized(*pixels.shape[-2:])
     pixels = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False).round().clamp(0, 255)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (pipeline.mean, pipeline.std))
     pixels = (pixels / 255 - mean) / std
-    pad_right, pad_bottom = -width % pipeline.divisor, -height % pipeline.divisor
-    return F.pad(pixels, (0, pad_right, 0, pad_bottom)), (height, width)
+    grey = torch.zeros(3) if pipeline.padding is None else (pipeline.padding / 255 - mean.flatten()) / std.flatten()
+    padded_height, padded_width = (side + -side % pipeline.divisor for side in (height, width))
+    padded = grey.view(1, 3, 1, 1).repeat(len(pixels), 1, padded_height, padded_width)
+    padded[..., :height, :width] = pixels
+    return padded, (height, width)
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
@@ -247,6 +255,7 @@ def save_detector(folder: Path, detector: Detector) -> None:
         "size_divisor": pipeline.divisor,
         "image_mean": list(pipeline.mean),
         "image_std": list(pipeline.std),
+        **({} if pipeline.padding is None else {"padding": pipeline.padding}),
         "resample": 2,
         "ignore_index": 255,
         "num_labels": len(detector.classes),
@@ -265,7 +274,7 @@ def load_detector(path: Path | str, device: torch.device | str = "cpu", config_f
     if path.suffix == ".pth":
         config = _config_of(Path(config_from)) if config_from else None
         classes = detector_classes(Path(config_from)) if config_from else geneval_vocabulary().classes
-        pipeline = read_pipeline(Path(config_from)) if config_from else TestPipeline()
+        pipeline = read_pipeline(Path(config_from), MMDET_GREY) if config_from else TestPipeline(padding=MMDET_GREY)
         return Detector(freeze(from_mmdet(path, config), torch.device(device)), pipeline, classes)
     if config_from:
         raise UserError(f"--config-from {config_from}: is for a .pth; {path} has its own configuration")

@@ -14,6 +14,7 @@ from statistics import fmean
 import numpy as np
 
 from progrpo.benchmarks.detections import require_boxes, require_new
+from progrpo.benchmarks.geneval.prompts import geneval_records
 from progrpo.benchmarks.geneval.vocabulary import COLORS
 from progrpo.benchmarks.prompt_sets import Vocabulary, validate_record
 from progrpo.errors import UserError
@@ -190,12 +191,20 @@ def other_tags(tags: Iterable[str]) -> str | None:
     return f"not over GenEval's six tags: {'; '.join(said)}" if said else None
 
 
+def left_out(records: Iterable[dict]) -> str | None:
+    """How many of GenEval's prompts the records are, where they are some of its 553 and no others; None elsewhere."""
+    found, whole = {json.dumps(record, sort_keys=True) for record in records}, geneval_records()
+    if len(found) >= len(whole) or not found <= {json.dumps(record, sort_keys=True) for record in whole}:
+        return None
+    return f"over {len(found)} of GenEval's {len(whole)} prompts"
+
+
 def summary(records: list[dict], results: list[dict]) -> dict:
     """Scores of verdicts: per tag the mean over images, overall the unweighted mean over tags, and shares of
     images and prompts.
 
-    other_tags: said where they are not GenEval's six. records: the GenEval record of each verdict. A prompt is
-    correct when any of its images is; prompts are told apart by record.
+    other_tags, left_out: said where the tags are not GenEval's six, or the prompts only some of its own. records: the GenEval
+    record of each verdict. A prompt is correct when any of its images is; prompts are told apart by record.
     """
     by_tag: dict[str, list[bool]] = {}
     by_prompt: dict[str, list[bool]] = {}
@@ -203,10 +212,10 @@ def summary(records: list[dict], results: list[dict]) -> dict:
         by_tag.setdefault(record["tag"], []).append(result["correct"])
         by_prompt.setdefault(json.dumps(record), []).append(result["correct"])
     tags = {tag: {"score": fmean(c), "correct": sum(c), "images": len(c)} for tag, c in by_tag.items()}
-    unlike = other_tags(tags)
+    unlike = {"other_tags": other_tags(tags), "left_out": left_out(records)}
     return {
         "overall": fmean(entry["score"] for entry in tags.values()),
-        **({"other_tags": unlike} if unlike else {}),
+        **{key: said for key, said in unlike.items() if said},
         "tags": tags,
         "images": len(results),
         "prompts": len(by_prompt),

@@ -16,7 +16,18 @@ from progrpo.typed import check
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 OBJECT_NAMES_FILE = "object_names.txt"  # in a detector's folder: one class per line, in the order of its labels
 COLOR_NAMES_FILE = "color_names.txt"  # in a colour classifier's folder: one colour per line
-RENAMED_BY_GENEVAL = 3  # of COCO's 80 names: mouse, remote, keyboard
+# Of COCO's 80 names: those that GenEval renamed, and Pascal VOC's, which mmdet once had and transformers' converters write
+SPELLINGS = {
+    "mouse": "computer mouse",
+    "remote": "tv remote",
+    "keyboard": "computer keyboard",
+    "aeroplane": "airplane",
+    "motorbike": "motorcycle",
+    "sofa": "couch",
+    "pottedplant": "potted plant",
+    "diningtable": "dining table",
+    "tvmonitor": "tv",
+}
 
 
 @cache
@@ -41,10 +52,8 @@ def detector_classes(folder: Path) -> tuple[str, ...]:
     check(dict[Annotated[str, Field(pattern=r"^\d{1,6}$")], str], id2label, f"{folder / 'config.json'}: id2label")
     labels = tuple(id2label[key] for key in sorted(id2label, key=int))
     official = geneval_vocabulary().classes
-    same = sum(a == b for a, b in zip(labels, official, strict=False))
-    if len(labels) == len(official) and same >= len(official) - RENAMED_BY_GENEVAL:
-        return official
-    return labels
+    renamed = (label.replace("_", " ") for label in labels)
+    return official if tuple(SPELLINGS.get(label, label) for label in renamed) == official else labels
 
 
 def classifier_colors(folder: Path) -> tuple[str, ...]:
