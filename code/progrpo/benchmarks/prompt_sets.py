@@ -146,8 +146,7 @@ def _read_table(path: Path, text: str, delimiter: str) -> list[PromptRecord]:
     if delimiter == ",":
         rows = csv.reader(lines, strict=True, skipinitialspace=True)
     else:  # PartiPrompts' cells hold quotes that quote nothing
-        quoting = csv.QUOTE_MINIMAL if _is_quoted(text) else csv.QUOTE_NONE
-        rows = csv.reader(lines, delimiter="\t", quoting=quoting)
+        rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_MINIMAL if _is_quoted(text) else csv.QUOTE_NONE)
     prompts = []
     try:
         filled = (row for row in rows if any(cell.strip() for cell in row))
