@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from checkout import ENVIRONMENT, ROOT
+from progrpo.files import read_json
 
 README = (ROOT / "README.md").read_text()
 MEASURED = yaml.safe_load((ROOT / "docs" / "measured.yaml").read_text())["measured"]
@@ -81,3 +82,17 @@ def test_the_picture_and_its_words_have_the_group_sizes_of_the_paper():
     assert words in README
     _, last = module.survivors(run)
     assert [int((last >= step).sum()) for step in (0, steps[0] + 1, steps[1] + 1)] == sizes
+
+
+def test_operations_on_sd14_are_those_of_the_published_accountings():
+    accountings = read_json(ROOT / "results/published/mini/summary.json")["analysis"]["flops"]["accountings"]
+    said = []
+    for name in ("measured", "published"):
+        runs = accountings[name]["runs"]
+        ratio = runs["progrpo_sd14"]["tflop"]["total"] / runs["dancegrpo_sd14"]["tflop"]["total"]
+        said.append(f"{ratio:.2f}".removeprefix("0"))
+    assert (
+        f"Pro-GRPO takes {said[0]} of DanceGRPO's operations there, where the paper's totals say {said[1]} (Table 11)"
+        in README
+    )
+    assert f"as the paper counts {said[1]} of the baseline's, as this code runs {said[0]} |" in README

@@ -38,9 +38,16 @@ TABLE = f"""before
 | one | Table 1 | `pro_equal_calls` | old words |
 | two | Table 2 | `diffusion`, `flash` | -- |
 | none | Table 7 | | old |
+| unjudged | Table 3 | no rule: `pro - flow: geneval.overall`, `pro - flow: geneval.colors` | -- |
 {END}
 after `diffusion` | old |
 """
+
+
+EVALUATIONS = {
+    "pro": {"geneval.overall": {"seeds": {"0": 0.3, "1": 0.5, "3": 0.0}}},
+    "flow": {"geneval.overall": {"seeds": {"0": 0.7, "1": 0.7, "2": 0.1}}},
+}
 
 
 def test_the_outcome_column_is_made_from_the_verdicts_and_the_rest_stays():
@@ -51,14 +58,16 @@ def test_the_outcome_column_is_made_from_the_verdicts_and_the_rest_stays():
         Verdict("diffusion", "not run"),
         Verdict("flash", "inconclusive", estimate=Estimate(-0.1, -0.3, 0.1, -0.1, 8, ""), runs={"a": {"seeds": [0]}}),
     ]
-    text = with_outcomes(TABLE, verdicts, "mini")
+    text = with_outcomes(TABLE, verdicts, "mini", EVALUATIONS)
     assert "| one | Table 1 | `pro_equal_calls` | supported (+0.31 [0.20, 0.42], n = 8) |" in text
     assert "| `diffusion`, `flash` | diffusion: not run; flash: inconclusive (-0.10 [-0.30, 0.10], n = 8) |" in text
     assert "| none | Table 7 | | -- |" in text
+    said = "measured, not judged: geneval.overall -0.30 [-1.57, 0.97], n = 2; geneval.colors not run"
+    assert f"`pro - flow: geneval.colors` | {said} |" in text
     assert text.startswith("before\n")
     assert text.endswith("after `diffusion` | old |\n")
-    assert with_outcomes(text, verdicts, "mini") == text
-    assert with_outcomes(TABLE, [], "paper") == TABLE
+    assert with_outcomes(text, verdicts, "mini", EVALUATIONS) == text
+    assert with_outcomes(TABLE, [], "paper", {}) == TABLE
 
 
 @pytest.mark.parametrize(
@@ -70,7 +79,7 @@ def test_the_outcome_column_is_made_from_the_verdicts_and_the_rest_stays():
 )
 def test_a_table_that_cannot_be_filled_is_one_line(text, complaint):
     with pytest.raises(UserError, match=complaint):
-        with_outcomes(text, [Verdict("pro_equal_calls", "not run"), Verdict("diffusion", "not run")], "mini")
+        with_outcomes(text, [Verdict("pro_equal_calls", "not run"), Verdict("diffusion", "not run")], "mini", {})
 
 
 def test_the_first_screen_has_the_guards_and_the_primary_claims(judged):

@@ -101,6 +101,20 @@ def test_every_table_is_a_valid_fragment_without_any_result(name, config):
     assert "--" in text.split("\\midrule")[1]
 
 
+def test_a_number_whose_place_is_a_guess_is_marked_and_never_the_best(config):
+    guesses = 0
+    for name in TABLES:
+        layout = load_layout(name)
+        for row in layout.rows:
+            for column in layout.columns:
+                if row.is_inferred(column.key):
+                    guesses += 1
+                    value = f"{row.paper_value(column.key):.{column.digits}f}"
+                    assert f"& {value}* " in build(name, EMPTY, config)
+    assert guesses == 6
+    assert "textbf{22.075" not in build("pruning_steps", EMPTY, config)
+
+
 def test_the_tables_are_those_of_the_paper():
     numbers = {int(load_layout(name).number) for name in TABLES if name != "numbers"}
     assert numbers == {1, 2, 3, *range(5, 15)}

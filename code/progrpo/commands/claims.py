@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from progrpo.files import to_json, write_json, write_text
     from progrpo.report.claims_file import load_claims
     from progrpo.report.claims_page import as_json, lines, page, with_outcomes, with_verdicts
+    from progrpo.report.stored import load_summary
     from progrpo.report.verdicts import judge, targets
 
     if arguments.pages and arguments.own:
@@ -69,9 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
         draw_all(claims, verdicts, evidence, arguments.figures)
     if arguments.pages:
         readme = Path("README.md")
-        outcomes = with_verdicts(
-            with_outcomes(readme.read_text(), verdicts, config.tier), claims, verdicts, config.tier
-        )
+        evaluations = load_summary(evidence.source / "summary.json", config.tier)["evaluations"]
+        outcomes = with_outcomes(readme.read_text(), verdicts, config.tier, evaluations)
+        outcomes = with_verdicts(outcomes, claims, verdicts, config.tier)
         write_text(f"results/published/{config.tier}/README.md", page(claims, verdicts, config.tier))
         write_text(readme, outcomes)
     print(to_json(result, "the verdicts", indent=1) if arguments.json else "\n".join(lines(verdicts)))

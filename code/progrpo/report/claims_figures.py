@@ -130,7 +130,8 @@ def draw_held_out(claims: Claims, name: str, evidence: Evidence) -> Figure:
 
 @styled
 def draw_predicted(claims: Claims, evidence: Evidence) -> Figure:
-    """Observed final gains of the arms, with 95 % intervals over seeds, against sqrt(K Var_kept); both in units of the baseline's."""
+    """Observed final gains of the arms, with 95 % intervals over seeds, against sqrt(K Var_kept); both in units of the baseline's,
+    the observed ones of its mean over the seeds that the arm has."""
     figure, (axis,) = canvas(1, 3.2)
     predicted = (evidence.analyses.get("gradient_signal") or {}).get("arms", {})
     guard = next((g for g in claims.guards.values() if g.baseline in predicted), None)
@@ -139,7 +140,8 @@ def draw_predicted(claims: Claims, evidence: Evidence) -> Figure:
         assert guard is not None
         found = mean_interval(observed(arm, guard, evidence))
         colour, marker = CYCLE[index % len(CYCLE)], MARKERS[index // len(CYCLE) % len(MARKERS)]
-        axis.plot(predicted[arm], found["mean"], marker, color=colour, markersize=4, label=arm)
+        label = f"{arm}, n = {len(evidence.seeds(arm))}"
+        axis.plot(predicted[arm], found["mean"], marker, color=colour, markersize=4, label=label)
         if found["low"] is not None:
             axis.plot([predicted[arm]] * 2, [found["low"], found["high"]], color=colour)
     if arms:
@@ -153,8 +155,14 @@ def draw_predicted(claims: Claims, evidence: Evidence) -> Figure:
 
 
 def observed(arm: str, guard: Guard, evidence: Evidence) -> np.ndarray:
-    """Final gains (seeds,) of an arm in the training reward, in units of the baseline's mean gain."""
-    return gains_in_units(arm, guard.every_seed[0], evidence.seeds(arm), guard, evidence).mean(axis=1)
+    """Final gains (seeds,) of an arm in the training reward, in units of the baseline's mean gain over these seeds, or over all of
+    its own where it has none of these."""
+    seeds = evidence.seeds(arm)
+    gains = gains_in_units(arm, guard.every_seed[0], seeds, guard, evidence).mean(axis=1)
+    shared = evidence.seeds(arm, guard.baseline)
+    return (
+        gains / gains_in_units(guard.baseline, guard.every_seed[0], shared, guard, evidence).mean() if shared else gains
+    )
 
 
 @styled
@@ -169,8 +177,8 @@ def draw_pairs(claims: Claims, verdicts: Iterable[Verdict], evidence: Evidence) 
         contrast, verdict = claim.comparison, judged[claim.id]
         assert isinstance(contrast, Contrast)
         assert claim.guard is not None
-        if verdict.estimate is None:
-            _empty(axis)
+        if verdict.estimate is None or verdict.verdict == VOID:
+            _empty(axis, verdict.verdict if verdict.verdict == VOID else "not run")
             axis.set(xticks=[])
             continue
         second, first = contrast.contrast

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from progrpo.analysis.statistics import mean_interval
 from progrpo.errors import UserError
 from progrpo.report.claims_file import Claim, Claims, Contrast, Margin, Superiority, Threshold
 from progrpo.report.summary import rounded
@@ -12,6 +13,9 @@ from progrpo.report.verdicts import NOT_RUN, SPREAD, VOID, Verdict
 
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
 VERDICTS = ("<!-- verdicts of {tier}:begin -->", "<!-- verdicts of {tier}:end -->")
+Evaluations = dict[
+    str, dict[str, dict]
+]  # of a summary: {run: {"<prompt set>.<metric>": {"seeds": {seed: value}, ...}}}
 HEAD = f"{'claim':28} {'verdict':14} {'effect':>7} {'interval':>16} {'p':>7} {'n':>4} {'seconds':>8}"
 
 
@@ -120,8 +124,9 @@ def page(claims: Claims, verdicts: list[Verdict], tier: str) -> str:
         "Made by `progrpo claims --pages`; do not edit. Effects are shares of the baseline's mean gain or, marked SD,",
         f"{SPREAD}. Intervals are 95 %, of equivalence 90 %; p is one-sided,",
         f"its limit {claims.alpha:g}. *n of planned*: seeds, or prompts of an analysis, and how many were thought to give power .8 at",
-        "the effect *predicted* beforehand; *needed*: how many do, by the spread that was found. *Excluded*: the paper's value",
-        "lies outside the interval. The baseline's mean gain is taken as known; over its seeds it is not (`config/claims.yaml`).",
+        "the effect *predicted* beforehand; *needed*: how many do, by the spread that was found, which from",
+        f"{claims.exact_from} seeds on is wider than that of the seeds. *Excluded*: the paper's value lies outside the interval.",
+        "The baseline's mean gain is taken as known; over its seeds it is not (`config/claims.yaml` says both).",
         "",
         "## Do the baselines learn?",
         "",
@@ -163,17 +168,19 @@ def _row(verdict: Verdict, claim: Claim) -> str:
     return "| " + " | ".join([*cells, number(claim.predicted), paper]) + " |"
 
 
-def with_outcomes(text: str, verdicts: Iterable[Verdict], tier: str) -> str:
+def with_outcomes(text: str, verdicts: Iterable[Verdict], tier: str, evaluations: Evaluations) -> str:
     """A text whose table between the markers has its last column set anew: the outcomes of the claims that a row names as `id`.
 
-    A table whose head does not say that its outcomes are those of the tier is left as it is.
+    A row that names `run - run: set.metric` instead, as no rule was fixed for it, has their paired difference over seeds, from the
+    evaluations of the tier's summary. A table whose head does not say that its outcomes are those of the tier is left as it is.
     UserError when the markers are not there, once each and in order, or a row names a claim that was not judged.
     """
     before, table, after = _parted(text, BEGIN, END)
     if f"outcome in tier `{tier}`" not in table:
         return text
     judged = {verdict.id: verdict for verdict in verdicts}
-    return before + BEGIN + "\n".join(_with_outcome(line, judged) for line in table.split("\n")) + END + after
+    lines = (_with_outcome(line, judged, evaluations) for line in table.split("\n"))
+    return before + BEGIN + "\n".join(lines) + END + after
 
 
 def with_verdicts(text: str, claims: Claims, verdicts: Iterable[Verdict], tier: str) -> str:
@@ -209,10 +216,24 @@ def _parted(text: str, begin: str, end: str) -> tuple[str, str, str]:
     return before, between, after
 
 
-def _with_outcome(line: str, judged: dict[str, Verdict]) -> str:
+def _difference(run: str, other: str, metric: str, evaluations: Evaluations) -> str:
+    """What was measured where no rule was fixed: mean and 95 % interval of a metric's difference over the seeds of both runs."""
+    first, second = (evaluations.get(name, {}).get(metric, {}).get("seeds", {}) for name in (run, other))
+    paired = [first[seed] - second[seed] for seed in first if seed in second]
+    if not paired:
+        return f"{metric} not run"
+    found = mean_interval(paired)
+    between = "--" if found["low"] is None else f"[{number(found['low'])}, {number(found['high'])}]"
+    return f"{metric} {number(found['mean'], signed=True)} {between}, n = {len(paired)}"
+
+
+def _with_outcome(line: str, judged: dict[str, Verdict], evaluations: Evaluations) -> str:
     cells = line.split("|")
     if len(cells) < 4 or set(line) <= set("|-: ") or cells[-2].strip().startswith("outcome"):
         return line
+    if unjudged := re.findall(r"`(\w+) - (\w+): ([\w.]+)`", cells[-3]):
+        said = "; ".join(_difference(*found, evaluations) for found in unjudged)
+        return "|".join([*cells[:-2], f" measured, not judged: {said} ", cells[-1]])
     names = re.findall(r"`(\w+)`", cells[-3])
     if unknown := [name for name in names if name not in judged]:
         raise UserError(f"README.md: the claim {unknown[0]} is not judged; correct the table or config/claims.yaml")

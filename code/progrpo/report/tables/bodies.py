@@ -24,7 +24,8 @@ def paper_cells(row: Row, columns: tuple[Column, ...]) -> dict[str, Cell]:
         elif value is None:
             cells[column.key] = UNKNOWN
         else:
-            cells[column.key] = value if isinstance(value, str) else Estimate(float(value))
+            inferred = row.is_inferred(column.key)
+            cells[column.key] = value if isinstance(value, str) else Estimate(float(value), inferred=inferred)
     return cells
 
 

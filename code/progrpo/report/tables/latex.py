@@ -13,18 +13,23 @@ UNKNOWN = "?"  # the paper has a number here that could not be recovered
 ABSENT = "\\textperiodcentered"  # the paper leaves this cell empty
 
 LEGEND = f"""Each row gives the paper's number and the measured one, or -- where nothing was run in this tier. In paper rows ? marks a
-number that could not be recovered and {ABSENT}, a dot, a cell that the paper leaves empty. Intervals are 95 per cent over seeds.
+number that could not be recovered, {ABSENT}, a dot, a cell that the paper leaves empty, and * a number whose place in the table
+is our inference. Intervals are 95 per cent over seeds.
 The miniature tiers have miniature models and scorers, and prune at the paper's share of their T: compare their rows with each other,
 not with the paper's. Table 4 of the main paper is Table 10."""  # in LaTeX
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over n seeds with the half-width of its 95 % interval, which one seed does not have."""
+    """A mean over n seeds with the half-width of its 95 % interval, which one seed does not have.
+
+    inferred: a number of the paper whose place in the table is a guess; it is marked, and never the best.
+    """
 
     mean: float
     half_width: float | None = None
     n: int = 1
+    inferred: bool = False
 
 
 Cell = Estimate | str  # a number, or text, which may hold math as a label may
@@ -101,7 +106,7 @@ def _cell(cell: Cell, column: Column, bold: bool) -> str:
     if isinstance(cell, str):
         return f"\\textbf{{{escape(cell)}}}" if bold else escape(cell)
     text = number(cell.mean, column.digits)
-    text = f"\\textbf{{{text}}}" if bold else text
+    text = (f"\\textbf{{{text}}}" if bold else text) + ("*" if cell.inferred else "")
     if cell.half_width is None:
         return text
     return f"{text} {{\\scriptsize$\\pm$ {number(cell.half_width, column.digits)}}}"
@@ -118,7 +123,7 @@ def best_lines(lines: Sequence[Line], column: Column) -> set[int]:
     rivals: dict[tuple[str, str], dict[int, Estimate]] = {}
     for index, line in enumerate(lines):
         cell = line.cells.get(column.key)
-        if line.ranked and isinstance(cell, Estimate):
+        if line.ranked and isinstance(cell, Estimate) and not cell.inferred:
             rivals.setdefault((line.block, line.source), {})[index] = cell
     best = set()
     for (_, source), cells in rivals.items():

@@ -48,6 +48,11 @@ class Row(_Part):
         value = self.paper.get(column) if isinstance(self.paper, dict) else None
         return value.value if isinstance(value, Sourced) else value
 
+    def is_inferred(self, column: str) -> bool:
+        """Whether the entry's place in the table is a guess (`paper_tables/expected/README.md`)."""
+        value = self.paper.get(column) if isinstance(self.paper, dict) else None
+        return isinstance(value, Sourced) and value.certainty == "inferred"
+
 
 class RunColumn(_Part):
     """A run whose settings are one column of a hyper-parameter table."""

@@ -40,7 +40,7 @@ def _math(text: str) -> str:
 
 def _cell(cell: Cell, column: Column, bold: bool) -> str:
     if isinstance(cell, Estimate):
-        text = f"{cell.mean:.{column.digits}f}".replace("-", "−")
+        text = f"{cell.mean:.{column.digits}f}".replace("-", "−") + ("*" if cell.inferred else "")
         interval = "" if cell.half_width is None else f" <small>± {cell.half_width:.{column.digits}f}</small>"
     else:
         text, interval = plain(cell), ""
