@@ -9,7 +9,7 @@
 #                               DROP=1: also where published results are not here, and so go
 # make restore TIER=mini        published trainings and scores back into results/, from where `make claims RERUN=1 SEEDS=8` goes on
 # make mutants                  breaks one line at a time and lists the breaks that no test notices (minutes)
-# make fuzz [CASES=20000]       damaged files of strangers through the command line; `make test` runs 1,600
+# make fuzz [CASES=20000]       damaged files of strangers through the command line; `make test` runs 1,000
 # make faults [ROUNDS=10]       kills, damaged files, full and read-only disks: the same command must end bit for bit the same (minutes)
 # make docs                     the site of docs/ into build/site/, with the reference from docstrings; stops at a broken link
 # make lint                     ruff, mypy, snakefmt, snakemake --lint
@@ -65,9 +65,9 @@ restore: $(INSTALLED)
 publish: $(INSTALLED)
 	@python workflow/scripts/publish.py $(TIER) $(REMOTE) $(if $(filter 1,$(DROP)),--drop)
 
-# Three workers for two cores: much of a test's time is waiting for other processes.
+# Three workers for two cores: much of a test's time is waiting for other processes. In which order: tests/conftest.py.
 test: $(INSTALLED)
-	python -m pytest -n 3 --dist loadgroup tests
+	python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder tests
 
 test-slurm: $(INSTALLED)
 	@command -v slurmctld munged >/dev/null || PATH=$$PATH:/usr/sbin command -v slurmctld >/dev/null || \

@@ -3,6 +3,7 @@
 FUZZ_CASES=20000 FUZZ_SEED=1 python -m pytest -q -s tests/fuzz    (make fuzz CASES=20000 SEED=1)
 """
 
+import functools
 import os
 import random
 import shutil
@@ -21,7 +22,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import targets
 from harness import run_case
 
-CASES = int(os.environ.get("FUZZ_CASES", "1600"))
+from progrpo import cli
+
+CASES = int(os.environ.get("FUZZ_CASES", "1000"))
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
 SHOWN = 20  # failures that are printed
 
@@ -46,6 +49,7 @@ def without_models(monkeypatch) -> None:
     monkeypatch.setattr(images, "sample_images", lambda b, t, part, *_: torch.zeros(len(part), 3, 4, 4))
     monkeypatch.setattr(train, "load_backbone", no_training)
     monkeypatch.setitem(figures.STYLE, "savefig.dpi", 20)
+    monkeypatch.setattr(cli, "build_parser", functools.cache(cli.build_parser))
     monkeypatch.setattr(os, "fsync", lambda file: None)  # speed; a kill is not what is tested here
     with matplotlib.rc_context({"figure.max_open_warning": 0}):
         yield

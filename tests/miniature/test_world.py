@@ -226,7 +226,10 @@ def test_no_prompt_is_truncated():
 
 
 def test_the_vocabulary_is_the_same_in_every_process():
-    script = "from progrpo.miniature import text; print(text.byte_pairs(text.vocabulary()))"
+    stand_in = (
+        "import sys, unittest.mock; sys.modules['transformers'] = unittest.mock.MagicMock(); "  # takes ten seconds
+    )
+    script = stand_in + "from progrpo.miniature import text; print(text.byte_pairs(text.vocabulary()))"
     outputs = {
         subprocess.run(
             [sys.executable, "-c", script], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True

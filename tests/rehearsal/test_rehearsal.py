@@ -34,7 +34,9 @@ def staged(tmp_path_factory) -> tuple[Path, Config]:
     folder = tmp_path_factory.mktemp("rehearsal")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        return folder, stage.set_stage(folder)
+        config = stage.set_stage(folder)
+    once = {name: run.model_copy(update={"iterations": 1}) for name, run in config.runs.items()}
+    return folder, config.model_copy(update={"runs": once})
 
 
 @pytest.fixture(autouse=True)

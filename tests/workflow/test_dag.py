@@ -21,7 +21,7 @@ from progrpo.workflow.estimate import report
 from progrpo.workflow.site import Site, load_site
 
 TIERS = [path.stem for path in tier_files(ROOT / "config")]
-pytestmark = pytest.mark.xdist_group("workflow")
+pytestmark = pytest.mark.xdist_group("dag")
 
 
 def dry_run(checkout: Path, *options: str) -> str:

@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from checkout import ROOT, call
+from progrpo.cli import main
 
-pytestmark = pytest.mark.xdist_group("workflow")
+pytestmark = pytest.mark.xdist_group("dag")
 STRANGE = "results/p p;touch X;$(touch Y)'\"&"
 
 
@@ -40,12 +41,11 @@ def test_a_results_folder_with_a_strange_name_is_one_word(own_checkout):
 
 
 @pytest.mark.parametrize("name", ["a&touch X", "a b", "../x", "a;b", "$(x)", "a'b", "base_sd14", "a.b", "{a}", ""])
-def test_a_run_name_that_is_no_word_is_refused(own_checkout, name):
-    path = own_checkout / "config" / "smoke.yaml"
-    config = yaml.safe_load(path.read_text())
+def test_a_run_name_that_is_no_word_is_refused(tmp_path, capsys, name):
+    config = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
     config["runs"] = {name: next(iter(config["runs"].values()))}
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
-    done = call("progrpo", "train", "--config", str(path), "--run", name, "--out", "out", cwd=own_checkout)
-    assert done.returncode == 2
-    assert done.stdout.count("\n") == 1
-    assert "runs" in done.stdout
+    (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    assert main(["train", "--config", str(tmp_path / "smoke.yaml"), "--run", name, "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "runs" in said

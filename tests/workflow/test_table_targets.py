@@ -13,7 +13,7 @@ from progrpo.report.tables.layout import load_layout, reads, table_names
 from progrpo.workflow.code_inputs import Code
 from progrpo.workflow.plan import Plan
 
-pytestmark = pytest.mark.xdist_group("workflow")
+pytestmark = pytest.mark.xdist_group("dag")
 EXPECTED = ROOT / "paper_tables" / "expected"
 
 
