@@ -3,7 +3,8 @@
 # make test-slurm               only those: a one-node Slurm is started and stopped
 # make tables [OWN=1]           every table from the published results; OWN=1: a tier's from your own, as far as they go
 # make paper-tables.pdf [OWN=1] all tables of a tier on paper
-# make claims [TIER=mini]       the paper's claims judged from published results, in seconds; RERUN=1 SEEDS=2: from a cut trained here
+# make claims [TIER=mini]       the paper's claims judged from published results, in seconds; OWN=1: from your own; RERUN=1 SEEDS=2: from a
+#                               cut trained here
 # make rehearsal [CORES=2]      tier paper on this CPU, over random weights in the official layouts (minutes, 0.4 GB in build/)
 # make publish TIER=mini        the author's step: results of this machine become published; REMOTE=<dvc remote>: with images, prompts and all weights;
 #                               DROP=1: also where published results are not here, and so go
@@ -16,9 +17,12 @@
 TIER ?= smoke
 CORES ?= 2
 PYTHON ?= python3
+# A switch is 1 or not given; an empty tier is a shell's variable that was not set.
+$(foreach name,OWN RERUN DROP,$(if $(filter-out 1,$($(name))),$(error $(name)=$($(name)): the switch is $(name)=1, or not given)))
+$(if $(strip $(TIER)),,$(error TIER is empty))
 VENV := .venv
 INSTALLED := $(VENV)/.installed
-FRAGMENTS = $(if $(OWN),results/$(TIER)/tables,paper_tables/$(TIER))
+FRAGMENTS = $(if $(filter 1,$(OWN)),results/$(TIER)/tables,paper_tables/$(TIER))
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -35,7 +39,7 @@ help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 tables: $(INSTALLED)
-ifdef OWN
+ifeq ($(OWN),1)
 	progrpo summary --config config/$(TIER).yaml
 	progrpo tables --tier $(TIER) --own
 else
@@ -45,11 +49,13 @@ endif
 # A cut is what claims need of the first seeds; what was trained before is not trained again.
 claims: TIER := $(if $(filter file,$(origin TIER)),mini,$(TIER))
 claims: $(INSTALLED)
-ifdef RERUN
+ifeq ($(RERUN),1)
 	@targets=$$(progrpo claims --tier $(TIER) --targets $(or $(SEEDS),2)) || exit 2; test -n "$$targets" || \
 	  { echo "make $@: no claim of tier $(TIER) compares trainings: there is nothing to run again" >&2; exit 2; }; \
 	  snakemake $$targets --profile local --cores $(CORES) --config tier=$(TIER)
 	progrpo claims --tier $(TIER) --own
+else ifeq ($(OWN),1)
+	@progrpo claims --tier $(TIER) --own
 else
 	@test ! -f results/published/$(TIER)/curves.dvc || dvc pull --quiet results/published/$(TIER)/curves.dvc
 	@progrpo claims --tier $(TIER)
@@ -99,7 +105,7 @@ build/docs-venv/.installed: docs/requirements.txt
 	build/docs-venv/bin/python -m pip install --quiet -r docs/requirements.txt
 	touch $@
 
-paper-tables.pdf: TIER := $(if $(filter file,$(origin TIER)),$(if $(OWN),smoke,mini),$(TIER))
+paper-tables.pdf: TIER := $(if $(filter file,$(origin TIER)),$(if $(filter 1,$(OWN)),smoke,mini),$(TIER))
 paper-tables.pdf: $(INSTALLED) FORCE
 	@command -v pdflatex >/dev/null || \
 	  { echo "make $@: pdflatex is not installed: apt-get install -y --no-install-recommends texlive-latex-recommended" >&2; exit 2; }
@@ -113,6 +119,8 @@ install: $(INSTALLED)
 
 # torch alone and first: a build of this version that suits the machine (CPU, CUDA) is then left in place by the second line.
 $(INSTALLED): requirements.txt pyproject.toml setup.py $(wildcard code/startup/*)
+	@git rev-parse --git-dir > /dev/null 2>&1 || \
+	  { echo "make: this folder is no git checkout, which DVC needs: call \`git init\` in it once" >&2; exit 2; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet $$(grep '^torch==' requirements.txt)
 	$(VENV)/bin/python -m pip install --quiet -r requirements.txt

@@ -64,4 +64,4 @@ rule all:
 
 onsuccess:
     if all(Path(path).is_file() for path in rules.all.input):
-        shell("python workflow/scripts/overview.py {TIER.tier}")
+        shell("python workflow/scripts/overview.py {TIER.tier:q}")

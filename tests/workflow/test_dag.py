@@ -223,13 +223,20 @@ def test_gpus_are_spread_evenly_over_as_few_nodes_as_hold_them(gpus_per_node, as
         ("cpus_per_gpu: yes", "cpus_per_gpu: 'True' is no number"),
         ("false", "expected a mapping of keys, found bool"),
         ("0", "expected a mapping of keys, found int"),
-        ("gpu_model: nvidia-a100", "gpu_model: 'nvidia-a100' is not allowed here; it must match"),
+        ("gpu_model: a100,h100", "gpu_model: 'a100,h100' is not allowed here; it must match"),
+        ("gpu_model: nvidia_a100-sxm4-80gb\ngpu_request: gres", "gpu_model: may hold no '-' with gpu_request: gres"),
     ],
 )
 def test_a_site_that_was_meant_otherwise_is_refused(tmp_path, text, message):
     (tmp_path / "site.yaml").write_text(text)
     with pytest.raises(UserError, match=message):
         load_site(tmp_path / "site.yaml", {})
+
+
+def test_the_names_that_slurm_detects_for_a_gpu_are_asked_for(tmp_path):
+    (tmp_path / "site.yaml").write_text("gpu_model: nvidia_a100-sxm4-80gb")
+    asked = load_site(tmp_path / "site.yaml", {}).resources(Hardware(gpus=2))
+    assert asked["slurm_extra"] == "--gpus-per-node=nvidia_a100-sxm4-80gb:2"
 
 
 def test_a_site_file_that_leads_nowhere_is_named(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from checkout import ROOT
-from progrpo.config import Config, tier_files
+from progrpo.config import Config, load_config, tier_files
 from progrpo.errors import UserError
 from progrpo.names import evaluated_names, prompt_sets_of, seeds_of
 from progrpo.workflow import options
@@ -60,6 +60,41 @@ def test_every_evaluation_is_made_by_one_job(name):
     assert set(pairs) == wanted
     scored = sum(len(seeds_of(made.config, model)) for model, prompts in wanted if made.scored([prompts]))
     assert len(set(made.evaluation_files())) == scored
+
+
+def test_lists_of_prompt_sets_with_the_same_first_and_length_are_two_jobs():
+    config = load_config(ROOT / "config" / "smoke.yaml")
+    runs = {name: run.model_copy(update={"evaluations": None}) for name, run in config.runs.items()}
+    sets = prompt_sets_of(config, "progrpo_sd35m")
+    first, second, *_ = runs
+    for name, other in ((first, sets[1]), (second, sets[2])):
+        runs[name] = runs[name].model_copy(update={"evaluations": (sets[0], other)})
+    made = Plan(config.model_copy(update={"runs": runs}), Code(ROOT / "code"))
+    jobs = made.evaluation_jobs()
+    assert [sets[0], sets[1]] in jobs.values()
+    assert [sets[0], sets[2]] in jobs.values()
+    pairs = {(model, name) for own in jobs.values() for model in made.models_of(own) for name in own}
+    assert {(first, sets[0]), (first, sets[1]), (second, sets[0]), (second, sets[2])} <= pairs
+
+
+def test_a_copied_tier_that_kept_its_name_or_its_results_is_refused(tmp_path):
+    """One of the two would lose its results to the other."""
+    own = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    shutil.copy(ROOT / "config" / "smoke.yaml", tmp_path)
+    path = tmp_path / "mine.yaml"
+
+    def refused(**changes: str) -> str:
+        path.write_text(yaml.safe_dump(own | changes))
+        try:
+            options.require_own_place(path, load_config(path))
+        except UserError as error:
+            return str(error)
+        return ""
+
+    assert "is of tier smoke; give it its own `tier: mine`, and its own `results`" in refused()
+    assert "its results are those of smoke.yaml" in refused(tier="mine")
+    assert "its results are those of smoke.yaml" in refused(tier="mine", results="results/./smoke")
+    assert refused(tier="mine", results="results/mine") == ""
 
 
 @pytest.mark.parametrize("name", TIERS)

@@ -49,6 +49,19 @@ def commit(checkout: Path) -> None:
         succeed("git", *command, cwd=checkout)
 
 
+def restore_script(folder: Path, monkeypatch, **settings: str):
+    """The body of `make restore` in a folder with tier `cut`, everything published pulled."""
+    spec = importlib.util.spec_from_file_location("restore", ROOT / "workflow" / "scripts" / "restore.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(script, "bring_inputs", lambda _: None)
+    monkeypatch.setattr(script.subprocess, "run", lambda *_, **__: None)
+    write_text("config/cut.yaml", yaml.safe_dump(yaml.safe_load(CUT.read_text()) | settings))
+    write_json(f"results/published/cut/{CONTENTS}", {"files": ["runs"]})
+    return script
+
+
 def same_records(author: Path, clone: Path) -> None:
     """A training's record travels packed and arrives as it was."""
     for name in RECORD:
@@ -124,16 +137,31 @@ def test_a_tier_that_is_published_in_part_is_adopted_and_gone_on_with(author, tm
     assert "0 files restored" in succeed("python", "workflow/scripts/restore.py", "cut", cwd=clone)
 
 
+def test_nothing_published_is_mixed_into_a_training_of_ones_own(tmp_path, monkeypatch):
+    """Of two seeds one was begun here, the other is published alone; a training that was published from here is no other."""
+    script = restore_script(tmp_path, monkeypatch)
+    published, results = Path("results/published/cut"), Path("results/cut")
+    for seed in range(3):
+        folder = f"progrpo_sd35m-seed{seed}"
+        write_json(published / "runs" / folder / "final/provenance.json", {"seed": seed})
+        write_json(published / "curves" / f"{folder}.costs.json", {})
+        write_json(published / "evaluations" / folder / "test_flow.json", {})
+    write_json(results / "runs/progrpo_sd35m-seed0/begun.json", {})
+    write_json(results / "runs/progrpo_sd35m-seed1/begun.json", {})
+    write_json(results / "runs/progrpo_sd35m-seed1/final/provenance.json", {"seed": 1})
+    script.restore("cut")
+    there = {str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()} - {ADOPTED}
+    brought = {
+        file.format(k)
+        for k in (1, 2)
+        for file in ("curves/progrpo_sd35m-seed{}.costs.json", "evaluations/progrpo_sd35m-seed{}/test_flow.json")
+    }
+    provenance = {f"runs/progrpo_sd35m-seed{k}/final/provenance.json" for k in (1, 2)}
+    assert there == brought | provenance | {f"runs/progrpo_sd35m-seed{k}/begun.json" for k in (0, 1)}
+
+
 def test_what_is_restored_lies_in_the_results_of_the_configuration_and_its_list_is_whole(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location("restore", ROOT / "workflow" / "scripts" / "restore.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(script, "bring_inputs", lambda _: None)
-    monkeypatch.setattr(script.subprocess, "run", lambda *_, **__: None)  # everything is pulled
-    config = yaml.safe_load(CUT.read_text()) | {"results": "elsewhere/cut"}
-    write_text("config/cut.yaml", yaml.safe_dump(config))
-    write_json(f"results/published/cut/{CONTENTS}", {"files": ["runs"]})
+    script = restore_script(tmp_path, monkeypatch, results="elsewhere/cut")
     record = f"runs/{RUN}/final/provenance.json"
     write_json(f"results/published/cut/{record}", {"seed": 0})
     script.restore("cut")

@@ -24,6 +24,15 @@ def test_every_placeholder_of_a_shell_command_is_quoted():
             assert [name for name in names if not name.endswith(":q}")] == [], file
 
 
+def test_every_placeholder_of_a_hook_is_quoted():
+    for file in (ROOT / "Snakefile", *sorted((ROOT / "workflow" / "rules").glob("*.smk"))):
+        for command in re.findall(r"\bshell\(([^)]*)\)", file.read_text()):
+            assert not re.search(r"\bf\"", command), file  # what an f-string has put in, nothing quotes
+            names = re.findall(r"\{[^}]*\}", command)
+            assert names
+            assert [name for name in names if not name.endswith(":q}")] == [], file
+
+
 def test_a_results_folder_with_a_strange_name_is_one_word(own_checkout):
     path = own_checkout / "config" / "smoke.yaml"
     config = yaml.safe_load(path.read_text())

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from checkout import ROOT
 from progrpo.cli import main
@@ -23,6 +24,7 @@ def here(tmp_path, monkeypatch) -> Path:
     for name in ("requirements.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "results").mkdir()
+    (tmp_path / ".git").mkdir()
     shutil.copy(ROOT / machine.POINTER, tmp_path / machine.POINTER)
     (tmp_path / "dvc-remote").symlink_to(ROOT / "dvc-remote")
     monkeypatch.chdir(tmp_path)
@@ -64,6 +66,21 @@ def test_a_machine_that_cannot_run_smoke_has_exit_status_1(here, capsys):
     page = capsys.readouterr().out
     assert "tier smoke cannot run now:" in page
     assert "models.sd14: results/miniature/sd14 is not there" in page
+
+
+def test_an_unpacked_archive_is_no_git_checkout_which_dvc_needs(here):
+    (here / ".git").rmdir()
+    assert "this folder is no git checkout, which DVC needs: call `git init` in it once" in reasons("smoke")
+
+
+def test_a_tier_without_any_job_and_a_copy_of_another_are_reasons_or_none(here):
+    (here / "config" / "copy.yaml").write_text((here / "config" / "smoke.yaml").read_text())
+    bare = yaml.safe_load((here / "config" / "smoke.yaml").read_text())
+    bare |= {"tier": "bare", "results": "results/bare", "runs": {}, "evaluations": {}, "analyses": {}}
+    (here / "config" / "bare.yaml").write_text(yaml.safe_dump({k: v for k, v in bare.items() if k != "learning_curve"}))
+    assert "config/copy.yaml: is of tier smoke" in reasons("copy")
+    judged = readiness.examine()["tiers"]["bare"]
+    assert judged == {"can_run": True, "command": "make reproduce TIER=bare", "why_not": []}
 
 
 def test_a_remote_that_lacks_one_file_restores_nothing(here, monkeypatch):

@@ -34,7 +34,7 @@ def folder(tmp_path) -> Path:
 
 
 def start(folder: Path) -> subprocess.Popen:
-    environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "PWD": str(folder)}
     return subprocess.Popen(
         ["bash", SCRIPT, "tiny", "1"], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
     )
@@ -80,7 +80,12 @@ def test_of_many_at_once_exactly_one_runs(folder):
     assert calls(folder) == ["snakemake", "python", "progrpo"]
 
 
-def test_a_snakemake_that_was_started_by_hand_is_not_unlocked(folder):
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_snakemake_that_was_started_by_hand_is_not_unlocked(folder, linked):
+    if linked:  # homes of clusters often are
+        (folder.parent / "link").unlink(missing_ok=True)
+        (folder.parent / "link").symlink_to(folder)
+        folder = folder.parent / "link"
     by_hand = subprocess.Popen([folder / "bin" / "snakemake", "all"], cwd=folder)
     wait_for(folder / "working")
     leave_lock(folder)

@@ -30,6 +30,7 @@ try:
     OPTIONS = options.choose(config)
     CONFIG_FILE = options.config_file(OPTIONS)
     TIER = load_config(CONFIG_FILE)
+    options.require_own_place(CONFIG_FILE, TIER)
     CLAIMS = load_claims("config/claims.yaml")
     SITE = load_site()
     for run in TIER.runs.values():

@@ -2,8 +2,7 @@
 # What some job of a larger run could not make stays `--`, and everything else is set when the run ends: --keep-going.
 from progrpo.report.tables.layout import load_layout, reads, table_names
 
-SUMMARISE = f"progrpo summary --config {CONFIG_FILE}"
-SET_TABLES = f"progrpo tables --config {CONFIG_FILE} --own"
+PAGE = f"{TIER.results}/tables.html"
 
 for table in table_names():
 
@@ -29,6 +28,10 @@ for table in table_names():
 
 
 onerror:
-    shell(
-        f"{SUMMARISE} && {SET_TABLES} --table page --out {TIER.results}/tables.html && {SET_TABLES}"
-    )
+    if Path(
+        TIER.results
+    ).is_dir():  # else nothing was made yet, and the job's own message is the last
+        shell(
+            "progrpo summary --config {CONFIG_FILE:q} && progrpo tables --config {CONFIG_FILE:q} --own"
+            " && progrpo tables --config {CONFIG_FILE:q} --own --table page --out {PAGE:q}"
+        )

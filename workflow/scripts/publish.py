@@ -25,6 +25,7 @@ from progrpo.report.stored import PUBLISHED
 from progrpo.report.summary import collect
 from progrpo.workflow import publishing
 from progrpo.workflow.code_inputs import Code
+from progrpo.workflow.options import require_own_place
 from progrpo.workflow.plan import Plan
 from progrpo.workflow.publishing import EMBEDDED, Part
 
@@ -82,8 +83,7 @@ def plan_of(tier: str, remote: str, drop: bool) -> Plan:
         raise UserError(f"REMOTE={remote}: no such DVC remote; known: {', '.join(known)}; `dvc remote add` makes one")
     plan = Plan(load_config(f"config/{tier}.yaml"), Code(Path("code")))
     results = Path(plan.config.results)
-    if plan.config.tier != tier:
-        raise UserError(f"config/{tier}.yaml is of tier {plan.config.tier}; give it its own `tier` and `results`")
+    require_own_place(f"config/{tier}.yaml", plan.config)
     if not any((results / name).is_dir() for name in (*publishing.RESULTS, "runs")):
         raise UserError(f"{results} holds no results; run the tier first")
     if (lost := publishing.would_be_lost(plan, PUBLISHED / tier, remote)) and not drop:

@@ -19,8 +19,10 @@ fi
 
 # A killed Snakemake leaves its lock behind. It is stale when no Snakemake works in this folder any more.
 working=
-for process in $(pgrep -f snakemake || true); do
-  if [ "$process" != $$ ] && [ "$(readlink "/proc/$process/cwd" 2>/dev/null)" = "$PWD" ]; then working=$process; fi
+here=$(pwd -P)
+for folder in /proc/[0-9]*; do
+  if [ "$folder" != /proc/$$ ] && [ "$(readlink "$folder/cwd" 2>/dev/null)" = "$here" ] &&
+    { tr '\0' ' ' < "$folder/cmdline"; } 2>/dev/null | grep -q snakemake; then working=${folder#/proc/}; fi
 done
 if [ -n "$(ls .snakemake/locks 2>/dev/null)" ]; then
   if [ -n "$working" ]; then

@@ -8,6 +8,7 @@ import gzip
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 from progrpo.config import load_config
 from progrpo.errors import UserError
 from progrpo.files import sha256, write_atomic, write_text
+from progrpo.identity import BEGUN
 from progrpo.workflow import publishing
 from progrpo.workflow.code_inputs import Code
 from progrpo.workflow.plan import Plan
@@ -24,12 +26,28 @@ PLACES = {"training": "runs", "runs": "runs"} | {
 }  # in the order of their making
 
 
-def bring(source: Path, target: Path) -> int:
-    """Copy the files of a folder that `target` lacks, unpacked, each newer than those before it; how many."""
+def own_trainings(results: Path, published: Path) -> list[str]:
+    """Names `<run>-seed<seed>` of the published trainings that were begun in `results` too: nothing published belongs to those."""
+    found = []
+    for path in sorted(results.glob(f"runs/*/{BEGUN}")):
+        own, other = (folder / "runs" / path.parent.name / "final/provenance.json" for folder in (results, published))
+        if not (own.is_file() and other.is_file() and sha256(own) == sha256(other)):
+            found.append(path.parent.name)
+    return found
+
+
+def bring(source: Path, target: Path, own: Collection[str] = ()) -> int:
+    """Copy the files of a folder that `target` lacks, unpacked, each newer than those before it; how many.
+
+    own: trainings whose folders and files, `<run>-seed<seed>` or with an ending, are left out.
+    """
     files = [
         file
         for file in sorted(source.rglob("*"))
-        if file.is_file() and file.suffix != ".dvc" and file.name != ".gitignore"
+        if file.is_file()
+        and file.suffix != ".dvc"
+        and file.name != ".gitignore"
+        and file.relative_to(source).parts[0].partition(".")[0] not in own
     ]
     # Samples before the analyses of them; a training is complete when its provenance is there.
     files.sort(key=lambda file: (file.name == "provenance.json", "samples" not in file.parts))
@@ -61,11 +79,14 @@ def restore(tier: str) -> None:
     pointers = [*published.glob("*.dvc"), *published.glob("runs/*/*.dvc")]
     wanted = [str(path) for path in pointers if path.stem not in ("summary.json", "images", "prompts")]
     subprocess.run(["dvc", "pull", "--quiet", "--force", *wanted], check=True)
+    own = own_trainings(results, published)
     count = sum(
-        bring(published / name, results / place) for name, place in PLACES.items() if (published / name).is_dir()
+        bring(published / name, results / place, own) for name, place in PLACES.items() if (published / name).is_dir()
     )
     lines = [f"{sha256(path)}  {path}\n" for path in published.glob("runs/*/final/provenance.json")]
     write_text(results / publishing.ADOPTED, "".join(sorted(lines)))
+    if own:
+        print(f"Left as they are, being of your own: {', '.join(own)}. What is published of them is not restored.")
     runs = len(list(results.glob("runs/*/final/provenance.json")))
     print(
         f"{count} files restored into {results}: {runs} trainings are there. `make claims RERUN=1 SEEDS=<n>` trains what is not."
@@ -74,7 +95,7 @@ def restore(tier: str) -> None:
 
 if __name__ == "__main__":
     try:
-        restore(sys.argv[1])
+        restore(*sys.argv[1:])
     except (UserError, subprocess.CalledProcessError) as error:
         print(f"make restore: {error}", file=sys.stderr)
         sys.exit(2)

@@ -232,7 +232,7 @@ def _with_outcome(line: str, judged: dict[str, Verdict], evaluations: Evaluation
     if len(cells) < 4 or set(line) <= set("|-: ") or cells[-2].strip().startswith("outcome"):
         return line
     if unjudged := re.findall(r"`(\w+) - (\w+): ([\w.]+)`", cells[-3]):
-        said = "; ".join(_difference(*found, evaluations) for found in unjudged)
+        said = "; ".join(_difference(run, other, metric, evaluations) for run, other, metric in unjudged)
         return "|".join([*cells[:-2], f" measured, not judged: {said} ", cells[-1]])
     names = re.findall(r"`(\w+)`", cells[-3])
     if unknown := [name for name in names if name not in judged]:

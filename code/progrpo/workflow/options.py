@@ -1,9 +1,11 @@
 """What the Snakefile is given with `--config`: which tier, and where its miniature models and its results come from."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from progrpo.config import tier_files
+from progrpo.config import Config, tier_files
 from progrpo.errors import UserError
+from progrpo.typed import read_yaml
 
 DEFAULTS = {
     "tier": "paper",  # config/<tier>.yaml
@@ -32,3 +34,26 @@ def choose(given: Mapping[str, str]) -> dict[str, str]:
 def config_file(chosen: Mapping[str, str]) -> str:
     """The file of the chosen tier."""
     return f"config/{chosen['tier']}.yaml"
+
+
+def require_own_place(path: Path | str, config: Config) -> None:
+    """UserError where a tier's file is a copy that kept another's name or folder of results, which one of the two would lose."""
+    path = Path(path)
+    if config.tier != path.stem:
+        raise UserError(f"{path}: is of tier {config.tier}; give it its own `tier: {path.stem}`, and its own `results`")
+    for other in tier_files(path.parent):
+        results = _results(other) if other.name != path.name else None
+        if results is not None and Path(results) == Path(config.results):
+            raise UserError(
+                f"{path}: its results are those of {other.name} ({config.results}); give it its own `results`"
+            )
+
+
+def _results(path: Path) -> str | None:
+    """Where the results of another tier's file lie; None where it does not say."""
+    try:
+        data = read_yaml(path)
+    except UserError:
+        return None  # what is wrong with it is its own tier's to say
+    results = data.get("results") if isinstance(data, dict) else None
+    return results if isinstance(results, str) else None

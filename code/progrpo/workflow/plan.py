@@ -7,6 +7,7 @@ with a job's wildcards return a function of these.
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,9 @@ class Plan:
             drawn = self.config.learning_curve
             return {prompts: [prompts] for prompts in self.config.evaluations if prompts != drawn}
         together = {tuple(prompt_sets_of(self.config, name)) for name in evaluated_names(self.config)} - {()}
-        return {"_and_".join([sets[0], f"{len(sets) - 1}_more"][: len(sets)]): list(sets) for sets in sorted(together)}
+        names = {sets: "_and_".join([sets[0], f"{len(sets) - 1}_more"][: len(sets)]) for sets in sorted(together)}
+        alike = Counter(names.values())
+        return {name if alike[name] == 1 else f"{name}_{digest(sets)[:6]}": list(sets) for sets, name in names.items()}
 
     def models_of(self, sets: list[str]) -> list[str]:
         """Models whose evaluation consists of, or contains, a job's prompt sets."""

@@ -214,8 +214,7 @@ def pointer_text(pointer: Path, made_from: Iterable[str], remote: str) -> dict[s
     there = [name for name in made_from if not Path(name).is_absolute() and Path(name).exists()]
     if len(there) > 1:
         content["deps"] = [{"path": os.path.relpath(name, pointer.parent)} for name in there]
-    if remote != EMBEDDED:
-        content["outs"][0]["remote"] = remote
+    content["outs"][0]["remote"] = remote  # whatever the reader's default is
     return content
 
 
@@ -227,7 +226,7 @@ def embedded_bytes(results: Path, without: Path) -> int:
         if not pointer.is_relative_to(without)
         for out in read_yaml(pointer)["outs"]
     ]
-    return sum(out["size"] for out in outs if out.get("cache", True) and "remote" not in out)
+    return sum(out["size"] for out in outs if out.get("cache", True) and out.get("remote", EMBEDDED) == EMBEDDED)
 
 
 def require_small(remote: Path, limit: int = EMBEDDED_BYTES) -> None:

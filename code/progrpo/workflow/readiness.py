@@ -8,6 +8,7 @@ from progrpo.config import Config, Hardware, load_config, tier_files
 from progrpo.errors import UserError
 from progrpo.weights.manifest import human_size
 from progrpo.workflow import machine
+from progrpo.workflow.options import require_own_place
 
 WORK = 2 * 10**8  # bytes that a run of a miniature tier writes beside its downloads, rounded up
 
@@ -20,9 +21,12 @@ def examine(hashes: bool = False) -> dict[str, Any]:
     for path in (Path("config"), Path("requirements.txt"), Path("pyproject.toml"), machine.POINTER):
         if not path.exists():
             raise UserError(f"{path} is not here; start it from the root of the repository")
+    packages = machine.packages()
+    if not any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents)):
+        packages["problems"] += ["this folder is no git checkout, which DVC needs: call `git init` in it once"]
     found = {
         "version": machine.installed("progrpo"),
-        **machine.packages(),
+        **packages,
         "device": machine.device(),
         "miniature": machine.miniature(hashes),
         "downloads": machine.downloads(hashes),
@@ -37,6 +41,7 @@ def judge(path: Path, found: dict[str, Any]) -> dict[str, Any]:
     """`can_run`, the `command`, and `why_not`, one sentence per reason, for the tier of a configuration file on a machine as found."""
     try:
         config = load_config(path)
+        require_own_place(path, config)
     except UserError as error:
         return {"can_run": False, "command": None, "why_not": [str(error)]}
     reasons = [*found["problems"], *filter(None, [found["device"]["problem"]])]
@@ -101,7 +106,8 @@ def _missing_hardware(config: Config, path: Path, found: dict[str, Any]) -> list
     jobs: list[Hardware] = [
         part.hardware for parts in (config.runs, config.evaluations, config.analyses) for part in parts.values()
     ]
-    gpus, memory = max(job.gpus * job.nodes for job in jobs), max(job.memory_gb for job in jobs)
+    gpus = max((job.gpus * job.nodes for job in jobs), default=0)
+    memory = max((job.memory_gb for job in jobs), default=0)
     here, reasons = found["device"], []
     if gpus > len(here["gpus"]):
         reasons.append(f"a job asks for {gpus} GPUs, here are {len(here['gpus'])}; `hardware` in {path} says how many")

@@ -17,7 +17,7 @@ from progrpo.typed import check, read_yaml, require_numbers
 
 SITE = Path("config/site.yaml")
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,@:+-]+$", max_length=200)]
-Model = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$", max_length=100)]  # as the Slurm plugin has it
+Model = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=100)]
 Constraint = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,@:+&|*()\[\]-]+$", max_length=200)]
 ENVIRONMENT = {
     "account": "SLURM_ACCOUNT_NAME",
@@ -87,6 +87,12 @@ class Site(Section):
         partition = self.partition if gpu else self.cpu_partition or self.partition
         found = {"slurm_partition": partition} if partition else {}
         return found | ({"constraint": self.constraint if gpu else ""} if self.constraint else {})
+
+    @model_validator(mode="after")
+    def _model_of_gres(self):
+        if self.gpu_request == "gres" and "-" in (self.gpu_model or ""):  # the Slurm plugin's rule for `gres`
+            raise ValueError("gpu_model: may hold no '-' with gpu_request: gres; use gpus-per-node")
+        return self
 
     @model_validator(mode="after")
     def _both_partitions(self):
