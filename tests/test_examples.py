@@ -13,11 +13,13 @@ import pytest
 import torch
 import yaml
 from diffusers import DDIMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from peft import LoraConfig
 
 import progrpo
 import tiny
 from checkout import ROOT
 from progrpo.cli import main
+from progrpo.config import load_config
 from progrpo.errors import UserError
 from progrpo.grpo.ovf import check_kept
 from progrpo.grpo.tuning import load_trained
@@ -167,11 +169,13 @@ SD14 = {"set_alpha_to_one": False, "steps_offset": 1, "clip_sample": False}  # a
     [
         ("sd14", DDIMScheduler(**SD14, prediction_type="v_prediction"), "prediction_type is 'v_prediction'"),
         ("sd14", DDIMScheduler(**SD14, timestep_spacing="linspace"), "timestep_spacing is 'linspace'"),
+        ("sd14", DDIMScheduler(**{**SD14, "clip_sample": True}), "clip_sample is True"),
         ("sd35m", FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), "use_dynamic_shifting is True"),
     ],
 )
 def test_a_pipeline_of_another_schedule_is_refused_before_it_is_changed(models, model, scheduler, told):
-    pipeline = DiffusionPipeline.from_pretrained(models / model, scheduler=scheduler)
+    pipeline = DiffusionPipeline.from_pretrained(models / model)
+    pipeline.scheduler = scheduler  # in from_pretrained, diffusers itself would switch clip_sample off
     sampling = progrpo.Sampling(steps=2, guidance_scale=1, noise=0.7)
     with pytest.raises(UserError, match=f"{told}; the sampler of .* is written for") as error:
         progrpo.sample_pruned(pipeline, ["a"], blueness, progrpo.Group(size=2), sampling)
@@ -209,6 +213,17 @@ def denoised(backbone) -> torch.Tensor:
 
 def blueness(images, prompts):
     return images[:, 2].mean((1, 2))
+
+
+@pytest.mark.parametrize("target", ["ff.net.2", "attn.to_q"])
+@pytest.mark.parametrize("lora", [True, False])
+def test_a_pipeline_that_holds_an_adapter_is_not_trained_without_it(models, tmp_path, target, lora):
+    pipeline = DiffusionPipeline.from_pretrained(models / "sd35m")
+    pipeline.transformer.add_adapter(LoraConfig(r=2, target_modules=[target]), "style")
+    run = load_config(tiny.write_config(tmp_path / "tiny.yaml", models)).runs["flow_pro"]
+    run = run if lora else run.model_copy(update={"lora": None})
+    with pytest.raises(UserError, match=r"the pipeline holds adapters \(style\); fuse them"):
+        progrpo.train_pipeline(pipeline, blueness, ["a red circle"] * 4, run, tmp_path / "run")
 
 
 @pytest.mark.parametrize(("model", "run"), [("sd35m", "flow_pro"), ("sd14", "diffusion")])

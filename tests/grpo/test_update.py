@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.optimizer import patch_optimizer_step
 from test_gradient import configuration, moved, trainer_of
 
 import tiny
@@ -13,7 +15,7 @@ from progrpo.grpo.objective import advantages
 from progrpo.grpo.ovf import uniform
 from progrpo.grpo.rollout import TrajectoryNoise
 from progrpo.grpo.trainer import Trainer, check_batches
-from progrpo.grpo.training_state import state_of
+from progrpo.grpo.training_state import KERNELS, state_of
 
 REWARDS = torch.tensor([[1.0, 3.0, 4.0], [2.0, 2.5, 9.0]])
 
@@ -113,16 +115,62 @@ def test_an_average_that_has_not_moved_is_not_published(make):
     assert not equal(trained, before)
 
 
-def test_an_update_that_fp16_skips_is_none(make, monkeypatch):
-    trainer = make(iterations=2, ema={"decay": 0.9, "every": 1})
-    skipped, steps = iter([True, False, False, False]), []
-    monkeypatch.setattr(
-        type(trainer.accelerator), "optimizer_step_was_skipped", property(lambda accelerator: next(skipped))
+def with_scaler(trainer: Trainer, monkeypatch) -> Trainer:
+    """The trainer as it is in fp16, with a real scaler of gradients, over weights in float32."""
+    accelerator, optimizer, scaler = trainer.accelerator, trainer.optimizer, torch.amp.GradScaler("cpu")
+    monkeypatch.setattr(type(accelerator), "mixed_precision", "fp16")
+    accelerator.native_amp, accelerator.scaler, optimizer.scaler = True, scaler, scaler
+    optimizer._accelerate_step_called, optimizer._optimizer_original_step_method = False, optimizer.optimizer.step
+    optimizer._optimizer_patched_step_method = patch_optimizer_step(optimizer, optimizer.optimizer.step)
+    return trainer
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_update_whose_gradient_overflows_in_fp16_is_none(make, monkeypatch, fused):
+    trainer = make(iterations=2, ema={"decay": 0.9, "every": 1}, speed={"fused_optimizer": fused})
+    with_scaler(trainer, monkeypatch)
+    before, steps, clip = (
+        [p.detach().clone() for p in trainer.tuning.parameters],
+        [],
+        trainer.accelerator.clip_grad_norm_,
     )
+
+    def clip_first_overflowing(parameters, norm):
+        if trainer.accelerator.scaler.get_scale() == 65536:
+            parameters[0].grad[0, 0] = float("inf")
+        else:
+            assert trainer.updates or equal(before, [p.detach() for p in trainer.tuning.parameters])
+        return clip(parameters, norm)
+
+    monkeypatch.setattr(trainer.accelerator, "clip_grad_norm_", clip_first_overflowing)
     monkeypatch.setattr(trainer.average, "update", lambda parameters, s: steps.append(s))
     trainer.train()
     assert steps == [0, 1, 2]
     assert trainer.updates == 3
+    assert trainer.accelerator.scaler.get_scale() == 32768
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_resumed_training_computes_as_it_was_told_when_it_was_resumed(make, fused):
+    make(speed={"fused_optimizer": not fused}, iterations=2).train()
+    resumed = make(speed={"fused_optimizer": fused}, iterations=2)
+    own = [{key: group[key] for key in KERNELS} for group in resumed.optimizer.param_groups]
+    resumed._restore()
+    assert resumed.iteration == 2
+    assert [{key: group[key] for key in KERNELS} for group in resumed.optimizer.param_groups] == own
+    assert bool(own[0]["fused"]) == fused
+
+
+def test_no_variable_of_the_environment_divides_the_gradient(make, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    assert make().accelerator.gradient_accumulation_steps == 1
+
+
+def test_the_denoiser_stays_on_the_device_of_its_pipeline(make, monkeypatch):
+    """Accelerate's own is the first GPU, and a pipeline may lie on the second."""
+    monkeypatch.setattr(Accelerator, "device", property(lambda self: torch.device("meta")))
+    trainer = make()
+    assert {p.device for p in trainer.backbone.denoiser.parameters()} == {trainer.backbone.device}
 
 
 @pytest.mark.parametrize("std", ["group", "global"])

@@ -37,7 +37,7 @@ TRAINER = [
     *_of(
         "grpo/trainer.py",
         f"{UPDATE} -k _that_",
-        ("if self.accelerator.optimizer_step_was_skipped:", "if False:"),
+        ("if self.accelerator.scaler and not norm.isfinite():", "if False and not norm.isfinite():"),
         ("self.updates >= self.average.config.every", "self.updates >= 0"),
     ),
     *_of(

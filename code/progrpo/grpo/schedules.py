@@ -23,7 +23,9 @@ SETTINGS: dict[str, dict[str, str | bool]] = {
 def require_schedule(scheduler: SchedulerMixin, family: str, folder: Path) -> None:
     """UserError names the setting of a model's scheduler that the family's sampler does not know."""
     where = folder / "scheduler" / "scheduler_config.json"
-    for key, known in SETTINGS[family].items():
+    # A PNDM does not clip, whatever DDIM's default is where it takes the place of one.
+    clipping: dict[str, str | bool] = {"clip_sample": False} if isinstance(scheduler, DDIMScheduler) else {}
+    for key, known in (SETTINGS[family] | clipping).items():
         value = scheduler.config.get(key, known)
         if value != known:
             raise UserError(f"{where}: {key} is {value!r}; the sampler of {family} models is written for {known!r}")

@@ -58,6 +58,7 @@ class Trainer:
             mixed_precision={"fp32": "no"}.get(backbone.model.precision, backbone.model.precision),
             cpu=backbone.device.type == "cpu",
         )
+        self.accelerator.gradient_accumulation_steps = 1  # not the environment's: `_accumulate` weighs
         check_batches(run, self.accelerator.num_processes)
         # Every rank draws the same adapter initialisation, whatever its number.
         torch.manual_seed(seed)
@@ -72,7 +73,7 @@ class Trainer:
         optimizer = optimizer_of(self.tuning.parameters, run.optimizer, run.speed.fused_optimizer)
         # Sharded weights bring their gradients together themselves.
         wrap = self.accelerator.prepare_model
-        self.model = backbone.denoiser if self.tuning.sharded else wrap(backbone.denoiser)
+        self.model = backbone.denoiser if self.tuning.sharded else wrap(backbone.denoiser, device_placement=False)
         self.optimizer = self.accelerator.prepare(optimizer)
         self.average = MovingAverage(self.tuning.parameters, run.ema) if run.ema else None
         self.table = backbone.table(run.sampling)  # of the first iteration, when the window of stochastic steps moves
@@ -267,9 +268,10 @@ class Trainer:
             self._keep_start()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-            if self.accelerator.optimizer_step_was_skipped:  # fp16: the scaler skips a gradient that overflowed
+            norm = whole(torch.as_tensor(norm).detach())
+            if self.accelerator.scaler and not norm.isfinite():  # fp16 skips what overflowed, a fused kernel unseen
                 continue
-            statistics.grad_norm.append(whole(torch.as_tensor(norm).detach()))
+            statistics.grad_norm.append(norm)
             if self.average:
                 self.average.update(self.tuning.parameters, self.updates)
             self.updates += 1

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from progrpo.grpo.trainer import Trainer
 
 
+KERNELS = ("fused", "foreach")  # of AdamW: how it computes, which a resumed training may have changed
+
+
 def state_of(trainer: "Trainer") -> dict[str, Any]:
     """The trainer's state after its last iteration, with its own tensors, sharded ones among them."""
     scaler = getattr(trainer.accelerator, "scaler", None)
@@ -52,7 +55,9 @@ def put_back(trainer: "Trainer", iteration: int, state: dict[str, Any]) -> None:
     copy_into(parameters, state["parameters"])
     if trainer.average:
         copy_into(trainer.average.values, state["average"])
-    trainer.optimizer.load_state_dict(_spread(state["optimizer"], parameters))
+    groups = zip(state["optimizer"]["param_groups"], trainer.optimizer.param_groups, strict=True)
+    kernels = [saved | {flag: own[flag] for flag in KERNELS} for saved, own in groups]
+    trainer.optimizer.load_state_dict(_spread(state["optimizer"] | {"param_groups": kernels}, parameters))
     if state["scaler"]:
         trainer.accelerator.scaler.load_state_dict(state["scaler"])
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from progrpo.config import Run
 from progrpo.errors import UserError
@@ -25,8 +26,8 @@ def train_pipeline(
 
     The pipeline itself holds them too, when it was trained to the end in this call. `run` has the settings; its model, prompts and
     reward are not read, nor its text cache and `deterministic`. In one process; a stopped training (`Stopped`) goes on with the same
-    call. UserError: a pipeline, prompts or a seed that `sample_pruned` refuses; a folder begun with other settings, prompts or seed,
-    or another name of reward or pipeline.
+    call, of a pipeline loaded anew. UserError: a pipeline, prompts or a seed that `sample_pruned` refuses; a pipeline that holds
+    adapters; a folder begun with other settings, prompts or seed, or another name of reward or pipeline.
     """
     require_prompts_and_seed(prompts, seed)
     folder = Folder(Path(out), OWNS)
@@ -41,6 +42,7 @@ def train_pipeline(
         scorer = FunctionScorer(reward, backbone.device)
         with folder.held(wait=False):
             if not is_complete(folder, run, _identity(run, seed, backbone, scorer.name, prompts), REFUSE):
+                _require_no_adapters(backbone)
                 trainer = Trainer(run, seed, backbone, scorer, prompts, folder.path)
                 trainer.train()
                 publish(trainer, run, seed, folder.path)
@@ -48,6 +50,16 @@ def train_pipeline(
     if trained:
         pipeline.vae.float()  # the denoiser now returns float32, whatever it computes in
     return folder.path / "final"
+
+
+def _require_no_adapters(backbone: Backbone) -> None:
+    """UserError where the denoiser carries adapters: a training would switch them off, or write weights that nothing loads."""
+    names = {name for module in backbone.denoiser.modules() if isinstance(module, BaseTunerLayer) for name in module.r}
+    if names:
+        raise UserError(
+            f"the pipeline holds adapters ({', '.join(sorted(names))}); fuse them (`fuse_lora()`, then `unload_lora_weights()`),"
+            " or load the pipeline anew"
+        )
 
 
 def _identity(run: Run, seed: int, backbone: Backbone, reward: str, prompts: list[str]) -> dict:
