@@ -113,10 +113,11 @@ def test_code_of_ones_own_is_an_input_of_what_it_decides(own_checkout):
     config["scorers"]["mine"] = {"kind": "own_code:Brightness"}
     run = config["runs"]["progrpo_sd35m"]
     run["reward"], run["group"]["rule"] = {"mine": 1.0}, "own_rule:lowest"
+    config |= {"tier": "own", "results": "results/own"}
     (own_checkout / "config" / "own.yaml").write_text(yaml.safe_dump(config))
     for module in ("own_code.py", "own_rule.py"):
         (own_checkout / module).touch()
-    target = "results/smoke/runs/progrpo_sd35m-seed0/final/provenance.json"
+    target = "results/own/runs/progrpo_sd35m-seed0/final/provenance.json"
     path = os.pathsep.join([str(own_checkout), *filter(None, [os.environ.get("PYTHONPATH")])])
     options = ("--profile", "local", "--config", "tier=own", "miniature=trained")
     planned = call("snakemake", "-n", "-p", target, *options, cwd=own_checkout, PYTHONPATH=path)

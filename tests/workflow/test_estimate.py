@@ -31,7 +31,7 @@ def test_prompts_of_ones_own_file_are_counted_as_they_are_read(tmp_path, name):
 
 
 def test_prompts_of_a_folder_of_styles_are_counted_and_of_what_is_not_there_only_by_its_limits(tmp_path):
-    for style in ("anime", "photo"):
+    for style in ("sketch", "night"):
         (tmp_path / f"{style}.json").write_text(json.dumps(["a cat", "a dog"]))
     assert count(tmp_path) == 4
     assert count(tmp_path, limit_per_style=1) == 2
