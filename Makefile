@@ -22,6 +22,13 @@ $(foreach name,OWN RERUN DROP,$(if $(filter-out 1,$($(name))),$(error $(name)=$(
 $(if $(strip $(TIER)),,$(error TIER is empty))
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+# An environment runs the code of the folder that it was made in.
+MADE_IN := $(if $(wildcard $(INSTALLED)),$(shell cat $(INSTALLED)))
+ifneq ($(MADE_IN),)
+ifneq ($(MADE_IN),$(CURDIR))
+$(error $(VENV) was made in $(MADE_IN), and runs the code there; remove it and call again)
+endif
+endif
 FRAGMENTS = $(if $(filter 1,$(OWN)),results/$(TIER)/tables,paper_tables/$(TIER))
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -125,6 +132,6 @@ $(INSTALLED): requirements.txt pyproject.toml setup.py $(wildcard code/startup/*
 	$(VENV)/bin/python -m pip install --quiet $$(grep '^torch==' requirements.txt)
 	$(VENV)/bin/python -m pip install --quiet -r requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
-	touch $@
+	pwd -P > $@
 
 FORCE:

@@ -3,6 +3,7 @@
 import argparse
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from progrpo.commands.options import HelpFormatter, require_between
@@ -75,6 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
         outcomes = with_verdicts(outcomes, claims, verdicts, config.tier)
         write_text(f"results/published/{config.tier}/README.md", page(claims, verdicts, config.tier))
         write_text(readme, outcomes)
+    if not verdicts:
+        print(f"{arguments.claims}: has no claim of tier {config.tier}", file=sys.stderr)
     print(to_json(result, "the verdicts", indent=1) if arguments.json else "\n".join(lines(verdicts)))
     return 0
 
