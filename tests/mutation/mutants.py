@@ -78,8 +78,8 @@ TRAINER = [
         ("prompts), self.run.sampling.guidance_scale", "prompts), 1.0"),
         ("self.run.optimizer.max_grad_norm)", "1.0)"),
         (
-            "            self.optimizer.zero_grad(set_to_none=True)\n            if self.accelerator.optimizer",
-            "            if self.accelerator.optimizer",
+            "            self.optimizer.zero_grad(set_to_none=True)\n            norm = whole(",
+            "            norm = whole(",
         ),
     ),
     *_of(
@@ -147,7 +147,10 @@ TRAINER = [
             'copy_into(trainer.average.values, state["average"])',
             'copy_into(trainer.average.values, state["parameters"])',
         ),
-        ('trainer.optimizer.load_state_dict(_spread(state["optimizer"], parameters))', "pass"),
+        (
+            'trainer.optimizer.load_state_dict(_spread(state["optimizer"] | {"param_groups": kernels}, parameters))',
+            "pass",
+        ),
     ),
     *_of(
         "grpo/checkpoint.py",
