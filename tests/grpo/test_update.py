@@ -126,7 +126,7 @@ def with_scaler(trainer: Trainer, monkeypatch) -> Trainer:
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_an_update_whose_gradient_overflows_in_fp16_is_none(make, monkeypatch, fused):
+def test_an_update_that_overflows_in_fp16_is_none(make, monkeypatch, fused):
     trainer = make(iterations=2, ema={"decay": 0.9, "every": 1}, speed={"fused_optimizer": fused})
     with_scaler(trainer, monkeypatch)
     before, steps, clip = (
