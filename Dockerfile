@@ -5,9 +5,9 @@
 # This recipe has not been run by its authors: no Docker was at hand. What it installs is what CONTRIBUTING.md and `.ci/run` name.
 FROM python:3.11-slim-bookworm
 
-# make, git (the tests copy the checkout as git sees it), pgrep (make reproduce looks for a running Snakemake)
+# make, git (DVC needs a checkout, and the tests copy it as git sees it)
 RUN apt-get update \
- && apt-get install -y --no-install-recommends make git procps \
+ && apt-get install -y --no-install-recommends make git \
  && rm -rf /var/lib/apt/lists/*
 
 # Not root, who may write everywhere, which some tests count on being refused

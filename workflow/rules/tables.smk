@@ -28,9 +28,8 @@ for table in table_names():
 
 
 onerror:
-    if Path(
-        TIER.results
-    ).is_dir():  # else nothing was made yet, and the job's own message is the last
+    # Where nothing was made yet, the job's own message is the last.
+    if Path(TIER.results).is_dir():
         shell(
             "progrpo summary --config {CONFIG_FILE:q} && progrpo tables --config {CONFIG_FILE:q} --own"
             " && progrpo tables --config {CONFIG_FILE:q} --own --table page --out {PAGE:q}"

@@ -18,13 +18,13 @@ if ! flock --nonblock 9; then
 fi
 
 # A killed Snakemake leaves its lock behind. It is stale when no Snakemake works in this folder any more.
-working=
-here=$(pwd -P)
-for folder in /proc/[0-9]*; do
-  if [ "$folder" != /proc/$$ ] && [ "$(readlink "$folder/cwd" 2>/dev/null)" = "$here" ] &&
-    { tr '\0' ' ' < "$folder/cmdline"; } 2>/dev/null | grep -q snakemake; then working=${folder#/proc/}; fi
-done
 if [ -n "$(ls .snakemake/locks 2>/dev/null)" ]; then
+  working=
+  here=$(pwd -P)
+  for folder in /proc/[0-9]*; do
+    if [ "$folder" != /proc/$$ ] && [ "$(readlink "$folder/cwd" 2>/dev/null)" = "$here" ] &&
+      { tr '\0' ' ' < "$folder/cmdline"; } 2>/dev/null | grep -q snakemake; then working=${folder#/proc/}; fi
+  done
   if [ -n "$working" ]; then
     echo "make reproduce: Snakemake already runs in this folder (process $working); wait for it or stop it" >&2
     exit 2

@@ -95,7 +95,7 @@ def restore(tier: str) -> None:
 
 if __name__ == "__main__":
     try:
-        restore(*sys.argv[1:])
+        restore(sys.argv[1])
     except (UserError, subprocess.CalledProcessError) as error:
         print(f"make restore: {error}", file=sys.stderr)
         sys.exit(2)

@@ -13,9 +13,8 @@ from progrpo.report.verdicts import NOT_RUN, SPREAD, VOID, Verdict
 
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
 VERDICTS = ("<!-- verdicts of {tier}:begin -->", "<!-- verdicts of {tier}:end -->")
-Evaluations = dict[
-    str, dict[str, dict]
-]  # of a summary: {run: {"<prompt set>.<metric>": {"seeds": {seed: value}, ...}}}
+# Of a summary: {run: {"<prompt set>.<metric>": {"seeds": {seed: value}, ...}}}
+Evaluations = dict[str, dict[str, dict]]
 HEAD = f"{'claim':28} {'verdict':14} {'effect':>7} {'interval':>16} {'p':>7} {'n':>4} {'seconds':>8}"
 
 

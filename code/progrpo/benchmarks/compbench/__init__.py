@@ -2,9 +2,5 @@
 a detector."""
 
 CATEGORIES = ("color", "shape", "texture", "spatial")
-OTHER_CATEGORIES = (
-    "non",
-    "3d",
-    "complex",
-    "numeracy",
-)  # in the names of T2I-CompBench++'s other prompt files: non_spatial_val, ...
+# Words in the names of T2I-CompBench++'s other prompt files (non_spatial_val, ...), whose judges are not here.
+OTHER_CATEGORIES = ("non", "3d", "complex", "numeracy")
