@@ -5,10 +5,9 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from progrpo.analysis.statistics import mean_interval
 from progrpo.errors import UserError
 from progrpo.report.claims_file import Claim, Claims, Contrast, Margin, Superiority, Threshold
-from progrpo.report.summary import rounded
+from progrpo.report.summary import paired_difference, rounded
 from progrpo.report.verdicts import NOT_RUN, SPREAD, VOID, Verdict
 
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
@@ -217,13 +216,11 @@ def _parted(text: str, begin: str, end: str) -> tuple[str, str, str]:
 
 def _difference(run: str, other: str, metric: str, evaluations: Evaluations) -> str:
     """What was measured where no rule was fixed: mean and 95 % interval of a metric's difference over the seeds of both runs."""
-    first, second = (evaluations.get(name, {}).get(metric, {}).get("seeds", {}) for name in (run, other))
-    paired = [first[seed] - second[seed] for seed in first if seed in second]
-    if not paired:
+    found = paired_difference(evaluations, run, other, metric)
+    if found is None:
         return f"{metric} not run"
-    found = mean_interval(paired)
     between = "--" if found["low"] is None else f"[{number(found['low'])}, {number(found['high'])}]"
-    return f"{metric} {number(found['mean'], signed=True)} {between}, n = {len(paired)}"
+    return f"{metric} {number(found['mean'], signed=True)} {between}, n = {found['n']}"
 
 
 def _with_outcome(line: str, judged: dict[str, Verdict], evaluations: Evaluations) -> str:

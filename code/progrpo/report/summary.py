@@ -49,6 +49,15 @@ def estimate(values: dict[str, float]) -> dict[str, Any]:
     return {**mean_interval(list(values.values())), "seeds": values}
 
 
+def paired_difference(
+    evaluations: dict[str, dict[str, dict]], run: str, other: str, metric: str
+) -> dict[str, Any] | None:
+    """Estimate of a metric's difference, run minus other, over the seeds that a summary's evaluations have of both; None of none."""
+    first, second = (evaluations.get(name, {}).get(metric, {}).get("seeds", {}) for name in (run, other))
+    differences = {seed: value - second[seed] for seed, value in first.items() if seed in second}
+    return estimate(differences) if differences else None
+
+
 def _by_run(folder: Path, config: Config, metrics_of: Callable[[Path], dict[str, float]]) -> dict[str, dict[str, dict]]:
     """{run: {metric: estimate over seeds}} from the folders `<run>-seed<seed>` of the config's runs and seeds."""
     values: dict[str, dict[str, dict[str, float]]] = {}

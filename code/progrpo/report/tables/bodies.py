@@ -189,10 +189,7 @@ def macro_values(macro: Macro, layout: Layout, summary: dict) -> tuple[Cell, Cel
 
 
 def _gain(summary: dict, macro: Macro) -> Cell:
-    from progrpo.report.summary import estimate  # here, because it brings scipy and most tables do without
+    from progrpo.report.summary import paired_difference  # here, because it brings scipy and most tables do without
 
-    seeds = [
-        summary["evaluations"].get(run, {}).get(macro.column, {}).get("seeds", {}) for run in (macro.row, macro.over)
-    ]
-    differences = {seed: value - seeds[1][seed] for seed, value in seeds[0].items() if seed in seeds[1]}
-    return _estimate(estimate(differences)) if differences else NOT_RUN
+    found = paired_difference(summary["evaluations"], macro.row, macro.over or "", macro.column)
+    return _estimate(found) if found else NOT_RUN
