@@ -430,7 +430,11 @@ TABLES = [
         "report/tables/bodies.py",
         "tests/report/test_tables.py -k gains",
         ("paper - other", "other - paper"),
-        ("value - seeds[1][seed]", "value"),
+    ),
+    *_of(
+        "report/summary.py",
+        "tests/report/test_tables.py -k gains",
+        ("value - second[seed]", "value"),
     ),
     *_of(
         "report/tables/settings.py",
