@@ -4,7 +4,7 @@ import pytest
 
 from progrpo.benchmarks.prompt_sets import PromptRecord
 from progrpo.config import PromptSet
-from progrpo.jobs.images import image_tasks
+from progrpo.jobs.image_folder import image_tasks
 from progrpo.safe_names import LONGEST, file_name, path_inside
 
 STRANGE = (

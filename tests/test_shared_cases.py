@@ -11,7 +11,7 @@ from progrpo.benchmarks.prompt_sets import load_prompts
 from progrpo.cli import main
 from progrpo.config import PromptSet
 from progrpo.errors import UserError
-from progrpo.jobs.images import image_tasks
+from progrpo.jobs.image_folder import image_tasks
 from progrpo.safe_names import path_inside
 
 RED, BLUE = "a red circle", "a blue square"

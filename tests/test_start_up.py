@@ -77,6 +77,13 @@ def test_the_package_is_imported_without_its_libraries():
     assert done.stdout.split() == ["progrpo"]
 
 
+def test_images_are_scored_without_the_library_that_makes_them():
+    """A tier has hundreds of such jobs, and diffusers takes seconds to import."""
+    code = "import sys, progrpo.jobs.evaluate; print(*{'diffusers', 'peft', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not done.stdout.split()
+
+
 COMMAND = [sys.executable, "-c", "import sys; from progrpo.cli import main; sys.exit(main(sys.argv[1:]))"]
 
 

@@ -19,7 +19,8 @@ from progrpo.cli import main
 from progrpo.config import PromptSet, Sampling, load_config
 from progrpo.errors import UserError
 from progrpo.grpo.backbone import load_backbone
-from progrpo.jobs.images import ImageTask, generate_set, image_tasks, sample_images
+from progrpo.jobs.image_folder import ImageTask, image_tasks
+from progrpo.jobs.images import generate_set, sample_images
 from progrpo.safe_names import file_name
 
 

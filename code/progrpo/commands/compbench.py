@@ -93,11 +93,11 @@ def run_vqa(arguments: argparse.Namespace) -> None:
     from progrpo.benchmarks.compbench.vqa import summary, vqa_scores
     from progrpo.devices import choose_device
     from progrpo.files import SUMMARY, beside, write_json, write_jsonl
-    from progrpo.grpo.backbone import silence_libraries
+    from progrpo.quiet import silence_libraries
 
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
-    silence_libraries()
+    silence_libraries("transformers")
     chunker = load_chunker(arguments.chunker)
     vqa = load_vqa(arguments.model, choose_device(arguments.device), arguments.tokenizer)
     bar, progress = progress_bar()
@@ -130,11 +130,11 @@ def run_detect(arguments: argparse.Namespace) -> None:
     from progrpo.benchmarks.detections import write_detections
     from progrpo.benchmarks.images import gaps
     from progrpo.devices import choose_device
-    from progrpo.grpo.backbone import silence_libraries
+    from progrpo.quiet import silence_libraries
 
     threshold = THRESHOLD if arguments.threshold is None else arguments.threshold
     require_between("--threshold", threshold, 0, 1)
-    silence_libraries()
+    silence_libraries("transformers")
     chunker = load_chunker(arguments.chunker)
     detector = load_spatial_detector(arguments.model, choose_device(arguments.device))
     bar, progress = progress_bar()

@@ -102,13 +102,13 @@ def _load_models(arguments: argparse.Namespace):
     from progrpo.benchmarks.geneval.detector import load_detector
     from progrpo.benchmarks.images import list_images, require_records
     from progrpo.devices import choose_device
-    from progrpo.grpo.backbone import silence_libraries
+    from progrpo.quiet import silence_libraries
 
     def load(model: Path, clip: Path | None):
         colors = load_color_classifier(clip, device) if clip else None
         return load_detector(model, device, arguments.config_from), colors
 
-    silence_libraries()
+    silence_libraries("transformers")
     device = choose_device(arguments.device)
     if arguments.model:
         return load(arguments.model, arguments.clip)

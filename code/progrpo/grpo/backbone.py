@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
-import transformers
 from diffusers import (
     AutoencoderKL,
     DiffusionPipeline,
@@ -31,6 +29,7 @@ from progrpo.grpo.pipeline_folder import UNUSED, require_parts, weights_variant
 from progrpo.grpo.samplers import StepTable, windowed
 from progrpo.grpo.schedules import diffusion_table, flow_table, require_schedule
 from progrpo.model_files import open_network, reading_model, require_tokens
+from progrpo.quiet import silence_libraries
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
@@ -254,7 +253,7 @@ def load_backbone(model: Model, device: torch.device, train_all_weights: bool = 
     require_parts(folder, model.family)
     variant = weights_variant(folder, model.family)
     backbone_class, pipeline_class = FAMILIES[model.family]
-    silence_libraries()
+    silence_libraries("diffusers", "transformers")
     full = {"vae", backbone_class.denoiser_name} if train_all_weights else {"vae"}
     with reading_model(f"{folder}: the {model.family} model"):
         networks = {
@@ -287,10 +286,3 @@ def _require_fit(backbone: Backbone) -> None:
     time = torch.tensor(500.0, device=backbone.device)
     if not backbone.decode(backbone.predict(x, time, backbone.unconditional(), 1.0)).isfinite().all():
         raise ValueError("the image of an empty prompt is not finite; use precision fp32 or other weights")
-
-
-def silence_libraries() -> None:
-    """Progress bars and notices of loading would bury this project's own lines; errors still show."""
-    for logging in (diffusers.utils.logging, transformers.utils.logging):
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()

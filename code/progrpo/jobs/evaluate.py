@@ -20,12 +20,12 @@ from progrpo.config import Config
 from progrpo.devices import choose_device
 from progrpo.errors import UserError
 from progrpo.files import read_object, write_json, write_jsonl
-from progrpo.grpo.backbone import silence_libraries
 from progrpo.identity import BEGUN, REFUSE, Folder, Start
-from progrpo.jobs.images import require_generated
+from progrpo.jobs.image_folder import require_generated
 from progrpo.jobs.ingredients import of_evaluation
 from progrpo.jobs.loading import prompts_of, require_sets, scorer_of
 from progrpo.provenance import provenance
+from progrpo.quiet import silence_libraries
 from progrpo.rewards.base import Scorer
 from progrpo.rewards.registry import all_options
 
@@ -168,7 +168,7 @@ class Tools:
     """Scorers and benchmark models of a tier, each loaded once, when it is first needed."""
 
     def __init__(self, config: Config, device: torch.device, allow_partial: bool = False):
-        silence_libraries()
+        silence_libraries("transformers")
         self.config, self.device, self.allow_partial = config, device, allow_partial
         self._loaded: dict[str, Any] = {}
 

@@ -12,7 +12,8 @@ from progrpo.errors import UserError
 from progrpo.grpo.backbone import Backbone, load_backbone
 from progrpo.grpo.tuning import load_trained
 from progrpo.identity import REFUSE, Folder, Start
-from progrpo.jobs.images import ImageTask, generate_set, image_tasks, sample_images, save_image
+from progrpo.jobs.image_folder import ImageTask, image_tasks
+from progrpo.jobs.images import generate_set, sample_images, save_image
 from progrpo.jobs.ingredients import of_images, trained_weights
 from progrpo.jobs.loading import prompts_of, require_sets
 from progrpo.names import is_base, model_of, prompt_sets_of

@@ -16,7 +16,8 @@ from progrpo.grpo.backbone import Backbone
 from progrpo.identity import REFUSE, Folder, Start
 from progrpo.jobs.evaluate import Tools
 from progrpo.jobs.generate import checked_model, load_model
-from progrpo.jobs.images import ImageTask, image_tasks, sample_images
+from progrpo.jobs.image_folder import ImageTask, image_tasks
+from progrpo.jobs.images import sample_images
 from progrpo.jobs.ingredients import of_learning_curve, trained_weights
 from progrpo.jobs.loading import prompts_of
 from progrpo.names import seed_folder, snapshot_folder

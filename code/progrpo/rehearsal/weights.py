@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from progrpo.files import write_json
-from progrpo.grpo.backbone import silence_libraries
+from progrpo.quiet import silence_libraries
 
 State = dict[str, Tensor]
 
@@ -23,7 +23,7 @@ def randomise(model: nn.Module, scale: float = 1.0) -> nn.Module:
 
 def stored_state(model: Any, folder: Path) -> State:
     """The state dict under the names that the library writes to disk, which are the hub's."""
-    silence_libraries()
+    silence_libraries("diffusers", "transformers")
     model.save_pretrained(folder / "saved")
     (file,) = (folder / "saved").glob("*.safetensors")
     return load_file(file)
