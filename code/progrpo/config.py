@@ -167,6 +167,16 @@ class Ema(Section):
     every: Positive = 8
 
 
+def require_choice(group: Group, sampling: Sampling, iteration: int = 0) -> None:
+    """ValueError where a group is pruned before its trajectories differ."""
+    first = sampling.noisy(iteration).start
+    if sampling.shared_initial_noise and group.pruning and group.pruning[0].step <= first:
+        raise ValueError(
+            f"pruning step {group.pruning[0].step} comes before the window adds noise (step {first}): with"
+            " shared_initial_noise all trajectories of a group are still one"
+        )
+
+
 class Run(Section):
     """One training: a method applied to a model with a reward."""
 
@@ -230,12 +240,7 @@ class Run(Section):
                 raise ValueError(
                     f"objective.trained_fraction leaves none of the window's steps {self.sampling.noisy(iteration)} to train"
                 )
-        first = self.sampling.noisy(self.iterations - 1).start
-        if self.sampling.shared_initial_noise and self.group.pruning and self.group.pruning[0].step <= first:
-            raise ValueError(
-                f"pruning step {self.group.pruning[0].step} comes before the window adds noise (step {first}): with"
-                " shared_initial_noise all trajectories of a group are still one"
-            )
+        require_choice(self.group, self.sampling, self.iterations - 1)
         if self.prompts_per_iteration % self.updates_per_iteration:
             raise ValueError(
                 f"prompts_per_iteration ({self.prompts_per_iteration}) must be a multiple of"

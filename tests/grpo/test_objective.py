@@ -82,6 +82,9 @@ def test_bad_advantage_input_is_named():
     for changed, message in [({"std": "batch"}, "batch"), ({"eps": 0}, "eps")]:
         with pytest.raises(ValueError, match=message):
             advantages(rewards, **(FLOW | changed))
+    for wrong in (rewards[0], rewards[None]):
+        with pytest.raises(ValueError, match=r"rewards must be \(P, K\)"):
+            advantages(wrong, **DANCE)
     with pytest.raises(ValueError, match="two rewards"):
         advantages(rewards[:, :1], **DANCE)
     with pytest.raises(ValueError, match="floating-point"):
@@ -111,6 +114,13 @@ def test_the_gradient_vanishes_exactly_where_clipping_wins():
     torch.testing.assert_close(gradient, expected)
     assert (gradient[~active] == 0).all()
     assert result.clipped.tolist() == [True] * 4 + [False] * 3 + [True] * 2
+
+
+def test_a_ratio_beyond_all_numbers_gives_no_nan():
+    log_ratio, advantage = [1000.0, 1000.0, -1000.0, -1000.0], [0.0, 1.0, 0.0, -1.0]
+    result, gradient = surrogate_and_gradient(log_ratio, advantage)
+    assert result.loss.isfinite().all()
+    assert (gradient == 0).all()
 
 
 def test_surrogate_by_hand():

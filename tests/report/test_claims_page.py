@@ -122,7 +122,7 @@ def test_an_interval_that_leaves_out_the_papers_number_says_so(judged):
 def test_every_figure_is_drawn_with_results_and_without(judged, tmp_path):
     evidence, verdicts = judged
     paths = draw_all(CLAIMS, verdicts, evidence, tmp_path / "some")
-    names = {"forest", "predicted", "pairs", "curves_flow", "curves_diffusion"}
+    names = {"forest", "predicted", "pairs", *(f"curves_{guard}" for guard in CLAIMS.guards)}
     assert {path.name for path in paths} == {f"claims_{name}.{end}" for name in names for end in ("pdf", "png")}
     nothing = Evidence(evidence.config, tmp_path, {})
     empty = draw_all(CLAIMS, judge(CLAIMS, nothing), nothing, tmp_path / "none")

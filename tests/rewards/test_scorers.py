@@ -1,5 +1,6 @@
 """What holds for every scorer: checked input, batches, devices, sums, and names of kinds and options."""
 
+import numpy as np
 import pytest
 import torch
 from tiny_scorers import PROMPTS
@@ -120,6 +121,9 @@ def test_a_score_that_is_no_number_names_scorer_prompt_and_remedy(images):
         (torch.zeros(3), r"\(3,\)"),
         (None, "NoneType"),
         ([[1.0], [2.0, 3.0]], "list"),
+        (torch.zeros(4, dtype=torch.complex64), "Tensor"),
+        (np.array(["1", "2", "3", "4"]), "ndarray"),
+        ([10**400] * 4, "list"),
     ],
 )
 def test_what_is_not_one_score_for_each_image_names_the_scorer(images, returned, told):
@@ -130,6 +134,25 @@ def test_what_is_not_one_score_for_each_image_names_the_scorer(images, returned,
     scorer = Forgetful.load(None, "cpu")
     with pytest.raises(UserError, match=f"^Forgetful: returned {told} for 4 images; return one number each$"):
         scorer.score(images, PROMPTS)
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        np.arange(4.0)[::-1],
+        np.arange(3, -1, -1).astype(np.longdouble),
+        np.array([3, 2, 1, 0], dtype=object),
+        torch.tensor([3.0, 2.0, 1.0, 0.0]).to_sparse(),
+        torch.tensor([3, 2, 1, 0]),
+        (3, 2.0, True, 0),
+    ],
+)
+def test_scores_may_be_numbers_of_any_kind(images, returned):
+    class Numbers(BatchedScorer):
+        def score_batch(self, images, prompts):
+            return returned
+
+    assert Numbers.load(None, "cpu").score(images, PROMPTS).tolist() == [3, 2, 1, 0]
 
 
 def test_scores_may_be_a_list(images):

@@ -164,11 +164,16 @@ class Backbone(ABC):
         Outside the window that `sampling` has in the iteration, steps are deterministic. UserError for a schedule that does not give
         so many steps.
         """
-        with reading_model(f"{self.model.path}: the schedule for {sampling.steps} steps"):
+        try:
             table = self._table(sampling.steps, sampling.noise)
             if sampling.window:
                 table = windowed(table, self._table(sampling.steps, 0.0), sampling.noisy(iteration))
-            return table.to(device=self.device, dtype=torch.float32)
+        except ValueError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{self.model.path}: no schedule of {sampling.steps} steps and noise {sampling.noise}: {reason}"
+            ) from error
+        return table.to(device=self.device, dtype=torch.float32)
 
     @abstractmethod
     def _table(self, steps: int, noise: float) -> StepTable: ...

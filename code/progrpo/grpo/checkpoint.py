@@ -7,6 +7,7 @@ import pickle
 import re
 import signal
 import sys
+import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -193,8 +194,8 @@ def _check_plain(value: Any, where: str) -> None:
 class GracefulStop(contextlib.AbstractContextManager):
     """While entered, SIGTERM and SIGINT only set `requested`.
 
-    The training loop looks at it and saves at the next good moment. For the main thread only (Python delivers
-    signals there): ValueError elsewhere. Leaving restores the handlers before.
+    The training loop looks at it and saves at the next good moment. In another thread than the main one, which alone may ask for
+    signals, nothing changes. Leaving restores the handlers before.
     """
 
     def __init__(self) -> None:
@@ -202,8 +203,9 @@ class GracefulStop(contextlib.AbstractContextManager):
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "GracefulStop":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._request)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._request)
         return self
 
     def _request(self, number: int, frame: FrameType | None) -> None:

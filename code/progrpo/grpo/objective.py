@@ -25,12 +25,14 @@ def advantages(
     rewards itself when None. unbiased divides by n - 1, else by n. The result is clamped to [-clamp, clamp].
     Flow-GRPO: global, biased, eps 1e-4 (flow_grpo/stat_tracking.py:11-31); DanceGRPO: group, unbiased, eps
     1e-8 (train_grpo_sd.py:537-547); both clamp at 5. A group of equal rewards gets exactly 0. ValueError for
-    non-finite or integer rewards, an unknown std, eps <= 0, or an unbiased std of fewer than two.
+    non-finite or integer rewards, or other than (P, K), an unknown std, eps <= 0, or an unbiased std of fewer than two.
     """
     if std not in ("group", "global"):
         raise ValueError(f"std must be 'group' or 'global', not {std!r}")
     if not rewards.is_floating_point() or not eps > 0:
         raise ValueError(f"need floating-point rewards and eps > 0, not {rewards.dtype} and {eps}")
+    if rewards.ndim != 2:
+        raise ValueError(f"rewards must be (P, K), K of each of P prompts, not {tuple(rewards.shape)}")
     check_finite(rewards)
     exact = rewards.to(torch.float64)
     # Relative to the first of its group a group of equal rewards is exactly 0; its rounded mean need not be
@@ -62,11 +64,12 @@ def clipped_surrogate(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor
     """PPO's max(-A r, -A clip(r, 1 - c, 1 + c)), r = exp(log_prob - old_log_prob); all tensors (B,).
 
     The gradient flows to log_prob only. It is exactly 0 where r > 1 + c and A > 0, where r < 1 - c and A < 0,
-    and where A = 0. `clipped` is |r - 1| > c whatever the sign of A, the clip fraction that the public code
-    logs. Source: train_sd3.py:880-893 of Flow-GRPO, equal in DanceGRPO.
+    and where A = 0, also where r is beyond all numbers: it is bounded by e^80. `clipped` is |r - 1| > c whatever
+    the sign of A, the clip fraction that the public code logs. Source: train_sd3.py:880-893 of Flow-GRPO, equal
+    in DanceGRPO.
     """
     advantages = advantages.detach()
-    ratio = torch.exp(log_prob - old_log_prob.detach())
+    ratio = torch.exp((log_prob - old_log_prob.detach()).clamp(max=80))
     loss = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip_range, 1 + clip_range))
     return Surrogate(loss=loss, ratio=ratio.detach(), clipped=(ratio.detach() - 1).abs() > clip_range)
 

@@ -194,7 +194,7 @@ def log_prob(table: StepTable, i: int | Tensor, x_next: Tensor, mean: Tensor) ->
 
 def require_noise(table: StepTable, i: int | Tensor) -> None:
     """ValueError when the step, or all of them, are deterministic. No device is waited for: steps in a tensor are trusted."""
-    if not table.stochastic or (isinstance(i, int) and i not in table.noisy):
+    if not table.stochastic or (not isinstance(i, Tensor) and i not in table.noisy):
         raise ValueError("the steps are deterministic (noise level or eta 0): they have no log-probability")
 
 

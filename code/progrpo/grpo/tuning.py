@@ -155,6 +155,13 @@ def _merge_adapters(backbone: Backbone) -> None:
             module.forward = MethodType(_merged_forward, module)
 
 
+def peft_adapters(denoiser: nn.Module) -> None:
+    """Adapted layers compute as peft's own again, fused or beside others: what `_merge_adapters` put in their place is taken away."""
+    for module in denoiser.modules():
+        if isinstance(module, AdaptedLinear):
+            vars(module).pop("forward", None)
+
+
 def _merged_forward(layer: AdaptedLinear, x: Tensor) -> Tensor:
     """The adapted layer of x (..., in); without adapters, as the reference has them, the layer itself."""
     base = layer.base_layer

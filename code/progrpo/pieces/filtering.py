@@ -1,6 +1,7 @@
 """Optimal variance filtering of one group, for callers whose rewards are no batch of tensors."""
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ def optimal_variance_filter(rewards: Sequence[float] | np.ndarray | Tensor, keep
     """
     plain = rewards.tolist() if isinstance(rewards, np.ndarray | Tensor) else list(rewards)
     values = torch.tensor(plain, dtype=torch.float64)
+    if not isinstance(keep, Integral):
+        raise ValueError(f"keep must be a whole number from 1 to {len(values)}, not {keep!r}")
     if values.ndim != 1:
         raise ValueError(f"rewards must be those of one group, (N,), not {tuple(values.shape)}")
-    return ovf.optimal_variance_filter(values[None], keep)[0].tolist()
+    return ovf.optimal_variance_filter(values[None], int(keep))[0].tolist()

@@ -3,16 +3,18 @@
 Shape letters: P prompts, K survivors per prompt, H x W pixels.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from progrpo.config import Group, Model, Sampling
+from progrpo.config import Group, Model, Sampling, require_choice
 from progrpo.devices import DTYPES
 from progrpo.errors import UserError
 from progrpo.grpo.backbone import FAMILIES, Backbone
@@ -21,6 +23,7 @@ from progrpo.grpo.rollout import Stage, TrajectoryNoise, expand_and_prune, in_ba
 from progrpo.grpo.schedules import require_schedule
 from progrpo.pieces.function_scorer import FunctionScorer, RewardFunction
 
+FORBIDDEN = re.compile(r"^-|[\x00-\x1f\x7f{}<>]")  # in a path of a configuration, but not in a folder's name
 T5_TOKENS = 128  # as Flow-GRPO trains SD3.5-M
 
 
@@ -51,9 +54,13 @@ def sample_pruned(
     The pipeline is used as `taken_apart` says. UserError: a pipeline of another kind, no list of prompts, another seed than a run's,
     a pruning step beyond the last, a reward that is no finite number.
     """
-    require_prompts_and_seed(prompts, seed)
+    seed = require_prompts_and_seed(prompts, seed)
     if group.pruning and group.pruning[-1].step > sampling.steps:
         raise UserError(f"pruning step {group.pruning[-1].step} lies beyond the {sampling.steps} denoising steps")
+    try:
+        require_choice(group, sampling)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     with taken_apart(pipeline) as backbone:
         table, text = backbone.table(sampling), backbone.encode(prompts)
         score = scoring(FunctionScorer(reward, backbone.device, batch), prompts)
@@ -67,13 +74,15 @@ def sample_pruned(
     return PrunedGroups(images, rollout.rewards, rollout.trajectories, rollout.stages)
 
 
-def require_prompts_and_seed(prompts: list[str], seed: int) -> None:
-    """UserError for prompts that are no list of at least one text, or for a seed outside 0..2^32 - 1, which a run may have."""
+def require_prompts_and_seed(prompts: list[str], seed: int) -> int:
+    """The seed as an int; UserError for prompts that are no list of at least one text, or a seed that is no whole number of
+    0..2^32 - 1, as a run's is."""
     texts = isinstance(prompts, list | tuple) and all(isinstance(prompt, str) for prompt in prompts)
     if not texts or not prompts:
         raise UserError(f"prompts: give a list of at least one text, not {repr(prompts)[:60]}")
-    if not 0 <= seed < 2**32:
-        raise UserError(f"seed {seed}: must be between 0 and {2**32 - 1}")
+    if not isinstance(seed, Integral) or not 0 <= seed < 2**32:
+        raise UserError(f"seed {seed}: must be a whole number between 0 and {2**32 - 1}")
+    return int(seed)
 
 
 @contextmanager
@@ -106,10 +115,12 @@ def backbone_of(pipeline: DiffusionPipeline) -> Backbone:
         raise UserError(
             f"the pipeline's {backbone_class.denoiser_name} is {denoiser.dtype}; use one of {', '.join(DTYPES)}"
         )
+    if not isinstance(denoiser.config.sample_size, int):
+        raise UserError(f"the pipeline's {backbone_class.denoiser_name} makes no square images; load one that does")
     t5 = getattr(pipeline, "tokenizer_3", None)
     settings = {
         "family": family,
-        "path": path,
+        "path": FORBIDDEN.sub("_", path),  # for messages and to be known again
         "resolution": denoiser.config.sample_size * pipeline.vae_scale_factor,
         "precision": precisions[denoiser.dtype],
         "max_sequence_length": min(T5_TOKENS, t5.model_max_length) if t5 else T5_TOKENS,

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -93,8 +94,8 @@ class BatchedScorer(abc.ABC):
         """`score_batch` as (b,) float32; UserError for what is not one number for each image."""
         returned: Any = self.score_batch(images, prompts)
         try:
-            scores = torch.as_tensor(returned, dtype=torch.float32)
-        except (TypeError, ValueError, RuntimeError) as error:  # nothing, words, rows of several lengths
+            scores = real_numbers(returned)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # nothing, words, rows of several lengths
             what = type(returned).__name__
             raise UserError(f"{self.name}: returned {what} for {len(images)} images; return one number each") from error
         if scores.shape != (len(images),):
@@ -123,6 +124,22 @@ class BatchedScorer(abc.ABC):
         if not bool(finite.all()):
             first = int((~finite).nonzero()[0])
             raise UserError(f"{self.name}: {what} for prompt {prompts[first]!r} is not finite; {remedy}")
+
+
+def real_numbers(returned: Any) -> Tensor:
+    """A tensor, an array of numpy's or pandas' or a list as float32; TypeError for complex numbers, whose other half would be lost."""
+    if isinstance(returned, Tensor):
+        values = returned.to_dense()
+    elif hasattr(returned, "__array__"):
+        array = np.asarray(returned)
+        if array.dtype.kind not in "biufO":
+            raise TypeError(f"{array.dtype} is no kind of real number")
+        values = torch.from_numpy(np.array(array, dtype=np.float64))
+    else:
+        values = torch.as_tensor(returned)
+    if values.is_complex():
+        raise TypeError("complex numbers")
+    return values.to(torch.float32)
 
 
 def unique_prompts(prompts: list[str]) -> tuple[list[str], Tensor]:
