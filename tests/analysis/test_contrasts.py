@@ -41,6 +41,9 @@ def test_the_pooled_error_of_two_arms_is_that_of_the_pairs():
     difference = table[:, 0] - table[:, 1]
     assert freedom == 4
     assert sd * np.sqrt(2) == pytest.approx(difference.std(ddof=1))
+    for single in (table[:1], table[:, :1]):
+        with pytest.raises(ValueError, match="leaves no residuals"):
+            pooled_error(single)
 
 
 def test_few_seeds_are_scipys_paired_t_test():

@@ -47,6 +47,9 @@ def test_paired_test_of_one_pair_and_of_equal_differences():
 def test_holm_by_hand():
     assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert statistics.holm([0.9, 0.8]) == [1.0, 1.0]
+    for wrong in ([0.1, float("nan")], [1.1], [-0.1], [[0.1, 0.2]]):
+        with pytest.raises(ValueError, match="p-values must be"):
+            statistics.holm(wrong)
 
 
 def test_paired_tests_adjust_only_what_was_tested():

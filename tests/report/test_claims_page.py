@@ -1,12 +1,13 @@
 """Verdicts as words and pictures: what stands on the page, in README's outcome column and in the figures."""
 
+import numpy as np
 import pytest
 from stored_curves import ARMS, write_curves, write_tier
 
 from checkout import ROOT
 from progrpo.analysis.contrasts import Estimate
 from progrpo.errors import UserError
-from progrpo.report.claims_figures import BANDS_FROM, SHOWN, draw_all, draw_held_out
+from progrpo.report.claims_figures import BANDS_FROM, SHOWN, draw_all, draw_held_out, observed
 from progrpo.report.claims_file import load_claims
 from progrpo.report.claims_page import BEGIN, END, VERDICTS, as_json, page, with_outcomes, with_verdicts
 from progrpo.report.evidence import Evidence
@@ -141,3 +142,27 @@ def test_few_seeds_are_thin_lines_and_more_a_band(tmp_path, seeds):
     few = seeds < BANDS_FROM
     assert len(axis.lines) == SHOWN * (1 + seeds if few else 1)
     assert len(axis.collections) == (0 if few else SHOWN)
+
+
+def test_the_error_of_a_prediction_is_that_of_the_difference_in_each_seed(judged):
+    """An arm that gains half of what the baseline gains, seed by seed, is known to do so, however much that varies."""
+    evidence, _ = judged
+    guard = CLAIMS.guards["flow"]
+    found = observed("progrpo_sd35m", 0.5, guard, evidence)
+    gains, baseline = (
+        np.array([evidence.final_gains(arm, "pickscore", [seed]).mean() for seed in range(3)])
+        for arm in ("progrpo_sd35m", guard.baseline)
+    )
+    assert found.mean() == pytest.approx(gains.mean() / baseline.mean())
+    assert found.std() == pytest.approx((gains - 0.5 * baseline).std() / baseline.mean())
+    assert observed(guard.baseline, 1.0, guard, evidence) == pytest.approx([1.0] * 3)
+
+
+def test_curves_of_a_baseline_that_does_not_learn_say_that_they_are_void(judged):
+    evidence, _ = judged
+    for verdict, titles in (
+        ("not supported", ["", "void: validity_flow is not supported", ""]),
+        ("supported", [""] * 3),
+    ):
+        figure = draw_held_out(CLAIMS, "flow", evidence, Verdict("validity_flow", verdict))
+        assert [axis.get_title() for axis in figure.axes] == titles

@@ -10,6 +10,7 @@ from stored_curves import ARMS, SCORERS, costs, write_curves, write_tier
 
 from checkout import ROOT
 from progrpo.analysis.contrasts import Estimate
+from progrpo.analysis.statistics import holm
 from progrpo.cli import main
 from progrpo.errors import UserError
 from progrpo.files import write_json
@@ -103,6 +104,23 @@ def test_a_baseline_that_learns_its_reward_alone_voids_the_contrasts(world, tmp_
     assert found["validity_flow"].verdict == "not supported"
     assert found["pro_equal_calls"].verdict == found["previews_carry_signal"].verdict == "void"
     assert complaint in found["pro_equal_calls"].why
+
+
+def test_a_void_claim_does_not_ease_the_others(world, tmp_path):
+    """As one that was not run: it can never be supported, so Holm must not take it away first."""
+    data = read_yaml(ROOT / "config" / "claims.yaml")
+    flow = {**data["guards"]["flow"], "every_seed": ["pickscore"]}
+    data["guards"] |= {"flow": flow, "never": {**flow, "every_seed": ["scene_strict"]}}
+    next(claim for claim in data["claims"] if claim["id"] == "ovf_vs_uniform")["guard"] = "never"
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump(data))
+    claims = load_claims(tmp_path / "claims.yaml")
+    write_curves(tmp_path, noise=0.25, rising=SCORERS[:5])
+    found = {v.id: v for v in judge(claims, Evidence(world[0], tmp_path, {}))}
+    assert (found["ovf_vs_uniform"].verdict, found["ovf_vs_uniform"].p_holm) == ("void", None)
+    primary = [claim.id for claim in claims.of_tier("mini") if claim.family == "primary"]
+    p = {name: found[name].p if found[name].p_holm is not None else 1.0 for name in primary}
+    assert [found[name].p_holm or 1.0 for name in primary] == holm(list(p.values()))
+    assert holm(list(p.values())) != holm(list({**p, "ovf_vs_uniform": found["ovf_vs_uniform"].p}.values()))
 
 
 def test_three_seeds_are_judged_by_the_pooled_error_and_one_is_inconclusive(world, tmp_path):
@@ -233,6 +251,42 @@ def test_a_baseline_without_any_gain_leaves_no_unit(world, tmp_path):
     assert found["validity_flow"].verdict == "not supported"
     assert found["pro_equal_samples"].verdict == "not run"
     assert "no unit" in found["pro_equal_samples"].why
+
+
+def test_seeds_that_were_evaluated_on_other_prompts_are_refused(world, tmp_path):
+    """The bootstrap draws a prompt for all seeds at once."""
+    write_curves(tmp_path, seeds=3)
+    for path in (tmp_path / "curves").glob("*-seed2.npz"):
+        with np.load(path) as arrays:
+            stored = dict(arrays)
+        np.savez_compressed(path, **{**stored, "prompts": stored["prompts"][::-1]})
+    with pytest.raises(UserError, match="the seeds of .* have several lists of prompts") as refused:
+        judge(CLAIMS, Evidence(world[0], tmp_path, {}))
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"seed": 99}, "seed 99, but the curve beside it has 1; record the costs again"),
+        ({"iterations": 5}, "iterations 5, but the curve beside it has 100; record the costs again"),
+        ({"rollout_seconds": 0.0}, "rollout_seconds: Input should be greater than 0"),
+        ({"update_calls": -1.0}, "update_calls: Input should be greater than 0"),
+    ],
+)
+def test_costs_of_another_training_are_refused(world, tmp_path, changed, complaint):
+    write_curves(tmp_path, seeds=3)
+    path = tmp_path / "curves" / "progrpo_sd35m-seed1.costs.json"
+    write_json(path, {**json.loads(path.read_text()), **changed})
+    with pytest.raises(UserError, match=complaint):
+        judge(CLAIMS, Evidence(world[0], tmp_path, {}))
+
+
+def test_calls_are_counted_so_that_one_seed_decides(world, tmp_path):
+    write_curves(tmp_path, seeds=1)
+    found = {v.id: v for v in judge(CLAIMS, Evidence(world[0], tmp_path, {}))}["fewer_calls"]
+    assert (found.verdict, found.estimate.n) == ("supported", 1)
+    assert found.estimate.low == found.estimate.high == found.estimate.effect
 
 
 def test_other_prompts_than_the_base_models_are_refused(world, tmp_path):

@@ -34,8 +34,11 @@ def pooled_error(table: np.ndarray) -> tuple[float, int]:
     """Residual standard deviation and degrees of freedom of a (seeds, arms) table, seeds and arms as additive effects.
 
     It takes all arms to be equally noisy, and is less uncertain than the spread of a few paired differences.
+    ValueError for one seed or one arm.
     """
     table = finite_array(table, 2, "table")
+    if min(table.shape) < 2:
+        raise ValueError(f"a table of {table.shape[0]} seeds and {table.shape[1]} arms leaves no residuals")
     residual = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
     freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
     return float(np.sqrt((residual**2).sum() / freedom)), freedom

@@ -72,8 +72,13 @@ def paired_test(first, second) -> dict[str, float | int | None]:
 
 
 def holm(p_values) -> list[float]:
-    """Holm's step-down adjustment of m p-values, in their own order; at most 1, monotone in the sorted order."""
+    """Holm's step-down adjustment of m p-values, in their own order; at most 1, monotone in the sorted order.
+
+    ValueError for one that lies outside [0, 1].
+    """
     p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"p-values must be a list of numbers within [0, 1], not {p.tolist()}")
     order = np.argsort(p, kind="stable")
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from progrpo.analysis.statistics import mean_interval
-from progrpo.report.claims_file import Claims, Contrast, Guard, Margin
+from progrpo.report.claims_file import Claim, Claims, Contrast, Guard, Margin, Superiority
 from progrpo.report.evidence import Evidence
 from progrpo.report.figures import BLACK, BLUE, CYCLE, DASHES, GREEN, GREY, ORANGE, VERMILION, canvas, save, styled
 from progrpo.report.verdicts import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VOID, Verdict, gains_in_units
@@ -32,7 +32,8 @@ def draw_all(claims: Claims, verdicts: list[Verdict], evidence: Evidence, folder
         "claims_pairs": draw_pairs(claims, verdicts, evidence),
     }
     for name in claims.guards_of(evidence.config.tier):
-        figures[f"claims_curves_{name}"] = draw_held_out(claims, name, evidence)
+        learnt = next(verdict for verdict in verdicts if verdict.id == f"validity_{name}")
+        figures[f"claims_curves_{name}"] = draw_held_out(claims, name, evidence, learnt)
     return [path for name, figure in figures.items() for path in save(figure, folder / name)]
 
 
@@ -42,8 +43,8 @@ def _empty(axis, text: str = "not run") -> None:
 
 @styled
 def draw_forest(claims: Claims, verdicts: list[Verdict]) -> Figure:
-    """Each contrast of one metric with its interval, in units of the baseline's gain; its margin, what was predicted, what the paper
-    has. What is void has no effect to show."""
+    """Each contrast of one metric with its interval, in units of the baseline's gain; the limits that decide beside 0, what was
+    predicted, what the paper has. What is void has no effect to show."""
     stated = {claim.id: claim for claim in claims.claims}
     judged = [(v, stated[v.id]) for v in verdicts if v.id in stated and v.estimate and v.verdict != VOID]
     shown = [(verdict, claim) for verdict, claim in judged if len(claim.metrics) == 1]
@@ -51,10 +52,8 @@ def draw_forest(claims: Claims, verdicts: list[Verdict]) -> Figure:
     for row, (verdict, claim) in enumerate(reversed(shown)):
         found, colour = verdict.estimate, COLOURS[verdict.verdict]
         assert found is not None
-        if isinstance(claim.rule, Margin):
-            axis.fill_betweenx(
-                [row - 0.4, row + 0.4], -claim.rule.margin, claim.rule.margin, color=GREY, alpha=0.15, lw=0
-            )
+        for limit in _limits(claim):
+            axis.plot([limit, limit], [row - 0.35, row + 0.35], color=GREY, linewidth=1)
         if found.low is not None and found.high is not None:
             axis.plot([found.low, found.high], [row, row], color=colour, solid_capstyle="butt")
         axis.plot(found.effect, row, "o", color=colour, markersize=4)
@@ -72,9 +71,18 @@ def draw_forest(claims: Claims, verdicts: list[Verdict]) -> Figure:
         axis.plot([], [], "o-", color=colour, markersize=4, label=word)
     for word, marker in (("predicted", "D"), ("paper", "^")):
         axis.plot([], [], marker, markerfacecolor="none", markeredgecolor=BLACK, linestyle="", markersize=4, label=word)
-    axis.fill_between([], [], [], color=GREY, alpha=0.15, label="margin")
+    axis.plot([], [], "|", color=GREY, label="limit of the rule")
     figure.legend(loc="outside lower center", ncols=7, columnspacing=1)
     return figure
+
+
+def _limits(claim: Claim) -> list[float]:
+    """Where the interval of a contrast must lie, or must not: what is relevant, or the margin on the sides that count."""
+    if isinstance(claim.rule, Superiority):
+        return [claim.rule.relevant]
+    if isinstance(claim.rule, Margin):
+        return [-claim.rule.margin] + ([claim.rule.margin] if claim.rule.kind == "equivalence" else [])
+    return []
 
 
 def _arms(claims: Claims, guard: str, evidence: Evidence) -> list[str]:
@@ -97,9 +105,9 @@ def _band(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray |
 
 
 @styled
-def draw_held_out(claims: Claims, name: str, evidence: Evidence) -> Figure:
+def draw_held_out(claims: Claims, name: str, evidence: Evidence, learnt: Verdict | None = None) -> Figure:
     """Fig. 5 on held-out prompts: gain in the training reward against iterations, calls and seconds; means over seeds, and the seeds
-    as 95 % bands or, where they are few, as thin lines."""
+    as 95 % bands or, where they are few, as thin lines. Its title says where the baseline's guard, `learnt`, voids what is shown."""
     guard = claims.guards[name]
     figure, axes = canvas(3, 2.6, sharey=True)
     arms = _arms(claims, name, evidence)[:SHOWN]
@@ -123,6 +131,8 @@ def draw_held_out(claims: Claims, name: str, evidence: Evidence) -> Figure:
             _empty(axis)
         axis.set(xlabel=label)
     axes[0].set(ylabel=f"held-out gain, {guard.every_seed[0]}")
+    if arms and learnt is not None and learnt.verdict == NOT_SUPPORTED:
+        axes[1].set_title(f"void: {learnt.id} is not supported", fontsize=7)
     if arms:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
@@ -130,15 +140,15 @@ def draw_held_out(claims: Claims, name: str, evidence: Evidence) -> Figure:
 
 @styled
 def draw_predicted(claims: Claims, evidence: Evidence) -> Figure:
-    """Observed final gains of the arms, with 95 % intervals over seeds, against sqrt(K Var_kept); both in units of the baseline's,
-    the observed ones of its mean over the seeds that the arm has."""
+    """Observed final gains of the arms against iterations times sqrt(K Var_kept), both in units of the baseline's mean gain over the
+    arm's seeds; with 95 % intervals of the difference to the prediction, seed by seed, as the baseline's gain has an error too."""
     figure, (axis,) = canvas(1, 3.2)
     predicted = (evidence.analyses.get("gradient_signal") or {}).get("arms", {})
     guard = next((g for g in claims.guards.values() if g.baseline in predicted), None)
     arms = [arm for arm in predicted if evidence.seeds(arm)] if guard and evidence.seeds(guard.baseline) else []
     for index, arm in enumerate(arms):
         assert guard is not None
-        found = mean_interval(observed(arm, guard, evidence))
+        found = mean_interval(observed(arm, predicted[arm], guard, evidence))
         colour, marker = CYCLE[index % len(CYCLE)], MARKERS[index // len(CYCLE) % len(MARKERS)]
         label = f"{arm}, n = {len(evidence.seeds(arm))}"
         axis.plot(predicted[arm], found["mean"], marker, color=colour, markersize=4, label=label)
@@ -150,19 +160,19 @@ def draw_predicted(claims: Claims, evidence: Evidence) -> Figure:
         figure.legend(*axis.get_legend_handles_labels(), loc="outside right center")
     else:
         _empty(axis)
-    axis.set(xlabel="predicted gain, √(K Var)", ylabel="observed gain")
+    axis.set(xlabel="predicted gain, iterations · √(K Var); Flow-GRPO = 1", ylabel="observed gain; Flow-GRPO = 1")
     return figure
 
 
-def observed(arm: str, guard: Guard, evidence: Evidence) -> np.ndarray:
-    """Final gains (seeds,) of an arm in the training reward, in units of the baseline's mean gain over these seeds, or over all of
-    its own where it has none of these."""
-    seeds = evidence.seeds(arm)
-    gains = gains_in_units(arm, guard.every_seed[0], seeds, guard, evidence).mean(axis=1)
-    shared = evidence.seeds(arm, guard.baseline)
-    return (
-        gains / gains_in_units(guard.baseline, guard.every_seed[0], shared, guard, evidence).mean() if shared else gains
-    )
+def observed(arm: str, predicted: float, guard: Guard, evidence: Evidence) -> np.ndarray:
+    """Final gains (seeds,) of an arm in the training reward, in units of the baseline's mean gain over these seeds, each with what
+    is predicted of the baseline's own gain in that seed put right to its mean; where the baseline has none of them, of all its own."""
+    metric, shared = guard.every_seed[0], evidence.seeds(arm, guard.baseline)
+    gains = gains_in_units(arm, metric, shared or evidence.seeds(arm), guard, evidence).mean(axis=1)
+    if not shared:
+        return gains
+    baseline = gains_in_units(guard.baseline, metric, shared, guard, evidence).mean(axis=1)
+    return predicted + (gains - predicted * baseline) / baseline.mean()
 
 
 @styled

@@ -75,7 +75,9 @@ def _ratios(evidence: Evidence, kind: str) -> list[float] | str:
 
 def _calls(evidence: Evidence) -> Found:
     ratios = _ratios(evidence, "calls")
-    return ratios if isinstance(ratios, str) else _mean(ratios)
+    if isinstance(ratios, str) or len(set(ratios)) > 1:
+        return ratios if isinstance(ratios, str) else _mean(ratios)
+    return ratios[0], ratios[0], ratios[0], len(ratios)  # counted, not measured: alike in every seed
 
 
 def _timed(evidence: Evidence) -> list[float] | str:

@@ -1,5 +1,6 @@
 """The stored results that claims are judged from: held-out curves of runs and base models, costs of the runs, analyses."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,9 @@ COSTS = {  # of an iteration
 }
 
 
+Above0 = Annotated[Number, Field(gt=0)]
+
+
 class Provenance(Part):
     """What a curve was made from, as far as a verdict names it."""
 
@@ -36,10 +40,10 @@ class Costs(Part):
     """Costs of an iteration: the file that `progrpo costs` writes."""
 
     iterations: Annotated[Count, Field(ge=1)]
-    sampling_calls: Number
-    update_calls: Number
-    rollout_seconds: Number
-    update_seconds: Number
+    sampling_calls: Above0
+    update_calls: Above0
+    rollout_seconds: Above0
+    update_seconds: Above0
     device: str
     config: str
     decides: str | None = None
@@ -81,6 +85,10 @@ def _parsed(provenance: str, path: Path) -> Any:
         raise UserError(f"{path}: provenance: not JSON ({error})") from None
 
 
+def _short_hash(prompts: tuple[str, ...]) -> str:
+    return hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:8]
+
+
 class Evidence:
     """What is stored in a tier's folder `source`; gains of runs over their base models at equal noise."""
 
@@ -103,6 +111,7 @@ class Evidence:
         for name, curves in found.items():
             self._require_one("configurations", name, [curve.decides for curve in curves.values() if curve.decides])
             self._require_one("last iterations", name, [curve.iterations[-1] for curve in curves.values()])
+            self._require_one("lists of prompts", name, [_short_hash(curve.prompts) for curve in curves.values()])
         return found
 
     @cached_property
@@ -110,7 +119,13 @@ class Evidence:
         """{run: {seed: costs of an iteration}}."""
         found: dict[str, dict[int, dict]] = {}
         for name, seed, path in self._files(".costs.json"):
-            found.setdefault(name, {})[seed] = read_checked(Costs, path)
+            costs = found.setdefault(name, {})[seed] = read_checked(Costs, path)
+            trained = self.curves.get(name, {}).get(seed)
+            for what, expected in (("seed", seed), ("iterations", trained and int(trained.iterations[-1]))):
+                if expected is not None and costs[what] != expected:
+                    raise UserError(
+                        f"{path}: {what} {costs[what]}, but the curve beside it has {expected}; record the costs again"
+                    )
         for name, costs in found.items():
             self._require_one(
                 "configurations", name, [cost["decides"] for cost in costs.values() if cost.get("decides")]

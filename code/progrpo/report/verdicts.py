@@ -60,7 +60,8 @@ def judge(claims: Claims, evidence: Evidence) -> list[Verdict]:
     guards = {name: judge_guard(name, guard, evidence) for name, guard in claims.guards_of(tier).items()}
     primary = [claim.id for claim in listed if claim.family == "primary"]
     first = {claim.id: _judge(claim, claims, evidence) for claim in listed}
-    known = {name: verdict.p for name, verdict in first.items()}
+    void = {claim.id for claim in listed if claim.guard and guards[claim.guard].verdict != SUPPORTED}
+    known = {name: None if name in void else verdict.p for name, verdict in first.items()}  # neither eases the others
     adjusted = dict(zip(primary, holm([1.0 if known[name] is None else known[name] for name in primary]), strict=True))
     return [*guards.values(), *(_decided(first[c.id], c, claims, guards, adjusted.get(c.id)) for c in listed)]
 
@@ -90,7 +91,10 @@ def judge_guard(name: str, guard: Guard, evidence: Evidence) -> Verdict:
     fallen = [metric for metric in guard.every_seed if not (means[metric] > 0).all()]
     risen = [metric for metric in guard.one_of if (means[metric] > 0).all()]
     losses = (f"{metric} (least {means[metric].min():+.3f})" for metric in fallen)
-    why = f"no gain in every seed by {', '.join(losses)}" if fallen else f"gains by all, and by {', '.join(risen)}"
+    least = ", ".join(f"{metric} {means[metric].min():+.3f}" for metric in guard.every_seed)
+    why = f"gains by all, in the least seed {least}; and by {', '.join(risen)}"
+    if fallen:
+        why = f"no gain in every seed by {', '.join(losses)}"
     if not fallen and not risen:
         why = f"no unused scorer gains in every seed: {', '.join(guard.one_of)}"
     found = SUPPORTED if risen and not fallen else NOT_SUPPORTED
@@ -216,7 +220,7 @@ def _needed(claim: Claim, claims: Claims, tier: str, sd: float | None, distance:
 
 
 def _pooled(claim, contrast: Contrast, claims: Claims, guard: Guard, seeds: list[int], evidence: Evidence):
-    """Error of the contrast, from gains at its own budget of all arms of the guard that have its seeds and reach it.
+    """Error of the contrast, from gains at its own budget of all arms of the guard's contrasts that have its seeds and reach it.
 
     None where they are too few: gains at another budget have another spread. Arms that do the same up to the budget count once:
     two rows of one training would make the error look smaller.
@@ -260,10 +264,10 @@ def _decided(
     found = verdict.estimate
     if found is None:
         return verdict
-    verdict = replace(verdict, p_holm=p_holm)
     guard = guards.get(claim.guard or "")
     if guard is not None and guard.verdict != SUPPORTED:
         return replace(verdict, verdict=VOID, why=f"{guard.id}: {guard.why}")
+    verdict = replace(verdict, p_holm=p_holm)
     p = verdict.p if p_holm is None else p_holm
     return replace(verdict, verdict=decide(claim, found, p, claims.alpha))
 
