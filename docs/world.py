@@ -42,7 +42,9 @@ def _beginning() -> list[str]:
     text = f"""Scenes of {len(CLASSES)} kinds of shapes in {len(COLORS)} colours and {len(TEXTURES)} textures, in 24 x 24 pixels,
         and captions of them. An exact checker knows what a scene shows. The models below have the architectures of the
         real ones, in small, and were trained here (`progrpo miniature`); they lie in the DVC remote inside the repository.
-        The numbers say what the evidence of tier `mini` rests on, and nothing of the real models."""
+        The numbers say what the evidence of tier `mini` rests on, and nothing of the real models. Its prompt sets for tests,
+        DrawBench, HPSv2 and GenEval are draws from one pool that no training sees, of the kinds that training has: they
+        overlap, and none is out of domain."""
     note = "<!-- Written by docs/world.py; run it again instead of editing. -->"
     return ["# The miniature world", "", note, "", words(text), ""]
 
