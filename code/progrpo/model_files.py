@@ -1,5 +1,6 @@
 """Model folders of other people: what their configurations may ask for, and one line for whatever a library says of them."""
 
+import json
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -120,7 +121,30 @@ def open_tokenizer(folder: Path, network: Any) -> Any:
     return tokenizer
 
 
-def require_tokens(tokenizer: Any, config: Any) -> None:
-    """ValueError when a text encoder of this configuration does not know all tokens of a tokenizer."""
-    if len(tokenizer) > config.vocab_size:
-        raise ValueError(f"it has {len(tokenizer)} tokens, the text encoder knows {config.vocab_size}")
+def require_tokens(tokenizer: Any, config: Any, pooled: bool = True) -> None:
+    """ValueError when a text encoder of this configuration and a tokenizer do not belong together.
+
+    transformers makes a tokenizer of a few tokens from a folder that lacks its vocabulary, and one that spells words from a cut
+    `merges.txt`. `pooled`: the text at the end token is used, which CLIP finds by its number, or where that is 2 as the largest.
+    """
+    known, knows = len(tokenizer), config.vocab_size
+    if not 0.9 * knows <= known <= knows:  # some vocabularies are padded to a round number
+        raise ValueError(f"its tokenizer has {known} tokens, where the text encoder has {knows}")
+    require_merges(tokenizer)
+    end = getattr(config, "eos_token_id", None)
+    if pooled and config.model_type.startswith("clip") and end not in (2, tokenizer.eos_token_id):
+        raise ValueError(f"the text encoder's eos_token_id is {end}, the tokenizer's {tokenizer.eos_token_id}")
+
+
+def require_merges(tokenizer: Any) -> None:
+    """ValueError when a tokenizer that joins letters (BPE) has no rules for much of its vocabulary."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    model = json.loads(backend.to_str())["model"] if backend is not None else {}
+    if model.get("type") != "BPE":
+        return
+    suffix, special = model.get("end_of_word_suffix") or "", set(tokenizer.all_special_tokens)
+    joined = [token for token in model["vocab"] if len(token.removesuffix(suffix)) > 1 and token not in special]
+    if len(model["merges"]) < 0.9 * len(joined):
+        raise ValueError(
+            f"its tokenizer has {len(model['merges'])} merges for {len(joined)} joined tokens: merges.txt is cut, or missing"
+        )

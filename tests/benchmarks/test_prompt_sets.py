@@ -228,6 +228,16 @@ def test_a_pointer_of_git_lfs_is_no_prompt(tmp_path, name):
         load_prompts(write(tmp_path, name, pointer))
 
 
+def test_a_web_page_is_no_list_of_prompts(tmp_path):
+    with pytest.raises(UserError, match="a web page, as a server sends one"):
+        load_prompts(write(tmp_path, "p.txt", "<!DOCTYPE html>\n<html>\n<body>Not found</body>\n</html>\n"))
+
+
+def test_lines_of_signs_that_nobody_sees_are_no_prompts(tmp_path):
+    records = load_prompts(write(tmp_path, "p.txt", "a dog\n\u200b\n\ufeffa cat\n\x1a"))
+    assert [record.prompt for record in records] == ["a dog", "a cat"]
+
+
 def test_a_folder_that_is_not_fetched_yet_is_missing_and_of_no_unknown_kind(tmp_path):
     with pytest.raises(UserError, match="benchmark: no such file or folder"):
         load_prompts(tmp_path / "benchmark")

@@ -1,15 +1,21 @@
 """Both families against diffusers' own pipelines, and guidance."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 import tiny
 from progrpo.config import Model, Sampling
 from progrpo.errors import UserError
 from progrpo.grpo.backbone import Backbone, load_backbone
 from progrpo.grpo.samplers import step_mean
+from progrpo.miniature.text import clip_tokenizer
+from progrpo.model_files import require_merges, require_tokens
 
 PROMPTS = ["a red circle left of a blue square", "two green triangles", "a red circle left of a blue square"]
 
@@ -122,3 +128,41 @@ def test_the_decoder_has_its_own_precision(backbones, family):
     difference = (images["bf16"] - images["fp32"]).abs()
     assert 0 < difference.mean() < 0.01
     assert difference.max() < 0.1
+
+
+@pytest.mark.parametrize(("name", "part"), [("sd14", "tokenizer"), ("sd35m", "tokenizer_2"), ("sd35m", "tokenizer_3")])
+def test_a_tokenizer_without_its_vocabulary_is_one_line(tmp_path, name, part):
+    """transformers makes one of a few tokens, for which all prompts are alike."""
+    models = tiny.make_models(tmp_path)
+    (models / name / part / "tokenizer.json").unlink()
+    model = Model(
+        family="flow" if name == "sd35m" else "diffusion", path=str(models / name), resolution=24, max_sequence_length=9
+    )
+    with pytest.raises(UserError, match=r"tokens, where the text encoder has|cannot be loaded") as refused:
+        load_backbone(model, torch.device("cpu"))
+    assert str(models / name) in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_tokenizer_whose_merges_are_cut_is_refused():
+    """Its tokens are as many as before, but words come letter by letter."""
+    tokenizer = clip_tokenizer()
+    require_merges(tokenizer)
+    whole = json.loads(tokenizer.backend_tokenizer.to_str())
+    for kept in (0, len(whole["model"]["merges"]) // 2):
+        cut = json.loads(json.dumps(whole))
+        del cut["model"]["merges"][kept:]
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer.from_str(json.dumps(cut)), eos_token="<|endoftext|>"
+        )
+        with pytest.raises(ValueError, match=f"has {kept} merges for .* merges.txt is cut, or missing"):
+            require_merges(tokenizer)
+
+
+def test_a_text_encoder_that_ends_texts_elsewhere_is_refused():
+    tokenizer = clip_tokenizer()
+    for end, pooled in ((2, True), (tokenizer.eos_token_id, True), (7, False)):
+        config = SimpleNamespace(vocab_size=len(tokenizer), model_type="clip_text_model", eos_token_id=end)
+        require_tokens(tokenizer, config, pooled)
+    with pytest.raises(ValueError, match="eos_token_id is 7, the tokenizer's"):
+        require_tokens(tokenizer, config)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import tiny
@@ -117,6 +119,36 @@ def test_an_adapter_without_alpha_is_refused_in_one_line(config, tmp_path):
     save(train(load(config, "sd35m", "fp32"), Lora(rank=2, alpha=4)), tmp_path)
     save_file(load_file(tmp_path / LORA_FILE), tmp_path / LORA_FILE)  # as older versions wrote it
     with pytest.raises(UserError, match="without its alpha.*train anew") as refused:
+        load_trained(load(config, "sd35m", "fp32"), tmp_path)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def without(key: str):
+    return lambda declared, layers: (
+        None if key is None else {k: v for k, v in declared.items() if not k.endswith(key)},
+        layers,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (without(".lora_alpha"), "without its alpha"),
+        (without(".r"), "without its r,"),
+        (without(None), "without its alpha"),
+        (lambda declared, layers: ({**declared, "transformer.lora_alpha": 0}, layers), "without its alpha"),
+        (lambda declared, layers: (declared, dict(sorted(layers.items())[: len(layers) // 2])), "holds no adapter of "),
+        (lambda declared, layers: (declared, {f"unet.{k}": v for k, v in layers.items()}), "holds no adapter of "),
+    ],
+)
+def test_an_adapter_that_does_not_say_what_it_is_or_lacks_layers_is_refused(config, tmp_path, change, told):
+    """Each would be evaluated at another strength than it was trained with."""
+    save(train(load(config, "sd35m", "fp32"), Lora(rank=2, alpha=4)), tmp_path)
+    with safe_open(tmp_path / LORA_FILE, "pt") as stored:
+        declared = json.loads(stored.metadata()[LORA_ADAPTER_METADATA_KEY])
+    declared, layers = change(declared, load_file(tmp_path / LORA_FILE))
+    save_file(layers, tmp_path / LORA_FILE, {LORA_ADAPTER_METADATA_KEY: json.dumps(declared)})
+    with pytest.raises(UserError, match=told) as refused:
         load_trained(load(config, "sd35m", "fp32"), tmp_path)
     assert len(str(refused.value).splitlines()) == 1
 

@@ -1,6 +1,7 @@
 """Several processes of one training (gloo): the update does not depend on how many, and what ends one of them is told once."""
 
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -119,5 +120,31 @@ def test_a_launcher_that_shards_the_model_is_refused(models, tmp_path, monkeypat
     error = capsys.readouterr().err
     assert "ACCELERATE_USE_FSDP: a training shards its own weights" in error
     assert "speed.shard: true" in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1"}, "LOCAL_RANK: set without MASTER_ADDR"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE: set without MASTER_ADDR"),
+        ({"PMI_SIZE": "2", "PMI_RANK": "0"}, "PMI_SIZE: set without MASTER_ADDR"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two: must be a number of processes"),
+        ({"WORLD_SIZE": ""}, "WORLD_SIZE=: must be a number of processes"),
+        ({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, "ACCELERATE_DYNAMO_BACKEND: unset it; .* speed.compile"),
+    ],
+)
+def test_what_is_left_of_a_launcher_in_the_environment_is_one_line(
+    models, tmp_path, monkeypatch, capsys, environment, told
+):
+    for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "PMI_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    config = tiny.write_config(tmp_path / "config.yaml", models)
+    assert main(["train", "--config", str(config), "--run", "flow_pro", "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert re.search(told, error), error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "out").exists()

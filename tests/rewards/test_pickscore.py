@@ -57,3 +57,12 @@ def test_damaged_folders_are_one_line(clip_folder, tmp_path):
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"truncated: cannot be loaded .*fetch"):
         load_scorer("pickscore", folder)
+
+
+@pytest.mark.parametrize("name", ["pickscore", "clip_score"])
+def test_a_tokenizer_without_its_vocabulary_is_one_line(clip_folder, tmp_path, name):
+    """transformers makes one of two tokens, for which all prompts are alike."""
+    shutil.copytree(clip_folder, tmp_path / "model", ignore=shutil.ignore_patterns("tokenizer.json"))
+    with pytest.raises(UserError, match="the tokenizer: cannot be loaded") as refused:
+        load_scorer(name, tmp_path / "model")
+    assert len(str(refused.value).splitlines()) == 1

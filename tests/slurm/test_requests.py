@@ -86,6 +86,7 @@ def test_smaller_nodes_get_the_same_gpus_on_more_of_them(slurm, tmp_path):
     assert site.shape(NODES) == (6, 4)
     asked = site.resources(NODES)
     assert (asked["accelerator"], asked["mem_mb"], asked["runtime"]) == (24, 100_000, 120)
+    assert Site(hours=0.001).resources(NODES)["runtime"] == 1  # to Slurm 0 is no limit
     assert Site(gpus_per_node=4).resources(NODES)["mem_mb"] == 128_000  # half of the node's, for half of its processes
     job = as_slurm_has_it(slurm, sbatch_line(NODE, site, tmp_path), tmp_path)
     assert (job["NumTasks"], job["TresPerNode"], job["TimeLimit"]) == ("2", "gres:gpu:4", "02:00:00")

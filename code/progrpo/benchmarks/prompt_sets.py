@@ -22,6 +22,7 @@ from progrpo.files import read_json, read_jsonl, read_text
 RELATIONS = ("left of", "right of", "above", "below")
 STYLES = ("anime", "concept-art", "paintings", "photo")  # of HPSv2's benchmark
 TABLES = {".tsv": "\t", ".csv": ","}  # endings of tables, and what separates their columns
+UNSEEN = "\ufeff\u200b\x1a"  # a mark of the byte order, a space without width, the end of a file of DOS
 LFS_POINTER = "version https://git-lfs.github.com/spec/"
 
 
@@ -95,6 +96,8 @@ def _read_file(path: Path) -> list[PromptRecord]:
     first = head.split("\n", 1)[0]
     if head.startswith(LFS_POINTER):
         raise UserError(f"{path}: a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`")
+    if head[:15].lower().startswith(("<!doctype html", "<html")):
+        raise UserError(f"{path}: a web page, as a server sends one in the place of a file; fetch it again")
     if suffix == ".json" or head.startswith("["):
         as_list = head.startswith("[") or not _is_json(first)
         if suffix in (".json", ".jsonl") or _is_json(head):
@@ -103,7 +106,7 @@ def _read_file(path: Path) -> list[PromptRecord]:
         return _read_jsonl(path)
     if delimiter := _delimiter(first, text) or TABLES.get(suffix):
         return _read_table(path, text, delimiter)
-    lines = [line for line in (line.strip().removeprefix("\ufeff").strip() for line in text.split("\n")) if line]
+    lines = [line for line in (line.strip().strip(UNSEEN).strip() for line in text.split("\n")) if line]
     if lines and all("\t" in line for line in lines):
         raise UserError(f'{path}: a table (every line holds a tab) without a column "prompt" in its first line')
     return [PromptRecord(line) for line in lines]

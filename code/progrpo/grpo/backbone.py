@@ -283,7 +283,7 @@ def _require_fit(backbone: Backbone) -> None:
         if (encoder := getattr(pipeline, name, None)) is None:
             continue
         tokenizer = getattr(pipeline, name.replace("text_encoder", "tokenizer"))
-        require_tokens(tokenizer, encoder.config)
+        require_tokens(tokenizer, encoder.config, pooled=backbone.model.family == "flow")
         places = getattr(encoder.config, "max_position_embeddings", None)
         if places and tokenizer.model_max_length > places:
             raise ValueError(f"texts of {tokenizer.model_max_length} tokens, but {name} reads {places}")

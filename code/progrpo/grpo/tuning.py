@@ -211,8 +211,7 @@ def load_trained(backbone: Backbone, folder: Path) -> None:
     name, device = backbone.denoiser_name, backbone.device
     with reading_model(f"{folder}: the trained weights"):
         if (folder / LORA_FILE).is_file():
-            _require_alpha(folder / LORA_FILE)
-            _load_adapter(backbone, folder)
+            _load_adapter(backbone, folder, _require_declared(folder / LORA_FILE, backbone.denoiser_name))
         elif (folder / name).is_dir():
             trained = open_network(type(backbone.denoiser), folder / name, dtype=torch.float32)
             setattr(backbone.pipeline, name, trained.to(device).requires_grad_(False).eval())
@@ -220,7 +219,18 @@ def load_trained(backbone: Backbone, folder: Path) -> None:
             raise UserError(f"{folder}: holds neither {LORA_FILE} nor {name}/; train the run first")
 
 
-def _load_adapter(backbone: Backbone, folder: Path) -> None:
+def _load_adapter(backbone: Backbone, folder: Path, targets: list[str]) -> None:
+    layers = load_file(folder / LORA_FILE, device=str(backbone.device))
+    layers = {key.removeprefix(f"{backbone.denoiser_name}."): value for key, value in layers.items()}
+    adapted = {key.split(".lora_")[0] for key in layers}
+    for name, module in backbone.denoiser.named_modules():
+        fits = isinstance(module, nn.Linear | nn.Conv2d) and any(
+            f".{name}".endswith(f".{target}") for target in targets
+        )
+        if fits and name not in adapted:
+            raise UserError(
+                f"{folder / LORA_FILE}: holds no adapter of {name}, a layer that it says it adapts; train the run again"
+            )
     backbone.pipeline.load_lora_weights(
         folder, weight_name=LORA_FILE, adapter_name=TRAINED_ADAPTER, local_files_only=True
     )
@@ -228,8 +238,6 @@ def _load_adapter(backbone: Backbone, folder: Path) -> None:
     for parameter_name, parameter in backbone.denoiser.named_parameters():
         if "lora_" in parameter_name:
             parameter.data = parameter.data.float()
-    layers = load_file(folder / LORA_FILE, device=str(backbone.device))
-    layers = {key.removeprefix(f"{backbone.denoiser_name}."): value for key, value in layers.items()}
     expected = get_peft_model_state_dict(backbone.denoiser, adapter_name=TRAINED_ADAPTER)
     for key in sorted({*expected, *layers}):
         if key not in layers or key not in expected or not layers[key].isfinite().all():
@@ -238,13 +246,21 @@ def _load_adapter(backbone: Backbone, folder: Path) -> None:
     backbone.denoiser.requires_grad_(False).eval()
 
 
-def _require_alpha(file: Path) -> None:
+def _require_declared(file: Path, denoiser: str) -> list[str]:
+    """The names of the layers that an adapter file says it adapts; UserError unless it says its rank and alpha too."""
     with safe_open(file, "pt") as stored:
-        if LORA_ADAPTER_METADATA_KEY not in (stored.metadata() or {}):
+        text = (stored.metadata() or {}).get(LORA_ADAPTER_METADATA_KEY)
+    declared = json.loads(text) if text else None
+    found = declared if isinstance(declared, dict) else {}
+    for key in ("lora_alpha", "r"):
+        value = found.get(f"{denoiser}.{key}")
+        if not isinstance(value, int | float) or value <= 0:
             raise UserError(
-                f"{file}: holds an adapter without its alpha, as older versions wrote it, so that its strength is unknown;"
-                " delete the run's folder and train anew"
+                f"{file}: holds an adapter of the {denoiser} without its {key.removeprefix('lora_')}, as older versions"
+                " wrote it, so that its strength is unknown; delete the run's folder and train anew"
             )
+    targets = found.get(f"{denoiser}.target_modules")
+    return list(targets) if isinstance(targets, list) else []
 
 
 class MovingAverage:

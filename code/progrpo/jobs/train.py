@@ -19,6 +19,13 @@ from progrpo.jobs.tracking import Tracking
 from progrpo.rewards.registry import WeightedSum
 
 STOPPED_BY_SIGNAL = 143
+COMPILING = "ACCELERATE_DYNAMO_BACKEND"
+SIZES = (
+    "WORLD_SIZE",
+    "PMI_SIZE",
+    "OMPI_COMM_WORLD_SIZE",
+    "MV2_COMM_WORLD_SIZE",
+)  # by which Accelerate looks for other processes
 SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
 
 
@@ -32,7 +39,7 @@ def train_run(
 ) -> int:
     """Train a run into `out`; 0 when complete, 143 when a signal stopped it. UserError for anything the user can mend."""
     run, model = config.get_run(name), config.models[config.get_run(name).model]
-    _refuse_sharding()
+    _refuse_environment()
     if run.speed.deterministic:
         make_deterministic()
     device = choose_device(device_name)
@@ -55,13 +62,23 @@ def train_run(
             folder.release()
 
 
-def _refuse_sharding() -> None:
-    """UserError under a launcher that would shard the model in its own way."""
+def _refuse_environment() -> None:
+    """UserError under a launcher that would shard or compile the model in its own way, or whose group of processes has no address."""
     asked = [name for name in SHARDING if os.environ.get(name, "false").lower() in ("true", "1", "yes", "on")]
     if asked:
         raise UserError(
             f"{asked[0]}: a training shards its own weights and no launcher does; unset it, and set speed.shard: true in the run"
         )
+    if os.environ.get(COMPILING, "no").lower() not in ("no", ""):
+        raise UserError(f"{COMPILING}: unset it; what a training compiles is set in the run: speed.compile: true")
+    sizes = {name: os.environ.get(name, "1") for name in SIZES}
+    for name, size in sizes.items():
+        if not size.isdecimal() or int(size) < 1:
+            raise UserError(f"{name}={size}: must be a number of processes; start with torchrun, or unset it")
+    alone = os.environ.get("LOCAL_RANK", "-1") == "-1"
+    asked = [name for name, size in sizes.items() if int(size) > 1] + ([] if alone else ["LOCAL_RANK"])
+    if asked and "MASTER_ADDR" not in os.environ:
+        raise UserError(f"{asked[0]}: set without MASTER_ADDR, which a launcher sets; start with torchrun, or unset it")
 
 
 def _train(config: Config, name: str, seed: int, out: Path, device: torch.device) -> int:

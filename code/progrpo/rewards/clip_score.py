@@ -12,7 +12,12 @@ from progrpo.rewards.hf_clip_model import HFClipModel, load_hf_clip
 from progrpo.rewards.open_clip_model import VIT_H, OpenClipModel, cosine, load_open_clip
 from progrpo.rewards.preprocess import check_mode, clip_pixels
 
-HF_WEIGHTS = (*SCORER_FILES["clip_score"], "model.safetensors.index.json", "pytorch_model.bin")
+HF_WEIGHTS = (
+    *SCORER_FILES["clip_score"],
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from progrpo.errors import UserError
+from progrpo.model_files import reading_model, require_tokens
 from progrpo.rewards.base import freeze, load_state, load_weights, require_file, unique_prompts
 
 CONFIG = "open_clip_config.json"
@@ -59,6 +61,9 @@ def load_open_clip(scorer: str, weights: Path, architecture: str, device: torch.
     require_file(scorer, weights)
     local = (weights.parent / CONFIG).is_file()
     model, tokenize = build_open_clip(scorer, f"local-dir:{weights.parent}" if local else architecture)
+    if (of_folder := getattr(tokenize, "tokenizer", None)) is not None:  # not open_clip's own
+        with reading_model(f"{weights.parent}: the tokenizer"):
+            require_tokens(of_folder, SimpleNamespace(vocab_size=model.vocab_size, model_type="open_clip"))
     load_state(scorer, weights, model, read_weights(scorer, weights))
     return OpenClipModel(model, tokenize, device)
 

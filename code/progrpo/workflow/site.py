@@ -75,7 +75,7 @@ class Site(Section):
             "accelerator": nodes * gpus,  # counted on one machine: local/config.yaml
             "nodes": nodes,
             "mem_mb": min(memory, 1000 * self.memory_gb) if self.memory_gb else memory,
-            "runtime": min(minutes, round(60 * self.hours)) if self.hours else minutes,
+            "runtime": min(minutes, max(1, round(60 * self.hours))) if self.hours else minutes,
             "cpus_per_task": max(1, gpus * self.cpus_per_gpu),
             "gres": f"gpu:{typed}" if gpus and self.gpu_request == "gres" else "",
             "slurm_extra": f"--gpus-per-node={typed}" if gpus and self.gpu_request == "gpus-per-node" else "",
