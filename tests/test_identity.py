@@ -12,7 +12,7 @@ import pytest
 from progrpo import identity
 from progrpo.errors import UserError
 from progrpo.files import sha256, write_json
-from progrpo.identity import Folder, Start, cached_sha256, hash_files, hash_results, spoilt_file
+from progrpo.identity import Folder, Start, cached_sha256, differences, hash_files, hash_results, spoilt_file
 
 ANEW = Start(if_changed="begin-anew")
 WITH = {"seed": 0, "sampling": {"steps": 4, "noise": 0.7}}
@@ -201,3 +201,16 @@ def test_weights_that_are_not_the_published_ones_are_named(tmp_path, spoil, name
     assert spoilt_file(tmp_path / "final") is None
     spoil(tmp_path / "final")
     assert named in spoilt_file(tmp_path / "final")
+
+
+def test_a_section_on_one_side_only_is_told_by_its_keys():
+    assert differences({"ema": None}, {"ema": {"decay": 0.9}}) == ["ema.decay: none is not 0.9"]
+    assert differences({"a": 1}, {"a": 2}) == ["a: 1 is not 2"]
+    assert differences({"a": None, "b": 1}, {"b": 1}) == ["a: none is not none"]  # never nothing: it was another
+
+
+def test_a_command_that_is_no_text_can_hold_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["progrpo", "train", "--out", "n\udcff"])
+    folder, other = Folder(tmp_path / "run", ("*",)), Folder(tmp_path / "run", ("*",))
+    with folder.held(wait=False):
+        assert "n\\udcff" in other.lock(0)

@@ -106,6 +106,45 @@ def test_a_full_disk_behind_standard_output_is_one_line():
     assert done.stderr == "progrpo fetch: error: standard output: No space left on device\n"
 
 
+@pytest.mark.parametrize(
+    ("closed", "arguments", "status"),
+    [(">&-", "--version", 0), (">&-", "fetch --list", 0), ("2>&-", "claims --tier nope", 2), (">&- 2>&-", "--help", 0)],
+)
+def test_a_closed_output_is_no_failure(closed, arguments, status):
+    """As under a daemon."""
+    command = ["bash", "-c", f'"$@" {arguments} {closed}', "bash", *COMMAND]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
+
+
+def test_a_shortened_option_is_none(capsys, tmp_path, monkeypatch):
+    """`--ou ''` would pass the check of `--out` and train into the current folder."""
+    monkeypatch.chdir(tmp_path)
+    config = str(ROOT / "config" / "smoke.yaml")
+    with pytest.raises(SystemExit) as left:
+        main(["train", "--config", config, "--run", "progrpo_sd35m", "--ou", ""])
+    assert left.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sample-rewards", "--config", "c", "--analysis", "reward_clustering"],
+        ["analyse", "reward-clustering", "--rewards", "r"],
+        ["costs", "--config", "c", "--run", "r", "--folder", "f"],
+        ["bench", "--config", "c"],
+        ["scorers", "throughput"],
+    ],
+)
+def test_a_folder_in_the_place_of_a_file_is_found_before_the_work(capsys, tmp_path, arguments):
+    with pytest.raises(SystemExit) as left:
+        main([*arguments, "--out", str(tmp_path)])
+    assert left.value.code == 2
+    assert "names no file" in capsys.readouterr().err
+
+
 def test_a_variable_of_the_shell_that_is_not_set_is_no_folder(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = str(ROOT / "config" / "smoke.yaml")

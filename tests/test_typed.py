@@ -158,3 +158,9 @@ def test_what_the_system_says_of_a_name_is_one_line(tmp_path, capsys):
     assert main(["summary", "--config", "x" * 300, "--out", str(tmp_path / "s.json")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("x: File name too long")
+
+
+@pytest.mark.parametrize("written", ["010", "-007", "0_1"])
+def test_a_number_that_begins_with_0_is_not_read_in_base_8(tmp_path, written):
+    (tmp_path / "c.yaml").write_text(f"iterations: {written}\nzero: 0\nhalf: 0.5\n")
+    assert read_yaml(tmp_path / "c.yaml") == {"iterations": written, "zero": 0, "half": 0.5}

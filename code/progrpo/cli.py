@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from itertools import pairwise
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from progrpo.errors import UserError
 
@@ -37,7 +37,10 @@ COMMANDS = (
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaint is one line, as every other complaint is."""
+    """A parser whose complaint is one line, as every other complaint is, and that takes no shortened options."""
+
+    def __init__(self, *arguments: Any, **settings: Any):
+        super().__init__(*arguments, **{"allow_abbrev": False, **settings})
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and leave with status 2."""
@@ -108,6 +111,7 @@ def _check_names(arguments: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 with one line on standard error when the input was bad."""
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
@@ -131,6 +135,16 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(one_line(f"{name}: error: {error.filename or 'standard output'}: {error.strerror or error}"))
         return 2
     return status
+
+
+def _open_streams() -> None:
+    """Where a shell or a daemon has closed standard output or error, what is written there goes nowhere, and to no file of ours."""
+    if sys.stdout is None or sys.stderr is None:
+        place = os.open(os.devnull, os.O_RDWR)
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            if getattr(sys, name) is None:
+                os.dup2(place, number)
+                setattr(sys, name, os.fdopen(number, "w", closefd=False))
 
 
 def _parsed(argv: list[str] | None) -> argparse.Namespace:

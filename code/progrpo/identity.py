@@ -186,11 +186,10 @@ class Folder:
     def _sign(self, file: TextIO) -> None:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         command = " ".join(["progrpo", *sys.argv[1:]]).replace("\n", " ")
+        holder = f"process {os.getpid()} on {socket.gethostname()} since {since} ({command})"
         try:
             file.truncate(0)
-            os.write(
-                file.fileno(), f"process {os.getpid()} on {socket.gethostname()} since {since} ({command})".encode()
-            )
+            os.write(file.fileno(), holder.encode(errors="backslashreplace"))  # an argument need not be text
         except OSError as error:
             self.release()
             raise UserError(f"{self.lock_file}: {CANNOT_WRITE.format(error.strerror)}") from error
@@ -256,11 +255,14 @@ class Folder:
 def differences(before: dict, after: dict) -> list[str]:
     """`key.of.a.key: old is not new` for every leaf in which two nested dicts differ."""
     old, new = dict(_leaves(json.loads(json.dumps(before)), "")), dict(_leaves(json.loads(json.dumps(after)), ""))
-    return [
-        difference(name, old.get(name, ABSENT), new.get(name, ABSENT))
+    changed = {
+        name: (old.get(name, ABSENT), new.get(name, ABSENT))
         for name in sorted({*old, *new})
         if old.get(name, ABSENT) != new.get(name, ABSENT)
-    ]
+    }
+    # A section that is there on one side only is told by its keys.
+    told = [name for name, pair in changed.items() if _short(pair[0]) != _short(pair[1])]
+    return [difference(name, *changed[name]) for name in told or changed]
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:

@@ -12,6 +12,7 @@ from progrpo.files import read_object
 from progrpo.safe_names import path_inside
 
 CONFIGS = ("config.json", "scheduler_config.json", "preprocessor_config.json", "open_clip_config.json")
+DENOISERS = ("SD3Transformer2DModel", "UNet2DConditionModel")  # whose weights are all used; encoders carry old buffers
 MOST_LAYERS = 200  # far beyond any model here; a library would build a million of them before it looks at the weights
 LARGEST = 10**6  # of any other whole number: vocabularies, widths, steps
 
@@ -103,6 +104,10 @@ def open_network(kind: Any, folder: Path, absent: Collection[str] = (), **option
         network, report = kind.from_pretrained(folder, output_loading_info=True, **options)
     for key in sorted({str(key) for key in report["missing_keys"]} - set(absent)):
         raise UserError(f"{folder}: weight {key!r} is missing; fetch the model again")
+    if kind.__name__ in DENOISERS and (idle := sorted(map(str, report.get("unexpected_keys", ())))):
+        raise UserError(
+            f"{folder}: weight {idle[0]!r} has no place in a model of this config.json; fetch the model again"
+        )
     for key, *_ in report.get("mismatched_keys", ()):
         raise UserError(f"{folder}: weight {key!r} has another shape; fetch the model again")
     for key, value in network.named_parameters():

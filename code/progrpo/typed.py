@@ -1,5 +1,6 @@
 """Data from outside gets a type at the edge: YAML read once, shapes checked by pydantic, mistakes told in one line."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -79,11 +80,11 @@ def require_numbers(given: Any, read: Any, key: str, path: Path | str) -> None:
 class _Loader(yaml.SafeLoader):
     """Plain data only; a key that stands twice is an error, since one of the two would be dropped without a word.
 
-    12:30 is text, as in YAML 1.2; YAML 1.1 reads it in base 60, as 750.
+    12:30 and 010 are text; YAML 1.1 reads the one in base 60, as 750, and the other in base 8, as 8.
     """
 
     def construct_number(self, node: yaml.ScalarNode) -> Any:
-        if ":" in node.value:
+        if ":" in node.value or re.fullmatch(r"[-+]?0[0-9_]+", node.value):
             return node.value
         kind = node.tag.rpartition(":")[2]
         return self.construct_yaml_int(node) if kind == "int" else self.construct_yaml_float(node)

@@ -166,3 +166,16 @@ def test_a_text_encoder_that_ends_texts_elsewhere_is_refused():
         require_tokens(tokenizer, config, pooled)
     with pytest.raises(ValueError, match="eos_token_id is 7, the tokenizer's"):
         require_tokens(tokenizer, config)
+
+
+def test_weights_that_have_no_place_in_the_model_are_refused(tmp_path):
+    """A config.json of another revision would leave them out without a word."""
+    models = tiny.make_models(tmp_path)
+    path = models / "sd35m" / "transformer" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "num_layers": 0}))
+    model = Model(family="flow", path=str(models / "sd35m"), resolution=24, max_sequence_length=9)
+    with pytest.raises(
+        UserError, match="transformer: weight 'transformer_blocks.* has no place in a model of this config"
+    ):
+        load_backbone(model, torch.device("cpu"))

@@ -22,6 +22,7 @@ from progrpo.grpo.backbone import load_backbone
 from progrpo.jobs.image_folder import ImageTask, image_tasks
 from progrpo.jobs.images import generate_set, sample_images
 from progrpo.safe_names import file_name
+from progrpo.typed import read_yaml
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,10 @@ def test_one_prompt_with_a_runs_weights_needs_those_that_were_published(world, t
         (["--out", "one.png"], "--run flow_pro: give --weights RUN/final"),
         (["--out", "one.gif", "--weights", str(tmp_path / "final")], "--out one.gif: name a .png or .jpg"),
         (["--out", "one.png", "--weights", str(tmp_path / "final")], "no provenance.json of a finished training"),
+        (
+            ["--out", str(tmp_path / "final" / "one.png"), "--weights", str(tmp_path / "final")],
+            "lies in the folder of the weights",
+        ),
     ):
         assert main([*asked, *more]) == 2
         (line,) = capsys.readouterr().err.splitlines()
@@ -207,6 +212,22 @@ def test_errors_are_one_line_and_leave_results_alone(world, tmp_path, capsys):
         error = capsys.readouterr().err
         assert expected in error
         assert len(error.splitlines()) == 1
+
+
+def test_prompts_that_cannot_be_read_are_found_before_anything_is_made(world, tmp_path, capsys, monkeypatch):
+    config, _ = world
+    data = read_yaml(config)
+    blank = tmp_path / "blank.txt"
+    blank.write_text("\n")
+    data["prompt_sets"]["blank"] = {"path": str(blank)}
+    data["evaluations"]["blank"] = data["evaluations"]["test"]
+    other = tmp_path / "config.yaml"
+    other.write_text(yaml.safe_dump(data))
+    monkeypatch.setattr("progrpo.jobs.generate.load_model", lambda *_: pytest.fail("a model was loaded"))
+    arguments = ["generate", "--config", str(other), "--run", "base_sd35m", "--prompts", "test", "blank"]
+    assert main([*arguments, "--out", str(tmp_path / "images")]) == 2
+    assert "blank.txt: holds no prompt" in capsys.readouterr().err
+    assert not (tmp_path / "images").exists()
 
 
 def test_an_image_that_does_not_open_is_named(world, tmp_path, capsys):

@@ -7,7 +7,7 @@ from progrpo.config import load_config
 from progrpo.cost.budget import phases_of
 from progrpo.cost.flops import POLICY_CALLS, sampling_calls
 from progrpo.errors import UserError
-from progrpo.files import read_json, write_json, write_jsonl
+from progrpo.files import read_json, read_jsonl, write_json, write_jsonl
 from progrpo.provenance import decisive_hash
 from progrpo.report.costs import run_costs
 
@@ -43,6 +43,30 @@ def test_a_run_of_other_settings_has_no_costs(tmp_path):
     other = run.model_copy(update={"prompts_per_iteration": 2 * run.prompts_per_iteration})
     with pytest.raises(UserError, match="trained with other settings than the configuration's"):
         run_costs(tmp_path, other)
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "told"),
+    [
+        ("timings.jsonl", {}, "timings.jsonl:3: rollout: "),
+        ("timings.jsonl", {"rollout": None, "update": 1.0}, "timings.jsonl:3: rollout: "),
+        ("timings.jsonl", {"rollout": "1", "update": 1.0}, "timings.jsonl:3: rollout: "),
+        ("metrics.jsonl", {"iteration": 3}, "metrics.jsonl: an iteration without its denoiser_calls"),
+        ("final/provenance.json", {"config": "abc", "device": "cpu"}, "provenance.json: seed: "),
+        ("final/provenance.json", {"config": "abc", "device": "cpu", "seed": "x"}, "provenance.json: seed: "),
+    ],
+)
+def test_a_damaged_folder_is_one_line(tmp_path, file, line, told):
+    run = CONFIG.runs["flowgrpo_sd35m"].model_copy(update={"iterations": 5})
+    write_run(tmp_path, run, 5)
+    path = tmp_path / file
+    if path.suffix == ".json":
+        write_json(path, line)
+    else:
+        lines = [whole for _, whole in read_jsonl(path)]
+        write_jsonl(path, [*lines[:2], line, *lines[3:]])
+    with pytest.raises(UserError, match=told):
+        run_costs(tmp_path, run)
 
 
 def test_a_run_that_has_not_ended_has_no_costs(tmp_path):

@@ -9,6 +9,10 @@ if [ ! -f "config/$tier.yaml" ] || [ "$tier" = site ] || [ "$tier" = claims ]; t
   exit 2
 fi
 
+case $cores in
+  *[!0-9]* | '' | 0) echo "make reproduce: CORES=$cores: must be a number of jobs, at least 1" >&2; exit 2 ;;
+esac
+
 # One at a time in a folder. Snakemake does not inherit the lock: a training that it left behind must not hold it.
 mkdir -p .snakemake
 exec 9> .snakemake/reproduce.lock

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from progrpo.commands.options import HelpFormatter, require_between
+from progrpo.commands.options import HelpFormatter, file_path, require_between, require_other_file
 from progrpo.errors import UserError
 
 # Quantity of the study -> key of metrics.jsonl. The reward of the unpruned group, so that arms are comparable; the
@@ -33,7 +33,7 @@ def add_parser(commands) -> None:
 
 def _add_study(studies, name: str, text: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
     study = studies.add_parser(name, help=text, description=text[0].upper() + text[1:], formatter_class=HelpFormatter)
-    study.add_argument("--out", required=True, help="file to write")
+    study.add_argument("--out", required=True, type=file_path, help="file to write")
     study.set_defaults(run=run)
     return study
 
@@ -85,6 +85,7 @@ def run_clustering(arguments: argparse.Namespace) -> int:
     from progrpo.typed import read_checked
 
     require_between("--simulations", arguments.simulations, 1, 10**6)
+    require_other_file(arguments.out, Path(arguments.rewards))
     stored = read_checked(Rewards, arguments.rewards)
     rewards = stored["rewards"]
     keeps = tuple(arguments.keep) if arguments.keep else None
@@ -117,6 +118,7 @@ def run_pilot(arguments: argparse.Namespace) -> int:
     from progrpo.typed import read_checked
 
     require_between("--tolerance", arguments.tolerance, 0, 1)
+    require_other_file(arguments.out, Path(arguments.previews))
     stored = read_checked(Previews, arguments.previews)
     previews, terminal = stored["previews"], stored["terminal"]
     pairs = _pairs(arguments.pairs) or stored.get("candidates")
@@ -206,6 +208,7 @@ def run_gradients(arguments: argparse.Namespace) -> int:
     from progrpo.files import parse_json, read_arrays, write_json
     from progrpo.provenance import computed_from
 
+    require_other_file(arguments.out, Path(arguments.samples))
     config = load_config(arguments.config)
     analysis = config.get_analysis(arguments.analysis)
     if analysis.gradients_of is None or analysis.keep is None:  # the first needs the second

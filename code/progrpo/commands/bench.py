@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from progrpo.commands.options import HelpFormatter, add_device
+from progrpo.commands.options import HelpFormatter, add_device, file_path
 from progrpo.cost.flops import PUBLISHED
 from progrpo.errors import UserError
 
@@ -59,7 +59,9 @@ def add_parser(commands) -> None:
     parser.add_argument("--sampling-batch", type=int, default=None, help="official only; default: the micro-batch")
     parser.add_argument("--warmup", type=int, default=1, help="iterations that are not counted")
     parser.add_argument("--repeats", type=int, default=3, help="iterations whose median is reported")
-    parser.add_argument("--out", default=None, help="JSON file; default: results/hardware/<device>/<kind>_<what>.json")
+    parser.add_argument(
+        "--out", type=file_path, help="JSON file; default: results/hardware/<device>/<kind>_<what>.json"
+    )
     parser.add_argument(
         "--compare",
         default=None,

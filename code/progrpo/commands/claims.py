@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from progrpo.commands.options import HelpFormatter, require_between
+from progrpo.commands.options import HelpFormatter, file_path, require_between
 
 
 def add_parser(commands) -> None:
@@ -23,7 +23,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--claims", default="config/claims.yaml", help="the claims and their rules")
     parser.add_argument("--own", action="store_true", help="from results/<tier>/, not from results/published/<tier>/")
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead of a table")
-    parser.add_argument("--out", type=Path, help="also write the JSON to this file")
+    parser.add_argument("--out", type=file_path, help="also write the JSON to this file")
     parser.add_argument("--figures", type=Path, metavar="FOLDER", help="also draw the figures of the claims there")
     parser.add_argument(
         "--pages", action="store_true", help="also write the published tier's README.md, and the outcomes in README.md"

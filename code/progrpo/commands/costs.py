@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from progrpo.commands.options import HelpFormatter
+from progrpo.commands.options import HelpFormatter, file_path, require_other_file
 
 
 def add_parser(commands) -> None:
@@ -18,7 +18,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--config", required=True, type=Path, help="configuration of a tier, config/<tier>.yaml")
     parser.add_argument("--run", required=True, dest="run_name", help="name of the run")
     parser.add_argument("--folder", required=True, type=Path, help="the run's folder")
-    parser.add_argument("--out", required=True, type=Path, help="JSON file to write")
+    parser.add_argument("--out", required=True, type=file_path, help="JSON file to write")
     parser.set_defaults(run=run)
 
 
@@ -28,5 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     from progrpo.files import write_json
     from progrpo.report.costs import run_costs
 
+    for source in ("metrics.jsonl", "timings.jsonl"):
+        require_other_file(arguments.out, arguments.folder / source)
     write_json(arguments.out, run_costs(arguments.folder, load_config(arguments.config).get_run(arguments.run_name)))
     return 0

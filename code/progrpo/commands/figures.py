@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from progrpo.commands.options import HelpFormatter, require_between
+from progrpo.commands.options import HelpFormatter, file_path, require_between
 from progrpo.errors import UserError
 from progrpo.paper_runs import distinct_names
 
@@ -27,7 +27,9 @@ def add_parser(commands) -> None:
     )
     parser.add_argument("--figure", required=True, choices=FIGURES, help="which figure")
     parser.add_argument("--data", required=True, nargs="+", metavar="FILE", help="stored results, see above")
-    parser.add_argument("--out", required=True, metavar="STEM", help="files to write, without .pdf and .png")
+    parser.add_argument(
+        "--out", required=True, type=file_path, metavar="STEM", help="files to write, without .pdf and .png"
+    )
     parser.add_argument("--keys", nargs="+", default=["candidates_mean"], help="fig5: quantities of metrics.jsonl")
     parser.add_argument(
         "--over", default="iteration", choices=("iteration", "denoiser_calls"), help="fig5: the horizontal axis"

@@ -61,9 +61,9 @@ def add_allow_partial(parser: argparse.ArgumentParser) -> None:
 
 
 def file_path(text: str) -> Path:
-    """The type of an option that names a file: the empty word and folders such as `.` and `..` name none."""
+    """The type of an option that names a file to write: the empty word and what is a folder name none."""
     path = Path(text)
-    if path.name in ("", ".."):
+    if path.name in ("", "..") or path.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} names no file")
     return path
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from progrpo.commands.options import HelpFormatter
+from progrpo.commands.options import HelpFormatter, require_between
 
 
 def add_parser(commands) -> None:
@@ -26,4 +26,5 @@ def run(arguments: argparse.Namespace) -> None:
     """Rehearse."""
     from progrpo.rehearsal.run import rehearse
 
+    require_between("--cores", arguments.cores, 1, 1024)
     rehearse(arguments.out, arguments.cores)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from progrpo.commands.options import HelpFormatter, add_device
+from progrpo.commands.options import HelpFormatter, add_device, file_path
 
 
 def add_parser(commands) -> None:
@@ -18,7 +18,7 @@ def add_parser(commands) -> None:
     )
     parser.add_argument("--config", required=True, type=Path, help="configuration of a tier, config/<tier>.yaml")
     parser.add_argument("--analysis", required=True, help="name of an analysis in that configuration")
-    parser.add_argument("--out", required=True, type=Path, help="JSON file to write; .npz for the gradient study")
+    parser.add_argument("--out", required=True, type=file_path, help="JSON file to write; .npz for the gradient study")
     add_device(parser)
     parser.set_defaults(run=run)
 

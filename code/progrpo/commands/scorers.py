@@ -2,7 +2,7 @@
 
 import argparse
 
-from progrpo.commands.options import HelpFormatter, add_device, require_between
+from progrpo.commands.options import HelpFormatter, add_device, file_path, require_between
 from progrpo.errors import UserError
 
 
@@ -13,7 +13,7 @@ def add_parser(commands) -> None:
 
     report = _action(actions, "report", "held-out pair accuracy and rank correlations", run_report)
     report.add_argument("--scorers", default="results/miniature/scorers", help="folder with one folder per scorer")
-    report.add_argument("--out", required=True, help="JSON file to write")
+    report.add_argument("--out", required=True, type=file_path, help="JSON file to write")
     report.add_argument("--prompts", type=int, default=700, help="held-out prompts, balanced over the tags")
     report.add_argument("--seed", type=int, default=1, help="of prompts and images")
 
@@ -28,7 +28,9 @@ def add_parser(commands) -> None:
     throughput.add_argument("--resolution", type=int, default=512, help="side of the scored images in pixels")
     throughput.add_argument("--precision", default="fp32", help="fp32, fp16 or bf16")
     add_device(throughput)
-    throughput.add_argument("--out", required=True, help="JSON file to write; results of other scorers in it are kept")
+    throughput.add_argument(
+        "--out", required=True, type=file_path, help="JSON file to write; results of other scorers in it are kept"
+    )
 
 
 def _action(actions, name: str, text: str, run) -> argparse.ArgumentParser:

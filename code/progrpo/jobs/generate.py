@@ -33,6 +33,10 @@ def generate_images(
     model = checked_model(config, name, weights)
     chosen = sets or prompt_sets_of(config, name)
     require_sets(config, chosen)
+    require_outside(out, weights)
+    tasks = {
+        prompts: image_tasks(prompts_of(config.prompt_sets[prompts]), config.prompt_sets[prompts]) for prompts in chosen
+    }
     identities = {prompts: of_images(config, model, prompts, seed, weights) for prompts in chosen}
     with ExitStack() as held:
         for prompts, identity in identities.items():
@@ -41,7 +45,7 @@ def generate_images(
             folder.claim(identity, start)
         backbone = load_model(config, model, weights, choose_device(device_name))
         for prompts in chosen:
-            _generate_prompt_set(config, backbone, prompts, seed, out / prompts)
+            _generate_prompt_set(config, backbone, prompts, tasks[prompts], seed, out / prompts)
 
 
 def generate_image(
@@ -55,6 +59,7 @@ def generate_image(
     model = checked_model(config, name, weights)
     if out.suffix not in (".png", ".jpg"):
         raise UserError(f"--out {out}: name a .png or .jpg for the image of --prompt")
+    require_outside(out, weights)
     if any("\ud800" <= character <= "\udfff" for character in prompt):  # bytes of another encoding arrive as these
         raise UserError(f"--prompt {prompt!r}: not UTF-8 text: it holds a lone surrogate, half of a character")
     sets = prompt_sets_of(config, name)
@@ -81,6 +86,12 @@ def checked_model(config: Config, name: str, weights: Path | None) -> str:
     return model
 
 
+def require_outside(out: Path, weights: Path | None) -> None:
+    """UserError for images among the weights that they are made with, which would no longer be those that were published."""
+    if weights is not None and out.resolve().is_relative_to(weights.resolve()):
+        raise UserError(f"--out {out}: lies in the folder of the weights, {weights}; name another place")
+
+
 def load_model(config: Config, model: str, weights: Path | None, device: torch.device) -> Backbone:
     """A model on a device, with the trained weights of a folder or without."""
     backbone = load_backbone(config.models[model], device)
@@ -89,8 +100,9 @@ def load_model(config: Config, model: str, weights: Path | None, device: torch.d
     return backbone
 
 
-def _generate_prompt_set(config: Config, backbone: Backbone, prompts: str, seed: int, folder: Path) -> None:
-    settings, evaluation = config.prompt_sets[prompts], config.evaluations[prompts]
-    tasks = image_tasks(prompts_of(settings), settings)
+def _generate_prompt_set(
+    config: Config, backbone: Backbone, prompts: str, tasks: list[ImageTask], seed: int, folder: Path
+) -> None:
+    evaluation = config.evaluations[prompts]
     sampling = evaluation.sampling[backbone.model.family]
     generate_set(backbone, tasks, sampling, seed, evaluation.batch, folder, lambda line: print(line, flush=True))
