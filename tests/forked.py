@@ -9,6 +9,7 @@ import contextlib
 import functools
 import gc
 import importlib
+import io
 import json
 import os
 import runpy
@@ -45,11 +46,9 @@ class Process:
         self.args = [str(word) for word in command]
         self.returncode: int | None = None
         environment = dict(os.environ if env is None else env)
-        request = {
-            "arguments": program_of(self.args, environment),
-            "cwd": str(cwd or os.getcwd()),
-            "environment": environment,
-        }
+        if not (program := program_of(self.args, environment)):
+            raise ValueError(f"{self.args[0]}: not run by {sys.executable}")
+        request = {"arguments": program, "cwd": str(cwd or os.getcwd()), "environment": environment}
         self._socket, theirs = socket.socketpair()
         with contextlib.ExitStack() as opened:
             opened.enter_context(theirs)
@@ -204,9 +203,21 @@ def become(arguments: list[str], cwd: str, environment: dict[str, str]) -> None:
     sys.path[:0] = [place, *more]
     sys.orig_argv = [sys.executable, *arguments]
     sys.argv = [kind, *rest[1:]] if kind in ("-c", "-m") else arguments
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        open_stream(number, name, bool(environment.get("PYTHONUNBUFFERED")))
     importlib.invalidate_caches()
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()
+
+
+def open_stream(number: int, name: str, at_once: bool) -> None:
+    """A standard stream of `sys` on what its descriptor is now."""
+    old, raw = getattr(sys, name), io.FileIO(number, "r" if number == 0 else "w", closefd=False)
+    binary = io.BufferedReader(raw) if number == 0 else raw if at_once else io.BufferedWriter(raw)
+    new = io.TextIOWrapper(binary, old.encoding, old.errors, write_through=at_once)
+    new.reconfigure(line_buffering=number == 2 or raw.isatty())
+    setattr(sys, name, new)
+    setattr(sys, f"__{name}__", new)
 
 
 def run_program() -> None:
