@@ -1,5 +1,9 @@
 """A tier with untrained models of the real architectures, made in seconds: enough to train, resume, generate and evaluate."""
 
+import atexit
+import functools
+import shutil
+import tempfile
 from pathlib import Path
 
 import torch
@@ -43,14 +47,30 @@ DIFFUSION = {
 
 
 def make_models(folder: Path) -> Path:
-    """Untrained pipelines and a PickScore-layout scorer in `folder`."""
+    """Untrained pipelines and a PickScore-layout scorer in `folder`; torch's generator is left as it is when they were made."""
+    kept, state = _made()
+    shutil.copytree(kept, folder, dirs_exist_ok=True)
+    torch.set_rng_state(state)
+    return folder
+
+
+@functools.cache
+def _made() -> tuple[Path, torch.Tensor]:
+    """Those that others of this process are copied from, and the generator's state after them."""
+    kept = tempfile.TemporaryDirectory(prefix="tiny")
+    atexit.register(kept.cleanup)
+    write_models(Path(kept.name))
+    return Path(kept.name), torch.get_rng_state()
+
+
+def write_models(folder: Path) -> None:
+    """Make them in `folder`."""
     torch.manual_seed(0)
     vae = build_autoencoder()
     build_flow_pipeline(vae).save_pretrained(folder / "sd35m")
     build_diffusion_pipeline(vae).save_pretrained(folder / "sd14")
     HFClip().save(folder / "pickscore")
     write_jsonl(folder / "train.jsonl", training_records()[:20])
-    return folder
 
 
 def distance(found: Path, expected: Path, start: Path | None = None) -> float:
