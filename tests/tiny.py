@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from progrpo.files import write_jsonl
@@ -44,6 +45,12 @@ DIFFUSION = {
     "objective": {"advantage_unbiased": True, "advantage_epsilon": 1e-8, "kl_beta": 0.01},
     "optimizer": {"learning_rate": 1e-5},
 }
+# Of each kind of block one: an MMDiT's last attends to no text, a U-Net's innermost level has no cross-attention.
+SHALLOW = {"num_layers": 2}
+ONE_LEVEL = {
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
 
 
 def make_models(folder: Path) -> Path:
@@ -67,8 +74,11 @@ def write_models(folder: Path) -> None:
     """Make them in `folder`."""
     torch.manual_seed(0)
     vae = build_autoencoder()
-    build_flow_pipeline(vae).save_pretrained(folder / "sd35m")
-    build_diffusion_pipeline(vae).save_pretrained(folder / "sd14")
+    flow, diffusion = build_flow_pipeline(vae), build_diffusion_pipeline(vae)
+    flow.register_modules(transformer=SD3Transformer2DModel.from_config({**flow.transformer.config, **SHALLOW}))
+    diffusion.register_modules(unet=UNet2DConditionModel.from_config({**diffusion.unet.config, **ONE_LEVEL}))
+    flow.save_pretrained(folder / "sd35m")
+    diffusion.save_pretrained(folder / "sd14")
     HFClip().save(folder / "pickscore")
     write_jsonl(folder / "train.jsonl", training_records()[:20])
 
