@@ -12,6 +12,7 @@ LONG = (
     "slurm",
     "publishing",
     "dag",
+    "test_trainer",
     "rehearsal",
     "dvc",
     "fuzz",
@@ -19,7 +20,6 @@ LONG = (
     "faults",
     "round_trip",
     "test_speed",
-    "test_trainer",
 )
 
 

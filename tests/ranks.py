@@ -1,22 +1,19 @@
 """Ranks of one training as processes of their own, forked from a server that has imported the libraries once."""
 
-import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import torch
 
+import forked
 from progrpo.cli import main
 from progrpo.grpo.tuning import MovingAverage
 from progrpo.rewards.pickscore import PickScore
-
-SERVER = multiprocessing.get_context("forkserver")
-# Not this module: the server finds what is installed, and says nothing of what it does not find.
-SERVER.set_forkserver_preload(["progrpo.jobs.train", "progrpo.rewards.pickscore"])
 
 
 def run_ranks(count: int, arguments: list[str], what: str = "", rank: int = -1) -> tuple[list[int], list[str]]:
@@ -25,40 +22,42 @@ def run_ranks(count: int, arguments: list[str], what: str = "", rank: int = -1) 
     what: what is done to one rank. "no number": its reward is none; "killed": in iteration 2, as it samples; "stopped": asked to
     stop between two updates.
     """
+    commands = [[__file__, what if k == rank else "", *arguments] for k in range(count)]
+    return run_group(commands, Path(arguments[-1]))
+
+
+def run_group(commands: list[list], out: Path) -> tuple[list[int], list[str]]:
+    """(exit statuses, what was written on standard error) of one process of `python` for each command, which meet as one group.
+
+    What they write lies beside `out`.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(count)}
-    out = Path(arguments[-1])
-    said = [out.parent / f"{out.name}.rank{k}.err" for k in range(count)]
-    ranks = [
-        SERVER.Process(
-            target=_rank,
-            args=({**group, "RANK": str(k), "LOCAL_RANK": str(k)}, said[k], what if k == rank else "", arguments),
-            daemon=True,
-        )
-        for k in range(count)
-    ]
+        group = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free.getsockname()[1]),
+            "WORLD_SIZE": str(len(commands)),
+        }
+    environment = {**os.environ, **group, "OMP_NUM_THREADS": "1"}
+    said = [out.parent / f"{out.name}.rank{k}.err" for k in range(len(commands))]
+    ranks: list[forked.Process] = []
     try:
-        for process in ranks:
-            process.start()
-        for process in ranks:
-            process.join(1200)
-        assert all(process.exitcode is not None for process in ranks), "a rank hangs"
+        for k, (command, path) in enumerate(zip(commands, said, strict=True)):
+            own = {**environment, "RANK": str(k), "LOCAL_RANK": str(k)}
+            with open(path, "wb") as errors:
+                process = forked.Process([sys.executable, *command], env=own, stdout=subprocess.DEVNULL, stderr=errors)
+            ranks.append(process)
+        statuses = [process.wait(1200) for process in ranks]
     finally:
         for process in ranks:
             process.kill()
-    return [int(process.exitcode or 0) for process in ranks], [path.read_text() for path in said]
+    return statuses, [path.read_text() for path in said]
 
 
-def _rank(group: dict[str, str], said: Path, what: str, arguments: list[str]) -> None:
-    with open(said, "wb") as file:
-        os.dup2(file.fileno(), 2)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.environ.update({**group, "OMP_NUM_THREADS": "1"})
-    torch.set_num_threads(1)  # the server read the variable before
+def _run_rank(what: str, arguments: list[str]) -> int:
     if what:
         {"no number": _score_no_number, "killed": _be_killed, "stopped": _be_stopped}[what](Path(arguments[-1]))
-    sys.exit(main(arguments))
+    return main(arguments)
 
 
 def _score_no_number(out: Path) -> None:
@@ -87,3 +86,7 @@ def _be_stopped(out: Path) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     MovingAverage.update = stopped
+
+
+if __name__ == "__main__":
+    sys.exit(_run_rank(sys.argv[1], sys.argv[2:]))

@@ -1,9 +1,14 @@
 """A tier with untrained models of the real architectures, made in seconds: enough to train, resume, generate and evaluate."""
 
+import atexit
+import functools
+import shutil
+import tempfile
 from pathlib import Path
 
 import torch
 import yaml
+from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from progrpo.files import write_jsonl
@@ -40,17 +45,42 @@ DIFFUSION = {
     "objective": {"advantage_unbiased": True, "advantage_epsilon": 1e-8, "kl_beta": 0.01},
     "optimizer": {"learning_rate": 1e-5},
 }
+# Of each kind of block one: an MMDiT's last attends to no text, a U-Net's innermost level has no cross-attention.
+SHALLOW = {"num_layers": 2}
+ONE_LEVEL = {
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
 
 
 def make_models(folder: Path) -> Path:
-    """Untrained pipelines and a PickScore-layout scorer in `folder`."""
+    """Untrained pipelines and a PickScore-layout scorer in `folder`; torch's generator is left as it is when they were made."""
+    kept, state = _made()
+    shutil.copytree(kept, folder, dirs_exist_ok=True)
+    torch.set_rng_state(state)
+    return folder
+
+
+@functools.cache
+def _made() -> tuple[Path, torch.Tensor]:
+    """Those that others of this process are copied from, and the generator's state after them."""
+    kept = tempfile.TemporaryDirectory(prefix="tiny")
+    atexit.register(kept.cleanup)
+    write_models(Path(kept.name))
+    return Path(kept.name), torch.get_rng_state()
+
+
+def write_models(folder: Path) -> None:
+    """Make them in `folder`."""
     torch.manual_seed(0)
     vae = build_autoencoder()
-    build_flow_pipeline(vae).save_pretrained(folder / "sd35m")
-    build_diffusion_pipeline(vae).save_pretrained(folder / "sd14")
+    flow, diffusion = build_flow_pipeline(vae), build_diffusion_pipeline(vae)
+    flow.register_modules(transformer=SD3Transformer2DModel.from_config({**flow.transformer.config, **SHALLOW}))
+    diffusion.register_modules(unet=UNet2DConditionModel.from_config({**diffusion.unet.config, **ONE_LEVEL}))
+    flow.save_pretrained(folder / "sd35m")
+    diffusion.save_pretrained(folder / "sd14")
     HFClip().save(folder / "pickscore")
     write_jsonl(folder / "train.jsonl", training_records()[:20])
-    return folder
 
 
 def distance(found: Path, expected: Path, start: Path | None = None) -> float:

@@ -181,7 +181,7 @@ def make_models(folder: Path) -> Path:
     status = 1
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        tiny.make_models(folder)
+        tiny.write_models(folder)
         status = 0
     finally:
         os._exit(status)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import forked
 from progrpo.errors import UserError
 from progrpo.grpo.checkpoint import GracefulStop, StateStore
 
@@ -205,12 +206,12 @@ def test_kill_at_any_moment_leaves_the_last_finished_state(tmp_path):
     reached = 0
     for delay in (0.0, 0.003, 0.011, 0.027):
         command = [sys.executable, "-c", SAVE_FOREVER, str(tmp_path)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            for _ in range(3):
-                reported = int(process.stdout.readline())
-            time.sleep(delay)
-            process.kill()
-            rest, errors = process.communicate()
+        process = forked.Process(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(3):
+            reported = int(process.stdout.readline())
+        time.sleep(delay)
+        process.kill()
+        rest, errors = process.communicate()
         assert errors == ""
         reported = int(([reported] + rest.split())[-1])
         step, state = StateStore(tmp_path).load_latest()

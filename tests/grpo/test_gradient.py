@@ -1,8 +1,5 @@
 """The gradient step as an equation: what the trainer accumulates is the gradient of one loss over all samples, written out here."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ from progrpo.grpo.backbone import load_backbone
 from progrpo.grpo.progress import UpdateStatistics, metrics_text
 from progrpo.grpo.samplers import log_prob, step_mean
 from progrpo.grpo.trainer import Samples, Trainer
+from ranks import run_group
 
 GUIDANCE, CLIP, BETA = 3.0, 0.02, 0.7
 SMALL = {  # 2 prompts x 2 survivors, 2 of 3 steps trained: one update of 4 samples
@@ -250,9 +248,7 @@ def test_two_ranks_accumulate_the_gradient_of_one(models, tmp_path, zero):
     script.write_text(RANK)
     here = Path(__file__).parent
     arguments = [script, here, here.parent, tmp_path / "config.yaml", tmp_path]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*torchrun, *map(str, arguments)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    statuses, errors = run_group([arguments] * 2, tmp_path / "out")
+    assert statuses == [0, 0], errors
     ranks = torch.load(tmp_path / "gradient.pt", weights_only=True)
     assert (ranks - gradient).norm() < 1e-3 * gradient.norm()

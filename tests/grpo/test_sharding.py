@@ -2,7 +2,6 @@
 
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from torch import distributed as dist
 from torch.distributed.tensor import DTensor
 
+import forked
 import tiny
 from progrpo.config import load_config
 from progrpo.grpo.backbone import load_backbone
@@ -75,7 +75,7 @@ def test_two_ranks_hold_parts_and_compute_the_bits_of_the_whole(config, tmp_path
         port = free.getsockname()[1]
     path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     ranks = [
-        subprocess.Popen([sys.executable, __file__, *map(str, (rank, port, config, name, tmp_path))], env=path)
+        forked.Process([sys.executable, __file__, *map(str, (rank, port, config, name, tmp_path))], env=path)
         for rank in range(2)
     ]
     assert [rank.wait(1500) for rank in ranks] == [0, 0]

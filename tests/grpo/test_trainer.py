@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import forked
 import tiny
 from progrpo.cli import main
 from progrpo.config import load_config
@@ -23,6 +24,7 @@ from progrpo.grpo import trainer
 from progrpo.grpo.groups import roll_out
 from progrpo.jobs.train import train_run
 
+pytestmark = pytest.mark.xdist_group("test_trainer")  # its fixture is made once, by one worker
 THREE_STEPS = 3  # int(4 * .99)
 ROUNDING = 5e-3  # of a reward whose group std is .5: what other summation orders in float32 add up to, whatever the CPU
 
@@ -195,7 +197,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def kill_when(process: subprocess.Popen, ready, number: int) -> None:
+def kill_when(process: forked.Process, ready, number: int) -> None:
     while process.poll() is None and not ready():
         time.sleep(0.005)
     process.send_signal(number)
@@ -212,7 +214,7 @@ def test_a_killed_training_ends_like_an_uninterrupted_one(trained, tmp_path, mom
     }[moment]
     arguments = command(trained / "config.yaml", "flow_pro", out)
     program = [sys.executable, "-c", HALF_A_STATE, *arguments[3:]] if moment == "incoming" else arguments
-    process = subprocess.Popen(program, stdout=subprocess.DEVNULL)
+    process = forked.Process(program, stdout=subprocess.DEVNULL)
     kill_when(process, ready, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert not (out / "final").exists()
@@ -236,12 +238,25 @@ def test_a_spoilt_state_falls_back_to_the_one_before(trained, tmp_path, capfd):
     assert_same_training(out, trained / "flow_pro")
 
 
+# `progrpo`, all of whose libraries are loaded when the disk is full.
+LITTLE_ROOM = """
+import resource, sys
+from progrpo.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
 @pytest.mark.parametrize("bytes_free", [0, 2_000, 60_000])  # too few for the lock, what it was begun with, the state
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(trained, tmp_path, bytes_free):
     out = tmp_path / "full"
     arguments = command(trained / "config.yaml", "flow_pro", out)
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_free, bytes_free))  # noqa: E731
-    failed = subprocess.run(arguments, preexec_fn=limit, capture_output=True, text=True)
+    if bytes_free:
+        program = [sys.executable, "-c", LITTLE_ROOM, str(bytes_free), *arguments[3:]]
+        failed = forked.run(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    else:  # full before a library is loaded
+        limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # noqa: E731
+        failed = subprocess.run(arguments, preexec_fn=limit, capture_output=True, text=True)
     assert failed.returncode == 2
     assert len(failed.stderr.splitlines()) == 1
     assert "make room" in failed.stderr
@@ -254,7 +269,7 @@ def test_sigterm_saves_and_exits_before_the_end_and_the_same_command_goes_on(tra
     sparse = {**tiny.FLOW, "save_every": 3}  # no state is written before the signal
     config = tiny.write_config(tmp_path / "config.yaml", models, flow_pro=sparse)
     out = tmp_path / "stopped"
-    process = subprocess.Popen(command(config, "flow_pro", out), stdout=subprocess.PIPE, text=True)
+    process = forked.Process(command(config, "flow_pro", out), stdout=subprocess.PIPE)
     while "iteration 1/3" not in (line := process.stdout.readline()):
         assert line, "it ends before its first iteration does"
     process.send_signal(signal.SIGTERM)

@@ -37,24 +37,26 @@ sys.modules["torchvision"] = None
 import numpy, torch
 from diffusers import DDIMScheduler, StableDiffusion3Pipeline, StableDiffusionPipeline, UNet2DConditionModel
 torch.set_num_threads(1)
-kind, model, final, given, out = sys.argv[1:]
-given = numpy.load(given)
-if kind == "flow_lora":
-    pipeline = StableDiffusion3Pipeline.from_pretrained(model)
-else:
-    pipeline = StableDiffusionPipeline.from_pretrained(model, safety_checker=None)
-    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-if kind == "unet_full":
-    pipeline.unet = UNet2DConditionModel.from_pretrained(final + "/unet")
-else:
-    pipeline.load_lora_weights(final)
-images = pipeline(
-    list(given["prompts"]), latents=torch.from_numpy(given["noise"]), num_inference_steps=int(given["steps"]),
-    guidance_scale=float(given["guidance"]), height=24, width=24, output_type="np",
-    **({"max_sequence_length": 9} if kind == "flow_lora" else {}),
-).images
-assert not any(name.partition(".")[0] == "progrpo" for name in sys.modules)
-numpy.save(out, images)
+def make(kind, model, final, given, out):
+    given = numpy.load(given)
+    if kind == "flow_lora":
+        pipeline = StableDiffusion3Pipeline.from_pretrained(model)
+    else:
+        pipeline = StableDiffusionPipeline.from_pretrained(model, safety_checker=None)
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    if kind == "unet_full":
+        pipeline.unet = UNet2DConditionModel.from_pretrained(final + "/unet")
+    else:
+        pipeline.load_lora_weights(final)
+    images = pipeline(
+        list(given["prompts"]), latents=torch.from_numpy(given["noise"]), num_inference_steps=int(given["steps"]),
+        guidance_scale=float(given["guidance"]), height=24, width=24, output_type="np",
+        **({"max_sequence_length": 9} if kind == "flow_lora" else {}),
+    ).images
+    assert not any(name.partition(".")[0] == "progrpo" for name in sys.modules)
+    numpy.save(out, images)
+for first in range(1, len(sys.argv), 5):
+    make(*sys.argv[first : first + 5])
 """
 
 
@@ -70,19 +72,33 @@ def world(tmp_path_factory) -> Path:
     return path
 
 
-def plain_images(config: Config, run: str, final: Path, folder: Path) -> np.ndarray:
-    """(6, 24, 24, 3) in [0, 1] by diffusers in a process of its own, from the noise that `progrpo generate` uses."""
+@pytest.fixture(scope="module")
+def made(world) -> Path:
+    """A folder for each run, with its training in `run`, images by it and its base model, and plain ones in images.npy."""
+    config, arguments = load_config(world), []
+    for run in RUNS:
+        folder, own = world.parent / run, ["--config", str(world), "--run", run]
+        final = folder / "run" / "final"
+        assert main(["train", *own, "--out", str(folder / "run")]) == 0
+        assert main(["generate", *own, "--weights", str(final), "--out", str(folder / "images")]) == 0
+        base = f"base_{config.runs[run].model}"
+        assert main(["generate", "--config", str(world), "--run", base, "--out", str(folder / "base")]) == 0
+        arguments += plain_arguments(config, run, final, folder)
+    environment = {"PATH": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", PLAIN, *arguments], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return world.parent
+
+
+def plain_arguments(config: Config, run: str, final: Path, folder: Path) -> list[str]:
+    """What diffusers in a process of its own makes (6, 24, 24, 3) in [0, 1] of: the noise that `progrpo generate` uses."""
     prompts = [record.prompt for record in prompts_of(config.prompt_sets["test"])]
     model = config.models[config.runs[run].model]
     shape = load_backbone(model, torch.device("cpu")).latent_shape
     noise = TrajectoryNoise(0, 0, list(range(len(prompts))), shape)
     noise = noise.initial(torch.arange(len(prompts)), torch.zeros(len(prompts), dtype=torch.long))
     np.savez(folder / "given.npz", prompts=prompts, noise=noise.numpy(), steps=STEPS, guidance=GUIDANCE)
-    arguments = [run, model.path, str(final), str(folder / "given.npz"), str(folder / "images.npy")]
-    environment = {"PATH": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", PLAIN, *arguments], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    return np.load(folder / "images.npy")
+    return [run, model.path, str(final), str(folder / "given.npz"), str(folder / "images.npy")]
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -90,19 +106,13 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image, float) / 255
 
 
+@pytest.mark.xdist_group("round_trip")  # its fixture is made once, by one worker
 @pytest.mark.parametrize("run", RUNS)
-def test_plain_diffusers_makes_the_images_of_a_trained_run(world, tmp_path, run):
-    arguments = ["--config", str(world), "--run", run]
-    assert main(["train", *arguments, "--out", str(tmp_path / "run")]) == 0
-    final = tmp_path / "run" / "final"
-    assert main(["generate", *arguments, "--weights", str(final), "--out", str(tmp_path / "images")]) == 0
-    config = load_config(world)
-    base = f"base_{config.runs[run].model}"
-    assert main(["generate", "--config", str(world), "--run", base, "--out", str(tmp_path / "base")]) == 0
+def test_plain_diffusers_makes_the_images_of_a_trained_run(made, run):
     generated, untrained = (
-        np.stack([pixels(tmp_path / kind / "test" / f"{k:05d}.png") for k in range(6)]) for kind in ("images", "base")
+        np.stack([pixels(made / run / kind / "test" / f"{k:05d}.png") for k in range(6)]) for kind in ("images", "base")
     )
-    plain = plain_images(config, run, final, tmp_path)
+    plain = np.load(made / run / "images.npy")
     assert np.abs(generated - plain).max() < 1 / 510 + 1e-3
     assert np.abs(untrained - plain).max() > 2 / 255  # the training shows
 

@@ -16,6 +16,7 @@ from progrpo.files import sha256
 from progrpo.identity import REFUSE, Folder
 from progrpo.jobs.publication import OWNS, is_complete
 
+pytestmark = pytest.mark.xdist_group("train")  # its fixture is made once, by one worker
 RUN = {**tiny.FLOW, "iterations": 2, "group": {"size": 2}, "prompts_per_iteration": 2, "updates_per_iteration": 1}
 
 
@@ -158,15 +159,14 @@ def test_a_home_that_cannot_be_written_is_no_obstacle(world, tmp_path):
     environment = {**{k: v for k, v in os.environ.items() if k not in others}, "HOME": "/proc/nowhere"}
     common = ["--config", str(world), "--run", "flow"]
     out, images = tmp_path / "run", tmp_path / "images"
-    for command in (
+    commands = [
         ["train", *common, "--out", str(out)],
         ["generate", *common, "--weights", str(out / "final"), "--out", str(images)],
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", "progrpo.cli", *command], env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
+    ]
+    both = f"import sys; from progrpo.cli import main; sys.exit([main(command) for command in {commands}] != [0, 0])"
+    done = subprocess.run([sys.executable, "-c", both], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     assert sha256(out / "final" / weights(world).name) == sha256(weights(world))
     assert len(list((images / "test").glob("*.png"))) == 6
 

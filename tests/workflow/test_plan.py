@@ -247,6 +247,12 @@ def copied(tmp_path_factory) -> Path:
     return shutil.copytree(ROOT / "code" / "progrpo", tmp_path_factory.mktemp("code") / "progrpo").parent
 
 
+@pytest.fixture(scope="module")
+def before(copied) -> dict[str, str]:
+    """The fingerprints of the copied code as it is; each test that edits it takes its edit back."""
+    return codes(copied)
+
+
 @pytest.mark.parametrize(
     ("module", "reruns"),
     [
@@ -266,9 +272,9 @@ def copied(tmp_path_factory) -> Path:
         ("weights/fetch.py", set()),
     ],
 )
-def test_code_reruns_what_runs_it_and_a_comment_nothing(copied, module, reruns):
+def test_code_reruns_what_runs_it_and_a_comment_nothing(copied, before, module, reruns):
     path = copied / "progrpo" / module
-    text, before = path.read_text(), codes(copied)
+    text = path.read_text()
     try:
         path.write_text(f"# A remark.\n{text}\n\n\n# Another.\n")
         assert codes(copied) == before
@@ -279,9 +285,9 @@ def test_code_reruns_what_runs_it_and_a_comment_nothing(copied, module, reruns):
     assert {name for name in before if before[name] != after[name]} == reruns
 
 
-def test_weights_are_loaded_by_the_code_that_trains_and_generates(copied):
+def test_weights_are_loaded_by_the_code_that_trains_and_generates(copied, before):
     path = copied / "progrpo" / "grpo" / "tuning.py"
-    text, before = path.read_text(), codes(copied)
+    text = path.read_text()
     path.write_text(f"{text}\nNEW = 1\n")
     after = codes(copied)
     path.write_text(text)
