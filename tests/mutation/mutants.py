@@ -238,7 +238,7 @@ TUNING = [
     ),
     *_of(
         "model_files.py",
-        "tests/grpo/test_backbone.py -k 'tokenizer or text_encoder or no_place'",
+        "tests/grpo/test_backbone.py",
         ("if not 0.9 * knows <= known <= knows:", "if not known <= knows:"),
         ('if len(model["merges"]) < 0.9 * len(joined):', "if False:"),
         ("end not in (2, tokenizer.eos_token_id)", "False"),
