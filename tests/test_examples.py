@@ -189,8 +189,8 @@ def test_a_pipeline_of_another_schedule_is_refused_before_it_is_changed(models, 
         ("a red circle", 0, "prompts: give a list of at least one text, not 'a red circle'"),
         ([], 0, r"prompts: give a list of at least one text, not \[\]"),
         (["a", None], 0, "prompts: give a list of at least one text"),
-        (["a"], -1, "seed -1: must be between 0 and 4294967295"),
-        (["a"], 2**32, "seed 4294967296: must be between"),
+        (["a"], -1, "seed -1: must be a whole number between 0 and 4294967295"),
+        (["a"], 2**32, "seed 4294967296: must be a whole number between"),
     ],
 )
 def test_prompts_that_are_no_list_and_seeds_of_no_run_are_one_line(tmp_path, prompts, seed, told):

@@ -15,7 +15,7 @@ PROGRAMS = {
     "status": f"{SAYS}sys.exit(7)",
     "word": f"{SAYS}sys.exit('a word')",
     "signal": f"{SAYS}sys.stdout.flush(); os.kill(os.getpid(), 15)",
-    "interrupted": f"{SAYS}os.kill(os.getpid(), 2)",
+    "interrupted": f"{SAYS}import signal; signal.signal(2, signal.default_int_handler); os.kill(os.getpid(), 2)",
     "input": f"{SAYS}sys.stdout.reconfigure(errors='backslashreplace'); print([sys.stdin.read()])",
     "at exit": f"{SAYS}import atexit; atexit.register(print, 'bye')",
 }

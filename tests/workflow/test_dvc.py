@@ -11,6 +11,7 @@ import yaml
 from checkout import ROOT, call
 from progrpo.config import load_config, tier_files
 from progrpo.files import write_json
+from progrpo.names import parse_seed_folder
 from progrpo.report.stored import PUBLISHED, load_summary
 from progrpo.report.tables import build, table_names
 from progrpo.workflow.code_inputs import Code
@@ -29,6 +30,7 @@ NETWORKS = {
     "grpo.samplers",
     "grpo.schedules",
     "grpo.sharding",
+    "quiet",
 }
 OTHERS = {
     "table": {"report.metrics", "report.evidence"},
@@ -163,7 +165,8 @@ def write_curve(path: Path, value: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".json":
         costs = {"iterations": 1, "sampling_calls": 1, "update_calls": 1, "rollout_seconds": 1.0, "update_seconds": 1.0}
-        write_json(path, {**costs, "device": "cpu", "config": "c", "seed": 0})
+        _, seed = parse_seed_folder(path.name.removesuffix(".costs.json"))
+        write_json(path, {**costs, "device": "cpu", "config": "c", "seed": seed})
         return
     scorers = ["pickscore", "hpsv2", "imagereward", "clip_score", "scene_soft", "scene_strict"]
     base = path.name.startswith("base_")

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 from progrpo.files import write_json
-from progrpo.rehearsal.tokenizers import write_clip, write_t5
+from progrpo.rehearsal.tokenizers import T5_WORDS, write_clip, write_t5
 from progrpo.rehearsal.weights import State, position_ids, randomise, stored_state, write_shards, write_weights
 
 PNDM = {
@@ -141,7 +141,7 @@ T5 = {
     "torch_dtype": "float16",
     "transformers_version": "4.41.2",
     "use_cache": True,
-    "vocab_size": 32128,
+    "vocab_size": T5_WORDS + 104,  # with the 100 extra tokens; padded, as the original's 32,100 to 32,128
 }
 OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 

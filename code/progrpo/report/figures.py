@@ -50,7 +50,7 @@ AXES = {
     "denoiser_calls": "denoiser calls of sampling (thousands)",
     "reward_mean": "mean reward of trained trajectories",
     "reward_std": "reward std within groups",
-    "candidates_mean": "mean reward of all candidates (pruned: of first previews)",
+    "candidates_mean": "mean reward of all candidates\n(pruned: of first previews)",
     "candidates_std": "reward std of all candidates",
     "kl": "KL to the reference",
     "clip_fraction": "clipped share of samples",
