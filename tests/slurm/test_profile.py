@@ -151,11 +151,12 @@ def test_ctrl_c_leaves_nothing_behind_and_the_same_command_goes_on(cut, slurm, r
     workflow.process.send_signal(signal.SIGINT)
     assert workflow.wait() != 0
     end = time.monotonic() + 300
-    while (slurm.jobs() or training_process(cut)) and time.monotonic() < end:
+    ending = Path(f"/proc/{process}")
+    while (slurm.jobs() or training_process(cut) or ending.exists()) and time.monotonic() < end:
         time.sleep(0.2)
     assert slurm.jobs() == []
     assert training_process(cut) is None
-    assert not Path(f"/proc/{process}").exists()
+    assert not ending.exists()
     assert not (cut / TRAINED).exists()
     Workflow(cut, slurm, TRAINED).finish()
     check_uninterrupted(cut, reference)

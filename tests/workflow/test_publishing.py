@@ -27,6 +27,7 @@ from progrpo.workflow.publishing import (
     recorded_runs,
     require_small,
     stored_curves,
+    weights,
     with_published_weights,
     would_be_lost,
 )
@@ -234,6 +235,20 @@ def test_a_limited_remote_holds_the_most_important_that_fits():
     sizes = {"runs/a/final": 10, "runs/b/final": 30, "runs/c/final": 100, "runs/a/snapshots": 20}
     assert [part.path for part in fitting(parts, sizes, 60)] == ["runs/a/final", "runs/b/final", "runs/a/snapshots"]
     assert fitting(parts, sizes, 9) == []
+
+
+def test_arms_keep_the_same_seeds_where_not_all_weights_fit(tmp_path):
+    """They are compared in pairs: eight seeds of one arm and none of another would show nothing."""
+    config = load_config(ROOT / "config" / "mini.yaml").model_copy(update={"results": str(tmp_path)})
+    plan = SimpleNamespace(config=config, train_inputs=lambda wildcards: ())
+    for seed in range(3):
+        for run, size in (("flowgrpo_sd35m", 700), ("ovf_sd35m", 650), ("dancegrpo_sd14", 2 * 2**20)):
+            final = tmp_path / "runs" / f"{run}-seed{seed}" / "final"
+            write_text(final / "provenance.json", "{}")
+            write_text(final / "weights", (size - seed) * "x")
+    order = [part.path.split("/")[1] for part in weights(plan)]
+    small = [f"{run}-seed{seed}" for seed in range(3) for run in ("flowgrpo_sd35m", "ovf_sd35m")]
+    assert order == [*small, *(f"dancegrpo_sd14-seed{seed}" for seed in range(3))]
 
 
 def test_the_record_of_a_training_stays_where_its_weights_did_not_fit(tmp_path):

@@ -111,14 +111,15 @@ def _run_folder(plan: Plan, run: str, seed: int) -> Path:
 
 
 def weights(plan: Plan) -> list[Part]:
-    """The weights of every ended training, those first that a remote of limited size should rather hold: final ones, small ones."""
+    """The weights of every ended training, those first that a remote of limited size should rather hold: final ones, of these small
+    ones, to the megabyte, and of equally large ones the first seeds of every arm, as arms are compared seed by seed."""
     parts = {}
     for run, seed in finished_runs(plan):
         read = tuple(plan.train_inputs(SimpleNamespace(run=run)))
         for rank, name in enumerate(WEIGHTS):
             if size := folder_size(_run_folder(plan, run, seed) / name):
-                parts[rank, size, f"runs/{seed_folder(run, seed)}/{name}"] = read
-    return [Part(path, read) for (_, _, path), read in sorted(parts.items())]
+                parts[rank, size >> 20, seed, f"runs/{seed_folder(run, seed)}/{name}"] = read
+    return [Part(path, read) for (_, _, _, path), read in sorted(parts.items())]
 
 
 def fitting(parts: Iterable[Part], sizes: dict[str, int], room: int) -> list[Part]:
