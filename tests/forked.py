@@ -25,16 +25,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 TRAINING = ("progrpo.jobs.train", "progrpo.jobs.generate", "progrpo.rewards.pickscore", "progrpo.grpo.sharding")
-WORKFLOW = (
-    *("snakemake.cli", "snakemake.api", "snakemake.report", "snakemake.profiles", "snakemake.storage"),
-    *(
-        "snakemake_executor_plugin_slurm",
-        "snakemake_logger_plugin_progrpo",
-        "progrpo.workflow.plan",
-        "smart_open",
-        "jinja2",
-    ),
-)
+SNAKEMAKE = ("snakemake.cli", "snakemake.api", "snakemake.report", "snakemake.profiles", "snakemake.storage")
+PLUGINS = ("snakemake_executor_plugin_slurm", "snakemake_logger_plugin_progrpo", "progrpo.workflow.plan")
+WORKFLOW = (*SNAKEMAKE, *PLUGINS, "smart_open", "jinja2")
 NUMBER = struct.Struct("i")
 
 

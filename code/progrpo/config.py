@@ -167,8 +167,10 @@ class Ema(Section):
     every: Positive = 8
 
 
-def require_choice(group: Group, sampling: Sampling, iteration: int = 0) -> None:
-    """ValueError where a group is pruned before its trajectories differ."""
+def require_prunable(group: Group, sampling: Sampling, iteration: int = 0) -> None:
+    """ValueError where a group is pruned beyond the last step, or before its trajectories differ."""
+    if group.pruning and group.pruning[-1].step > sampling.steps:
+        raise ValueError(f"pruning step {group.pruning[-1].step} lies beyond the {sampling.steps} denoising steps")
     first = sampling.noisy(iteration).start
     if sampling.shared_initial_noise and group.pruning and group.pruning[0].step <= first:
         raise ValueError(
@@ -231,16 +233,12 @@ class Run(Section):
     def _arithmetic(self):
         if self.sampling.noise == 0:
             raise ValueError("sampling.noise must be > 0: a deterministic sampler has no policy to train")
-        if self.group.pruning and self.group.pruning[-1].step > self.sampling.steps:
-            raise ValueError(
-                f"pruning step {self.group.pruning[-1].step} lies beyond the {self.sampling.steps} denoising steps"
-            )
         for iteration in (0, self.iterations - 1):
             if not self.trained(iteration):
                 raise ValueError(
                     f"objective.trained_fraction leaves none of the window's steps {self.sampling.noisy(iteration)} to train"
                 )
-        require_choice(self.group, self.sampling, self.iterations - 1)
+        require_prunable(self.group, self.sampling, self.iterations - 1)
         if self.prompts_per_iteration % self.updates_per_iteration:
             raise ValueError(
                 f"prompts_per_iteration ({self.prompts_per_iteration}) must be a multiple of"

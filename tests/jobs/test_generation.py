@@ -214,6 +214,18 @@ def test_errors_are_one_line_and_leave_results_alone(world, tmp_path, capsys):
         assert len(error.splitlines()) == 1
 
 
+@pytest.mark.parametrize("command", ["generate", "learning-curve"])
+def test_nothing_is_written_among_the_weights_that_are_used(world, tmp_path, capsys, command):
+    config, _ = world
+    final, own = tmp_path / "final", tmp_path / "config.yaml"
+    final.mkdir()
+    own.write_text(yaml.safe_dump({**read_yaml(config), "learning_curve": "test"}))
+    options = ["--config", str(own), "--run", "flow_pro", "--weights", str(final), "--out", str(final / "out")]
+    assert main([command, *options]) == 2
+    assert "lies in the folder of the weights" in capsys.readouterr().err
+    assert not list(final.iterdir())
+
+
 def test_prompts_that_cannot_be_read_are_found_before_anything_is_made(world, tmp_path, capsys, monkeypatch):
     config, _ = world
     data = read_yaml(config)

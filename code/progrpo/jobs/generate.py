@@ -30,10 +30,9 @@ def generate_images(
     start: Start = REFUSE,
 ) -> None:
     """Make the missing images of a run (with `weights`) or of a base model (without) in `out/<prompt set>/`."""
-    model = checked_model(config, name, weights)
+    model = checked_model(config, name, weights, out)
     chosen = sets or prompt_sets_of(config, name)
     require_sets(config, chosen)
-    require_outside(out, weights)
     tasks = {
         prompts: image_tasks(prompts_of(config.prompt_sets[prompts]), config.prompt_sets[prompts]) for prompts in chosen
     }
@@ -56,10 +55,9 @@ def generate_image(
     The file is written anew at each call: it is for looking at, and no evaluation reads it. UserError: a file of another kind, a text
     that is not Unicode, weights that are not those a training published.
     """
-    model = checked_model(config, name, weights)
+    model = checked_model(config, name, weights, out)
     if out.suffix not in (".png", ".jpg"):
         raise UserError(f"--out {out}: name a .png or .jpg for the image of --prompt")
-    require_outside(out, weights)
     if any("\ud800" <= character <= "\udfff" for character in prompt):  # bytes of another encoding arrive as these
         raise UserError(f"--prompt {prompt!r}: not UTF-8 text: it holds a lone surrogate, half of a character")
     sets = prompt_sets_of(config, name)
@@ -76,20 +74,17 @@ def generate_image(
     print(out)
 
 
-def checked_model(config: Config, name: str, weights: Path | None) -> str:
-    """Name of the model of a run or base model; UserError when a run comes without weights, or a base model with some."""
+def checked_model(config: Config, name: str, weights: Path | None, out: Path) -> str:
+    """Name of the model of a run or base model; UserError when a run comes without weights, or a base model with some, or when `out`
+    lies among the weights, which would no longer be those that were published."""
     model = model_of(config, name)
     if (weights is None) != is_base(name):
         raise UserError(
             f"--run {name}: " + ("give --weights RUN/final" if weights is None else "a base model takes no --weights")
         )
-    return model
-
-
-def require_outside(out: Path, weights: Path | None) -> None:
-    """UserError for images among the weights that they are made with, which would no longer be those that were published."""
     if weights is not None and out.resolve().is_relative_to(weights.resolve()):
         raise UserError(f"--out {out}: lies in the folder of the weights, {weights}; name another place")
+    return model
 
 
 def load_model(config: Config, model: str, weights: Path | None, device: torch.device) -> Backbone:

@@ -35,7 +35,7 @@ def learning_curve(
     and base model of one seed share it. UserError: a tier without learning curves; weights that are not those that were published, or
     of another seed or other settings.
     """
-    evaluation, model, stem = _evaluation(config), checked_model(config, name, weights), seed_folder(name, seed)
+    evaluation, model, stem = _evaluation(config), checked_model(config, name, weights, out), seed_folder(name, seed)
     stages = _stages(config, name, weights)
     folder, target = Folder(out, (f"{stem}.npz",), prefix=f"{stem}."), out / f"{stem}.npz"
     with folder.held(start.wait_for_lock):

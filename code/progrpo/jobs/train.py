@@ -20,12 +20,8 @@ from progrpo.rewards.registry import WeightedSum
 
 STOPPED_BY_SIGNAL = 143
 COMPILING = "ACCELERATE_DYNAMO_BACKEND"
-SIZES = (
-    "WORLD_SIZE",
-    "PMI_SIZE",
-    "OMPI_COMM_WORLD_SIZE",
-    "MV2_COMM_WORLD_SIZE",
-)  # by which Accelerate looks for other processes
+# By which Accelerate looks for other processes.
+SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
 
 

@@ -14,7 +14,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from progrpo.config import Group, Model, Sampling, require_choice
+from progrpo.config import Group, Model, Sampling, require_prunable
 from progrpo.devices import DTYPES
 from progrpo.errors import UserError
 from progrpo.grpo.backbone import FAMILIES, Backbone
@@ -52,13 +52,11 @@ def sample_pruned(
 
     reward(images (b, 3, H, W) in [0, 1], b prompts) gives b numbers, for at most `batch` images, as many as a model call has rows.
     The pipeline is used as `taken_apart` says. UserError: a pipeline of another kind, no list of prompts, another seed than a run's,
-    a pruning step beyond the last, a reward that is no finite number.
+    a pruning step that no run may have, a reward that is no finite number.
     """
     seed = require_prompts_and_seed(prompts, seed)
-    if group.pruning and group.pruning[-1].step > sampling.steps:
-        raise UserError(f"pruning step {group.pruning[-1].step} lies beyond the {sampling.steps} denoising steps")
     try:
-        require_choice(group, sampling)
+        require_prunable(group, sampling)
     except ValueError as error:
         raise UserError(str(error)) from error
     with taken_apart(pipeline) as backbone:

@@ -75,9 +75,10 @@ def _ratios(evidence: Evidence, kind: str) -> list[float] | str:
 
 def _calls(evidence: Evidence) -> Found:
     ratios = _ratios(evidence, "calls")
-    if isinstance(ratios, str) or len(set(ratios)) > 1:
-        return ratios if isinstance(ratios, str) else _mean(ratios)
-    return ratios[0], ratios[0], ratios[0], len(ratios)  # counted, not measured: alike in every seed
+    if isinstance(ratios, str):
+        return ratios
+    alike = len(set(ratios)) == 1  # counted, not measured: one seed knows them
+    return (ratios[0], ratios[0], ratios[0], len(ratios)) if alike else _mean(ratios)
 
 
 def _timed(evidence: Evidence) -> list[float] | str:
