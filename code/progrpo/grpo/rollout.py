@@ -6,7 +6,7 @@ and no bit of a trajectory depends on which others are still alive).
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -164,6 +164,18 @@ def in_batches(size: int, *tensors: Tensor) -> Iterator[tuple[slice, tuple[Tenso
         yield rows, tuple(tensor[index] for tensor in tensors)
 
 
+def regrouped(parts: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """The rows of all parts in their order, `size` at a time; the last tensor has what is left."""
+    waiting: Tensor | None = None
+    for part in parts:
+        waiting = part if waiting is None else torch.cat([waiting, part])
+        while len(waiting) >= size:
+            yield waiting[:size]
+            waiting = waiting[size:]
+    if waiting is not None and len(waiting):
+        yield waiting
+
+
 class _Sampling:
     """The state of one rollout between two steps."""
 
@@ -217,13 +229,18 @@ class _Sampling:
         """Rewards (P, n) of the decoded latents (N, C, H, W); ValueError names entries that are not finite."""
         self.counters.decoder += len(latents)
         self.counters.reward += len(latents)
-        prompt, scores = self.prompt.to(latents.device), []
-        scored = max(self.batch, self.decode_batch)  # at once, however few are decoded at once
-        for of_score, of_prompt in zip(latents.split(scored), prompt.split(scored), strict=True):
-            with self.clock.part("decoder"):
-                images = [decode(x)[: r.stop - r.start] for r, (x,) in in_batches(self.decode_batch, of_score)]
+        prompt = self.prompt.to(latents.device)
+
+        def images() -> Iterator[Tensor]:
+            for rows, (x,) in in_batches(self.decode_batch, latents):
+                with self.clock.part("decoder"):
+                    part = decode(x)[: rows.stop - rows.start]
+                yield part
+
+        scores, scored = [], max(self.batch, self.decode_batch)  # at once, however few are decoded at once
+        for group, of_prompt in zip(regrouped(images(), scored), prompt.split(scored), strict=True):
             with self.clock.part("reward"):
-                scores.append(self.policy.score(torch.cat(images), of_prompt).float())
+                scores.append(self.policy.score(group, of_prompt).float())
         rewards = torch.cat(scores).view(self.prompts, -1)
         check_finite(rewards)
         return rewards
