@@ -1,7 +1,7 @@
 # make reproduce [TIER=smoke]   environment, the whole DAG of a tier, its tables; again: nothing to do; interrupted: goes on
 # make test                     the test suite, Slurm tests included where Slurm is installed
 # make test-slurm               only those: a one-node Slurm is started and stopped
-# make tables [OWN=1]           every table from the published results; OWN=1: a tier's from your own, as far as they go
+# make tables [TIER=mini]       every table from the published results, or a tier's; OWN=1: a tier's from your own, as far as they go
 # make paper-tables.pdf [OWN=1] all tables of a tier on paper
 # make claims [TIER=mini]       the paper's claims judged from published results, in seconds; OWN=1: from your own; RERUN=1 SEEDS=2: from a
 #                               cut trained here
@@ -49,8 +49,11 @@ tables: $(INSTALLED)
 ifeq ($(OWN),1)
 	progrpo summary --config config/$(TIER).yaml
 	progrpo tables --tier $(TIER) --own
-else
+else ifeq ($(origin TIER),file)
 	dvc repro
+else
+	@test -d "paper_tables/$(TIER)" || { echo "make $@: nothing is published of a tier '$(TIER)'; OWN=1 takes your own" >&2; exit 2; }
+	dvc repro --glob "*@$(TIER)*"
 endif
 
 # A cut is what claims need of the first seeds; what was trained before is not trained again.

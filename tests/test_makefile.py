@@ -37,6 +37,17 @@ def test_own_results_are_judged_where_one_asks_for_them(folder):
     assert "progrpo tables --tier smoke --own" in planned(folder, "tables", "OWN=1")
 
 
+def test_tables_are_those_of_the_tier_that_was_named(folder):
+    (folder / "paper_tables/mini").mkdir(parents=True)
+    (folder / ".venv").mkdir()
+    (folder / ".venv/.installed").write_text(f"{folder.resolve()}\n")  # the newest file: nothing is installed
+    assert planned(folder, "tables").splitlines()[-1] == "dvc repro"
+    assert planned(folder, "tables", "TIER=mini").splitlines()[-1] == 'dvc repro --glob "*@mini*"'
+    done = call("make", "tables", "TIER=nope", cwd=folder)
+    assert done.returncode != 0
+    assert "make tables: nothing is published of a tier 'nope'; OWN=1 takes your own" in done.stdout
+
+
 def test_an_environment_that_was_made_in_another_folder_is_not_used(folder):
     (folder / ".venv").mkdir()
     made = folder / ".venv" / ".installed"
