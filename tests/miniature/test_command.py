@@ -31,3 +31,11 @@ def test_steps_go_to_what_takes_one_number_of_them(trained, tmp_path, capsys):
     assert trained[0][-1] == {"steps": 7, "seed": 0}
     assert main(["miniature", "detector", "--out", str(tmp_path), "--steps", "7"]) == 2
     assert "their own numbers of steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["sd35m", "autoencoder", *JUDGES])
+@pytest.mark.parametrize("steps", ["0", "-1"])
+def test_a_training_has_at_least_one_step(trained, tmp_path, capsys, part, steps):
+    assert main(["miniature", part, "--out", str(tmp_path / "out"), "--steps", steps]) == 2
+    assert f"--steps {steps}: must be between 1 and" in capsys.readouterr().err
+    assert not trained

@@ -311,6 +311,12 @@ def test_a_wrong_option_is_one_line(monkeypatch, given, message):
         options.choose(given)
 
 
+def test_a_folder_without_tiers_is_told_apart_from_a_wrong_tier(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="config/: no tiers in it; call Snakemake in the repository's root"):
+        options.choose({"tier": "smoke"})
+
+
 def test_options_have_defaults(monkeypatch):
     monkeypatch.chdir(ROOT)
     chosen = options.choose({"miniature": "trained"})

@@ -30,6 +30,8 @@ def add_parser(commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Make the part and save it in its official layout."""
     require_between("--seed", arguments.seed, 0, 2**32 - 1)
+    if arguments.steps is not None:
+        require_between("--steps", arguments.steps, 1, 10**9)
 
     import torch
 

@@ -15,7 +15,9 @@ DEFAULTS = {
 
 
 def choose(given: Mapping[str, str]) -> dict[str, str]:
-    """Every option with its value; UserError for an unknown option or value. Tiers are the files of `config/`."""
+    """Every option with its value; UserError for an unknown option or value, or without tiers. Tiers are the files of `config/`."""
+    if not tier_files():
+        raise UserError("config/: no tiers in it; call Snakemake in the repository's root, or with `--directory`")
     choices = {
         "tier": [path.stem for path in tier_files()],
         "miniature": ["stored", "trained"],
