@@ -20,7 +20,6 @@ OFFICIAL = {  # architecture -> its methods of Tables 7 and 8
 }
 TABLES_7_AND_8 = Path("config/paper.yaml")
 MARKS = ("<!-- speed -->", "<!-- /speed -->")  # of a document's table
-COMPARED_PROMPTS = 4  # of every run alike
 GPU_TFLOPS, GPU_UTILISATION = 495, 0.35  # as `progrpo plan` assumes: a fast GPU makes saving the larger share
 NEEDS = (  # an option, and the one without which it says nothing; random weights of official shapes have no plain loop
     ("compare", "config"),
@@ -53,7 +52,7 @@ def add_parser(commands) -> None:
     add_device(parser)
     parser.add_argument("--precision", default="bf16", choices=("bf16", "fp16", "fp32"), help="official only")
     parser.add_argument(
-        "--prompts", type=int, default=None, help="prompts per iteration; default: config, official 2, --compare 4"
+        "--prompts", type=int, default=None, help="prompts per iteration; default: config, official 2"
     )
     parser.add_argument("--micro-batch", type=int, default=8, help="official only: samples per pass of the update")
     parser.add_argument("--sampling-batch", type=int, default=None, help="official only; default: the micro-batch")
@@ -178,7 +177,6 @@ def _compare(arguments: argparse.Namespace, device) -> int:
     from progrpo.cost.saving import measure_saving, official_saving
     from progrpo.files import to_json
 
-    arguments.prompts = arguments.prompts or COMPARED_PROMPTS
     config = load_config(arguments.config)
     runs = dict(_runs(arguments, config))
 
@@ -186,7 +184,8 @@ def _compare(arguments: argparse.Namespace, device) -> int:
         return _parts(config, settings, device)
 
     arms = arms_of(runs, plain=bool(arguments.runs), compiled=arguments.compile)
-    record = compare(arms, load, _repeats(arguments), device) | {"prompts": arguments.prompts}
+    record = compare(arms, load, _repeats(arguments), device)
+    record["prompts"] = {name: settings.prompts_per_iteration for name, settings in runs.items()}
     record["ratios"] = ratios(record)
     full = [(name, settings) for name, settings in runs.items() if not settings.lora and not settings.group.pruning]
     official = load_config(TABLES_7_AND_8)
