@@ -1,5 +1,7 @@
 """Verdicts as words and pictures: what stands on the page, in README's outcome column and in the figures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from stored_curves import ARMS, write_curves, write_tier
@@ -7,9 +9,11 @@ from stored_curves import ARMS, write_curves, write_tier
 from checkout import ROOT
 from progrpo.analysis.contrasts import Estimate
 from progrpo.errors import UserError
+from progrpo.report.arms_page import arm_tables
 from progrpo.report.claims_figures import BANDS_FROM, SHOWN, draw_all, draw_held_out, observed
 from progrpo.report.claims_file import load_claims
-from progrpo.report.claims_page import BEGIN, END, VERDICTS, as_json, page, with_outcomes, with_verdicts
+from progrpo.report.claims_page import ARMS as ARM_MARKS
+from progrpo.report.claims_page import BEGIN, END, VERDICTS, as_json, page, with_outcomes, with_tables
 from progrpo.report.evidence import Evidence
 from progrpo.report.verdicts import Verdict, judge
 
@@ -85,7 +89,7 @@ def test_a_table_that_cannot_be_filled_is_one_line(text, complaint):
 
 def test_the_first_screen_has_the_guards_and_the_primary_claims(judged):
     begin, end = (marker.format(tier="mini") for marker in VERDICTS)
-    text = with_verdicts(f"before\n{begin}\nold\n{end}\nafter", CLAIMS, judged[1], "mini")
+    text = with_tables(f"before\n{begin}\nold\n{end}\nafter", CLAIMS, judged[1], [], "mini")
     rows = text.split(begin)[1].split(end)[0].strip().splitlines()
     found = {verdict.id: verdict for verdict in judged[1]}
     assert text.startswith("before\n")
@@ -98,15 +102,60 @@ def test_the_first_screen_has_the_guards_and_the_primary_claims(judged):
     assert f"| equal calls | {verdict.estimate.effect:+.2f} [" in calls
     assert calls.endswith(f"| {verdict.p_holm:.4f} | 3 | **{verdict.verdict}** |")
     assert f"(`validity_flow`) | | | | | **{found['validity_flow'].verdict}** |" in "\n".join(rows)
-    assert with_verdicts(text, CLAIMS, judged[1], "mini") == text
-    assert with_verdicts(text, CLAIMS, judged[1], "paper") == text
+    assert with_tables(text, CLAIMS, judged[1], [], "mini") == text
+    assert with_tables(text, CLAIMS, judged[1], [], "paper") == text
     with pytest.raises(UserError, match="must stand once each"):
-        with_verdicts(text.replace(end, ""), CLAIMS, judged[1], "mini")
+        with_tables(text.replace(end, ""), CLAIMS, judged[1], [], "mini")
+
+
+def test_arms_of_a_guard_that_holds_are_ranked_by_their_gain_in_the_baselines(judged):
+    evidence, verdicts = judged
+    head, _, *rows = arm_tables(CLAIMS, verdicts, evidence)
+    cells = {row.split("`")[1]: [cell.strip() for cell in row.split("|")[2:-1]] for row in rows}
+    assert len(head.split("|")) == 9
+    gains = [float(values[2]) for values in cells.values()]
+    assert gains == sorted(gains, reverse=True)
+    flow = evidence.config.runs["flowgrpo_sd35m"]
+    assert cells["flowgrpo_sd35m"][:3] == [str(flow.group.size), "3", "1.00"]
+    size, *stages = (
+        evidence.config.runs["progrpo_sd35m"].group.size,
+        *evidence.config.runs["progrpo_sd35m"].group.pruning,
+    )
+    kept = "".join(f", {stage.keep} after {stage.step}" for stage in stages)
+    unit = np.mean([evidence.gain("flowgrpo_sd35m", "pickscore", seed)[1][-1].mean() for seed in range(3)])
+    shares = [evidence.gain("progrpo_sd35m", "pickscore", seed)[1][-1].mean() / unit for seed in range(3)]
+    law = f"{ARMS['progrpo_sd35m'][0]:.2f}"
+    assert cells["progrpo_sd35m"] == [
+        *(f"{size}{kept}", "3", f"{np.mean(shares):.2f}"),
+        *(f"{min(shares):.2f} to {max(shares):.2f}", "1.00", law),
+    ]
+    runs = evidence.config.runs | {
+        "progrpo_sd35m": evidence.config.runs["progrpo_sd35m"].model_copy(update={"iterations": 308})
+    }
+    longer = Evidence(evidence.config.model_copy(update={"runs": runs}), evidence.source, evidence.analyses)
+    assert f"| {size}{kept}; 308 iterations | 3 |" in "\n".join(arm_tables(CLAIMS, verdicts, longer))
+
+
+def test_arms_of_a_guard_that_fails_have_no_unit_and_no_row(judged):
+    evidence, verdicts = judged
+    failed = [replace(v, verdict="not supported") if v.id.startswith("validity") else v for v in verdicts]
+    assert arm_tables(CLAIMS, failed, evidence) == []
+
+
+def test_the_table_of_arms_stands_between_its_markers_and_on_the_page(judged):
+    evidence, verdicts = judged
+    arms = arm_tables(CLAIMS, verdicts, evidence)
+    begin, end = (marker.format(tier="mini") for marker in ARM_MARKS)
+    text = with_tables(f"before\n{begin}\nold\n{end}\nafter", CLAIMS, verdicts, arms, "mini")
+    assert text == "\n".join(["before", begin, *arms, end, "after"])
+    assert "\n".join(arms) in page(CLAIMS, verdicts, arms, "mini")
+    with pytest.raises(UserError, match="must stand once each"):
+        with_tables(text + end, CLAIMS, verdicts, arms, "mini")
 
 
 def test_the_page_names_every_claim_its_runs_and_their_configurations(judged):
     evidence, verdicts = judged
-    text = page(CLAIMS, verdicts, "mini")
+    text = page(CLAIMS, verdicts, [], "mini")
     for claim in CLAIMS.of_tier("mini"):
         assert f"(`{claim.id}`)" in text
     assert "| `pro_equal_calls` | `progrpo_sd35m` | 0, 1, 2 | `hash-of-progrpo_sd35m` |" in text

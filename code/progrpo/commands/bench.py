@@ -51,9 +51,7 @@ def add_parser(commands) -> None:
     )
     add_device(parser)
     parser.add_argument("--precision", default="bf16", choices=("bf16", "fp16", "fp32"), help="official only")
-    parser.add_argument(
-        "--prompts", type=int, default=None, help="prompts per iteration; default: config, official 2"
-    )
+    parser.add_argument("--prompts", type=int, default=None, help="prompts per iteration; default: config, official 2")
     parser.add_argument("--micro-batch", type=int, default=8, help="official only: samples per pass of the update")
     parser.add_argument("--sampling-batch", type=int, default=None, help="official only; default: the micro-batch")
     parser.add_argument("--warmup", type=int, default=1, help="iterations that are not counted")

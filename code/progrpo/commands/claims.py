@@ -42,8 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
     from progrpo.config import load_config
     from progrpo.errors import UserError
     from progrpo.files import to_json, write_json, write_text
+    from progrpo.report.arms_page import arm_tables
     from progrpo.report.claims_file import load_claims
-    from progrpo.report.claims_page import as_json, lines, page, with_outcomes, with_verdicts
+    from progrpo.report.claims_page import as_json, lines, page, with_outcomes, with_tables
     from progrpo.report.stored import load_summary
     from progrpo.report.verdicts import judge, targets
 
@@ -70,11 +71,12 @@ def run(arguments: argparse.Namespace) -> int:
 
         draw_all(claims, verdicts, evidence, arguments.figures)
     if arguments.pages:
+        arms = arm_tables(claims, verdicts, evidence)
         readme = Path("README.md")
         evaluations = load_summary(evidence.source / "summary.json", config.tier)["evaluations"]
         outcomes = with_outcomes(readme.read_text(), verdicts, config.tier, evaluations)
-        outcomes = with_verdicts(outcomes, claims, verdicts, config.tier)
-        write_text(f"results/published/{config.tier}/README.md", page(claims, verdicts, config.tier))
+        outcomes = with_tables(outcomes, claims, verdicts, arms, config.tier)
+        write_text(f"results/published/{config.tier}/README.md", page(claims, verdicts, arms, config.tier))
         write_text(readme, outcomes)
     if not verdicts:
         print(f"{arguments.claims}: has no claim of tier {config.tier}", file=sys.stderr)

@@ -10,7 +10,7 @@ from progrpo.analysis.statistics import mean_interval
 from progrpo.report.claims_file import Claim, Claims, Contrast, Guard, Margin, Superiority
 from progrpo.report.evidence import Evidence
 from progrpo.report.figures import BLACK, BLUE, CYCLE, DASHES, GREEN, GREY, ORANGE, VERMILION, canvas, save, styled
-from progrpo.report.verdicts import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VOID, Verdict, gains_in_units
+from progrpo.report.verdicts import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, VOID, Verdict, arms_of_guard, gains_in_units
 
 COLOURS = {SUPPORTED: GREEN, INCONCLUSIVE: ORANGE, NOT_SUPPORTED: VERMILION}
 AXES = {"iterations": "iteration", "calls": "denoiser calls (thousands)", "seconds": "seconds"}
@@ -85,15 +85,6 @@ def _limits(claim: Claim) -> list[float]:
     return []
 
 
-def _arms(claims: Claims, guard: str, evidence: Evidence) -> list[str]:
-    """Arms of a guard's contrasts that there are curves of; baseline first, then as the file has them."""
-    arms = [claims.guards[guard].baseline]
-    for claim in claims.claims:
-        if claim.guard == guard and isinstance(claim.comparison, Contrast):
-            arms += [*claim.comparison.contrast, *(claim.comparison.share_of or {})]
-    return [arm for arm in dict.fromkeys(arms) if evidence.seeds(arm)]
-
-
 def _band(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     """Mean and 95 % interval over seeds of (seeds, points); no interval of one seed."""
     found = [mean_interval(column) for column in rows.T]
@@ -110,7 +101,7 @@ def draw_held_out(claims: Claims, name: str, evidence: Evidence, learnt: Verdict
     as 95 % bands or, where they are few, as thin lines. Its title says where the baseline's guard, `learnt`, voids what is shown."""
     guard = claims.guards[name]
     figure, axes = canvas(3, 2.6, sharey=True)
-    arms = _arms(claims, name, evidence)[:SHOWN]
+    arms = arms_of_guard(claims, name, evidence)[:SHOWN]
     for axis, (at, label) in zip(axes, AXES.items(), strict=True):
         for index, arm in enumerate(arms):
             rate = evidence.rate(arm, at)

@@ -12,8 +12,14 @@ from progrpo.report.verdicts import NOT_RUN, SPREAD, VOID, Verdict
 
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
 VERDICTS = ("<!-- verdicts of {tier}:begin -->", "<!-- verdicts of {tier}:end -->")
+ARMS = ("<!-- arms of {tier}:begin -->", "<!-- arms of {tier}:end -->")
 # Of a summary: {run: {"<prompt set>.<metric>": {"seeds": {seed: value}, ...}}}
 Evaluations = dict[str, dict[str, dict]]
+ARMS_EXPLAINED = (
+    "Final gains in the trained reward over the base model, on held-out prompts, as shares of the baseline's mean gain: mean over the",
+    "arm's seeds, and the least and the greatest. *Baseline, same seeds*: its own gain on those that the arm has. *By the law*: what",
+    "`gradient_signal` predicts, progress as the square root of kept number times kept variance.",
+)
 HEAD = f"{'claim':28} {'verdict':14} {'effect':>7} {'interval':>16} {'p':>7} {'n':>4} {'seconds':>8}"
 
 
@@ -113,8 +119,8 @@ def measured(verdict: Verdict) -> str:
     return f"{effect(verdict)}{unit} {interval(verdict)}"
 
 
-def page(claims: Claims, verdicts: list[Verdict], tier: str) -> str:
-    """The page of a tier's verdicts, Markdown: guards, families, and what each verdict was made from."""
+def page(claims: Claims, verdicts: list[Verdict], arms: list[str], tier: str) -> str:
+    """The page of a tier's verdicts, Markdown: guards, families, the table of `arm_tables`, and what each verdict was made from."""
     stated = {claim.id: claim for claim in claims.claims}
     text = [
         f"# Tier {tier}: what the paper's claims come to",
@@ -137,6 +143,8 @@ def page(claims: Claims, verdicts: list[Verdict], tier: str) -> str:
             head = "| claim | place | rule | verdict | effect | p | n of planned; needed | predicted | paper |"
             text += ["", f"## {title}", "", head, "|---|---|---|---|---|---|---|---|---|"]
             text += [_row(v, stated[v.id]) for v in rows]
+    if arms:
+        text += ["", "## What every arm gained", "", *ARMS_EXPLAINED, "", *arms]
     text += [
         "",
         "## From which runs",
@@ -181,15 +189,25 @@ def with_outcomes(text: str, verdicts: Iterable[Verdict], tier: str, evaluations
     return before + BEGIN + "\n".join(lines) + END + after
 
 
-def with_verdicts(text: str, claims: Claims, verdicts: Iterable[Verdict], tier: str) -> str:
-    """A text with a tier's guards and primary claims, as they are judged, in a table between the tier's markers.
+def with_tables(text: str, claims: Claims, verdicts: Iterable[Verdict], arms: list[str], tier: str) -> str:
+    """A text with two tables between the tier's markers: its guards and primary claims, as they are judged, and its arms.
 
-    A text without these markers is left as it is. UserError when one of them is missing, stands twice or in the wrong order.
+    A text without the markers of one is left as it is. UserError when one of a pair is missing, stands twice or in the wrong order.
     """
-    begin, end = (marker.format(tier=tier) for marker in VERDICTS)
+    return _between(_between(text, VERDICTS, tier, _judged(claims, verdicts)), ARMS, tier, arms)
+
+
+def _between(text: str, markers: tuple[str, str], tier: str, rows: list[str]) -> str:
+    """A text with these rows between a tier's markers, where it has them."""
+    begin, end = (marker.format(tier=tier) for marker in markers)
     if begin not in text and end not in text:
         return text
     before, _, after = _parted(text, begin, end)
+    return "\n".join([before + begin, *rows, end + after])
+
+
+def _judged(claims: Claims, verdicts: Iterable[Verdict]) -> list[str]:
+    """The rows of guards and primary claims."""
     stated = {claim.id: claim for claim in claims.claims}
     rows = ["| claim | judged at | effect | p (Holm) | seeds | verdict |", "|---|---|---|---|---|---|"]
     for verdict in verdicts:
@@ -202,7 +220,7 @@ def with_verdicts(text: str, claims: Claims, verdicts: Iterable[Verdict], tier: 
             numbers = [measured(verdict), p_value(verdict), f"{found.n if found else 0}"]
             cells = [claim.statement, at, *numbers]
             rows.append("| " + " | ".join([*cells, f"**{verdict.verdict}**"]) + " |")
-    return "\n".join([before + begin, *rows, end + after])
+    return rows
 
 
 def _parted(text: str, begin: str, end: str) -> tuple[str, str, str]:

@@ -168,6 +168,15 @@ def scale(guard: Guard, metric: str, by_gain: bool, evidence: Evidence) -> float
     return float(evidence.base(guard.baseline, metric, seeds).mean(0).std())
 
 
+def arms_of_guard(claims: Claims, guard: str, evidence: Evidence) -> list[str]:
+    """Arms of a guard's contrasts that there are curves of; baseline first, then as the file has them."""
+    arms = [claims.guards[guard].baseline]
+    for claim in claims.claims:
+        if claim.guard == guard and isinstance(claim.comparison, Contrast):
+            arms += [*claim.comparison.contrast, *(claim.comparison.share_of or {})]
+    return [arm for arm in dict.fromkeys(arms) if evidence.seeds(arm)]
+
+
 def gains_in_units(
     run: str,
     metric: str,
