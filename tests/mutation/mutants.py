@@ -322,6 +322,21 @@ SAVING = [
     ),
     *_of(
         "grpo/rollout.py",
+        "tests/grpo/test_groups.py -k not_cut_by_it",
+        ("regrouped(images(), scored), prompt.split(scored)", "images(), prompt.split(self.decode_batch)"),
+        ("torch.cat([waiting, part])", "torch.cat([part, waiting])"),
+        ("waiting = waiting[size:]", "waiting = waiting[:0]"),
+    ),
+    *_of(
+        "report/arms_page.py",
+        "tests/report/test_claims_page.py",
+        ("sorted(rows, reverse=True)", "rows"),
+        ('if f"validity_{name}" in learnt:', "if True:"),
+        ("[str(group.size), *(", "[*("),
+        ("!= evidence.config.runs[guard.baseline].iterations", "!= 0"),
+    ),
+    *_of(
+        "grpo/rollout.py",
         "tests/grpo/test_previews.py -k agreement_is_measured",
         ("self.rewards_of(latents, self.policy.decode) if check", "rewards if check"),
     ),
