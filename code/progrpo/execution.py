@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StrictBool,
+    model_serializer,
+    model_validator,
+)
 
 from progrpo.typed import PathText
 
@@ -36,7 +44,8 @@ class Sampling(Section):
     steps: Annotated[int, Field(gt=0, le=1000)]
     guidance_scale: Annotated[float, Field(ge=1, le=1000)]
     noise: Annotated[float, Field(ge=0, le=100)] = 0.0
-    shared_initial_noise: bool = False  # DanceGRPO: one initial noise for all prompts and trajectories of an iteration
+    # DanceGRPO: one initial noise for all trajectories of an iteration (true), or for those of so many prompts after one another
+    shared_initial_noise: StrictBool | Positive = False
     window: Window | None = None  # all steps
 
     def noisy(self, iteration: int = 0) -> range:

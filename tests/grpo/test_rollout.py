@@ -174,6 +174,20 @@ def test_shared_initial_noise_is_one_noise_for_all():
     assert not torch.equal(initial[:1], other)
 
 
+@pytest.mark.parametrize("together", [1, 2, 3])
+def test_initial_noise_is_shared_by_so_many_prompts_after_one_another(together):
+    """Whoever has which prompts: position in the iteration decides, as where each of DanceGRPO's GPUs has one noise for its own."""
+    prompts, trajectories = torch.arange(6).repeat_interleave(2), torch.arange(2).repeat(6)
+    noise = TrajectoryNoise(0, 3, list(range(6)), SHAPE, shared_initial=together)
+    initial = noise.initial(prompts, trajectories)
+    alike = torch.tensor([[torch.equal(a, b) for a in initial] for b in initial])
+    assert torch.equal(alike, prompts[:, None] // together == prompts // together)
+    other_rank = TrajectoryNoise(0, 3, [5, 2], SHAPE, shared_initial=together).initial(torch.arange(2), torch.ones(2))
+    assert torch.equal(other_rank, initial[[10, 4]])
+    assert torch.equal(noise.of(slice(4, 6)).initial(torch.arange(2), torch.zeros(2)), initial[[8, 10]])
+    assert not torch.equal(noise.draw(*START), noise.initial(*START))
+
+
 def test_the_batch_size_pads_the_last_call_and_counts_no_padding():
     rollout, model = roll(FLOW, PruningPlan(6, ((5, 4),)), prompts=1, batch=4)
     assert rollout.counters.denoiser == 6 * 6 + 4 * 4

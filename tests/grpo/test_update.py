@@ -194,10 +194,11 @@ def test_noise_is_new_in_every_iteration_and_for_every_seed_and_shared_only_wher
         return trainer._sample().rollout.states[:, 0]
 
     sampling = {"steps": 3, "guidance_scale": 1.0, "noise": 1.0}
-    for shared in (True, False):
+    for shared in (True, 1, False):
         trainer = make("diffusion", sampling={**sampling, "shared_initial_noise": shared})
         first = initial(trainer, 0)
-        assert torch.equal(first[0], first[-1]) == shared
+        assert torch.equal(first[0], first[1]) == bool(shared)  # of one prompt
+        assert torch.equal(first[0], first[-1]) == (shared is True)
         assert not torch.equal(first, initial(trainer, 1))
         assert not torch.equal(first, initial(trainer, 0, seed=1))
         assert torch.equal(first, initial(trainer, 0))

@@ -93,10 +93,11 @@ class TrajectoryNoise:
     """Standard normal noise that belongs to its trajectory: (seed, iteration, prompt, trajectory) alone decides it.
 
     `prompts` are the prompts' positions in the iteration over all ranks; `shape` is that of one latent. With `shared_initial` all
-    trajectories of an iteration start from one noise, as in DanceGRPO.
+    trajectories of an iteration start from one noise, or with a number those of so many prompts after one another: DanceGRPO draws
+    one on each GPU, for the prompts of that GPU.
     """
 
-    def __init__(self, seed: int, iteration: int, prompts: list[int], shape: tuple, shared_initial: bool = False):
+    def __init__(self, seed: int, iteration: int, prompts: list[int], shape: tuple, shared_initial: bool | int = False):
         self.key, self.prompts, self.shape, self.shared_initial = (seed, iteration), prompts, shape, shared_initial
         self._generators: dict[tuple[int, int], torch.Generator] = {}
 
@@ -121,8 +122,12 @@ class TrajectoryNoise:
         """The initial noise (N, C, H, W) of each of N trajectories, on the CPU."""
         if not self.shared_initial:
             return self.draw(prompt, trajectory)
-        generator = torch.Generator().manual_seed(self.seed_of(2**31))
-        return torch.randn(self.shape, generator=generator).expand(len(prompt), *self.shape).clone()
+        return torch.stack([self._shared(self.prompts[p]) for p in prompt.tolist()])
+
+    def _shared(self, position: int) -> Tensor:
+        """The initial noise (C, H, W) that a prompt shares with others."""
+        part = 0 if self.shared_initial is True else position // self.shared_initial
+        return torch.randn(self.shape, generator=torch.Generator().manual_seed(self.seed_of(2**31, part)))
 
     def _next(self, prompt: int, trajectory: int) -> Tensor:
         key = (self.prompts[prompt], trajectory)
