@@ -92,7 +92,7 @@ def test_operations_on_sd14_are_those_of_the_published_accountings():
         ratio = runs["progrpo_sd14"]["tflop"]["total"] / runs["dancegrpo_sd14"]["tflop"]["total"]
         said.append(f"{ratio:.2f}".removeprefix("0"))
     assert (
-        f"Pro-GRPO takes {said[0]} of DanceGRPO's operations there, where the paper's totals say {said[1]} (Table 11)"
+        f"Pro-GRPO takes {said[0]} of DanceGRPO's operations per prompt there, where the paper's totals say {said[1]} (Table 11)"
         in README
     )
-    assert f"as the paper counts {said[1]} of the baseline's, as this code runs {said[0]} |" in README
+    assert f"per prompt: as the paper counts {said[1]} of the baseline's, as this code runs {said[0]} |" in README

@@ -80,9 +80,16 @@ def test_a_detached_branch_is_never_part_of_one_call(models, tmp_path):
 
 def test_old_log_probabilities_are_scored_again_only_when_the_ratio_is_not_one(models, tmp_path, monkeypatch):
     """Another batch while sampling is no reason by itself."""
-    trainer = trainer_of(configuration(tmp_path, models, "flow", 0.0, True, 4), tmp_path / "out")
-    monkeypatch.setattr(trainer, "_rescore", lambda samples: pytest.fail("scored again"))
-    trainer._sample()
+    settings = configuration(tmp_path, models, "flow", 0.0, True, 4, sampling_batch=2)
+    trainer, again = trainer_of(settings, tmp_path / "out"), []
+    rescore = trainer._rescore
+    monkeypatch.setattr(trainer, "_rescore", lambda samples: again.append(1) or rescore(samples))
+    answers = iter([True, False, True])
+    monkeypatch.setattr(trainer, "_on_policy", lambda statistics: next(answers))
+    trainer._update(trainer._sample())
+    assert (again, trainer.rescoring) == ([], False)
+    trainer._update(trainer._sample())
+    assert (again, trainer.rescoring) == ([1], True)
 
 
 @pytest.mark.parametrize("both", [False, True])

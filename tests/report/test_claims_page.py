@@ -101,7 +101,10 @@ def test_the_first_screen_has_the_guards_and_the_primary_claims(judged):
     verdict = found["pro_equal_calls"]
     assert f"| equal calls | {verdict.estimate.effect:+.2f} [" in calls
     assert calls.endswith(f"| {verdict.p_holm:.4f} | 3 | **{verdict.verdict}** |")
-    assert f"(`validity_flow`) | | | | | **{found['validity_flow'].verdict}** |" in "\n".join(rows)
+    assert (
+        f"does `flowgrpo_sd35m` learn? (`validity_flow`) | | | | 3 | **{found['validity_flow'].verdict}** |"
+        in "\n".join(rows)
+    )
     assert with_tables(text, CLAIMS, judged[1], [], "mini") == text
     assert with_tables(text, CLAIMS, judged[1], [], "paper") == text
     with pytest.raises(UserError, match="must stand once each"):

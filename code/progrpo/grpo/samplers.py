@@ -2,8 +2,8 @@
 
 Both samplers are linear in the state and Gaussian: with the state x and the guided model output m at step i,
 
-    mean = mean_x[i] x + mean_m[i] m,    x' = mean + std[i] noise,    preview = preview_x[i] x + preview_m[i]
-    m.
+    mean = mean_x[i] x + mean_m[i] m,    x' = mean + std[i] noise,
+    preview = preview_x[i] x + preview_m[i] m.
 
 All that distinguishes Flow-GRPO's SDE step from DanceGRPO's DDIM step is therefore a `StepTable`, built once
 in float64. A step itself only indexes the table: it draws no noise, asks for no scheduler state, and never

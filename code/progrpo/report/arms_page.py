@@ -43,7 +43,7 @@ def _table(guard: Guard, arms: Iterable[str], evidence: Evidence) -> list[str]:
             else ""
         )
         cells = [
-            f"{run.method.split(',')[0]} (`{arm}`)",
+            f"{run.method} (`{arm}`)",
             group_text(run.group) + longer,
             str(len(seeds)),
             f"{gains.mean():.2f}",

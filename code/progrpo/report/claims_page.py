@@ -213,7 +213,11 @@ def _judged(claims: Claims, verdicts: Iterable[Verdict]) -> list[str]:
     for verdict in verdicts:
         claim = stated.get(verdict.id)
         if claim is None:
-            rows.append(f"| Judged first: does the baseline learn? (`{verdict.id}`) | | | | | **{verdict.verdict}** |")
+            baseline = claims.guards[verdict.id.removeprefix("validity_")].baseline
+            seeds = len(verdict.runs.get(baseline, {}).get("seeds", ()))
+            rows.append(
+                f"| Judged first: does `{baseline}` learn? (`{verdict.id}`) | | | | {seeds} | **{verdict.verdict}** |"
+            )
         elif claim.family == "primary":
             at = f"equal {claim.comparison.at}" if isinstance(claim.comparison, Contrast) else ""
             found = verdict.estimate
