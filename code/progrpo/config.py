@@ -239,11 +239,7 @@ class Run(Section):
                     f"objective.trained_fraction leaves none of the window's steps {self.sampling.noisy(iteration)} to train"
                 )
         require_prunable(self.group, self.sampling, self.iterations - 1)
-        if self.prompts_per_iteration % self.updates_per_iteration:
-            raise ValueError(
-                f"prompts_per_iteration ({self.prompts_per_iteration}) must be a multiple of"
-                f" updates_per_iteration ({self.updates_per_iteration})"
-            )
+        self.require_divided(self.hardware.ranks)
         if not self.reward:
             raise ValueError("reward names no scorer")
         if self.speed.merged_adapters and self.lora is None:
@@ -253,6 +249,15 @@ class Run(Section):
                 f"snapshots must increase and come before the last iteration ({self.iterations}), got {[*self.snapshots]}"
             )
         return self
+
+    def require_divided(self, ranks: int) -> None:
+        """ValueError when prompts and updates do not divide evenly over so many processes, one for each GPU."""
+        prompts, updates = self.prompts_per_iteration, self.updates_per_iteration
+        if prompts % (ranks * updates):
+            raise ValueError(
+                f"prompts_per_iteration ({prompts}) must be a multiple of ranks x updates_per_iteration ({ranks} x {updates});"
+                " use fewer GPUs or another number of prompts"
+            )
 
 
 class Evaluation(Section):

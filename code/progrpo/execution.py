@@ -84,6 +84,12 @@ class Hardware(Section):
     memory_gb: Positive = 8
     hours: Annotated[float, Field(gt=0, le=10**5)] = 1.0
 
+    @model_validator(mode="after")
+    def _one_process_on_the_cpu(self) -> "Hardware":
+        if self.gpus == 0 and self.nodes > 1:
+            raise ValueError(f"nodes ({self.nodes}) of no GPU: a job on the CPU is one process; use nodes: 1")
+        return self
+
     @property
     def ranks(self) -> int:
         """Processes of a training: one per GPU, or one on the CPU."""

@@ -178,7 +178,7 @@ TRAINER = [
         ("plugins.SELECTION_RULES), group.preview)", "plugins.SELECTION_RULES))"),
     ),
     *_of(
-        "grpo/micro_batch.py",
+        "config.py",
         f"{UPDATE} -k divide",
         ("if prompts % (ranks * updates):", "if prompts % ranks:"),
     ),

@@ -194,7 +194,7 @@ def set_key(path: str, value):
         (f"runs.{RUN}.save_every", 3, set()),
         (f"runs.{RUN}.seeds", [0, 1, 2], set()),
         (f"runs.{RUN}.micro_batch", 4, set()),
-        (f"runs.{RUN}.hardware.gpus", 8, set()),
+        (f"runs.{RUN}.hardware.gpus", 1, set()),
         ("evaluations.test_flow.hardware.hours", 9.0, set()),
         ("evaluations.test_flow.batch", 3, set()),
         ("analyses.reward_clustering.hardware.hours", 9.0, set()),
@@ -292,6 +292,29 @@ def test_weights_are_loaded_by_the_code_that_trains_and_generates(copied, before
     after = codes(copied)
     path.write_text(text)
     assert {"train", "train_hpsv2", "generate"} <= {name for name in before if before[name] != after[name]}
+
+
+@pytest.mark.parametrize(
+    ("hardware", "complaint"),
+    [
+        (
+            {"gpus": 8, "nodes": 4},
+            "prompts_per_iteration (96) must be a multiple of ranks x updates_per_iteration (32 x 2)",
+        ),
+        ({"gpus": 5, "nodes": 1}, "(5 x 2); use fewer GPUs or another number of prompts"),
+        ({"gpus": 0, "nodes": 3}, "nodes (3) of no GPU: a job on the CPU is one process; use nodes: 1"),
+    ],
+)
+def test_gpus_that_cannot_share_the_prompts_are_refused_before_any_job(hardware, complaint):
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        tier("paper", lambda data: data["runs"][RUN]["hardware"].update(hardware))
+
+
+def test_tables_are_set_again_where_they_print_another_number_of_gpus():
+    def other(**hardware) -> str:
+        return plan("paper", lambda data: data["runs"][RUN]["hardware"].update(hardware)).tables_settings()
+
+    assert other(gpus=4) != other() == other(hours=3)
 
 
 # ---------------------------------------------------------------- options

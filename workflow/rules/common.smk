@@ -33,8 +33,6 @@ try:
     options.require_own_place(CONFIG_FILE, TIER)
     CLAIMS = load_claims("config/claims.yaml")
     SITE = load_site()
-    for run in TIER.runs.values():
-        SITE.shape(run.hardware)
     PUBLISHED = stored.PUBLISHED / TIER.tier
     STORED = STORED_CURVES = None
     if OPTIONS["results"] == "weights":

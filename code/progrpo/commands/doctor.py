@@ -46,7 +46,7 @@ def page(found: dict[str, Any]) -> list[str]:
     lines = [f"{name:<11}{fact}" for name, fact in facts.items()]
     for name, tier in found["tiers"].items():
         verdict = f"can run: {tier['command']}" if tier["can_run"] else "cannot run now:"
-        lines.append(f"tier {name:<6}{verdict}")
+        lines.append(f"tier {name:<5} {verdict}")
         lines += [f"{'':<11}- {reason}" for reason in tier["why_not"]]
     return lines
 

@@ -36,9 +36,10 @@ def run(arguments: argparse.Namespace) -> None:
     from progrpo.files import to_json
     from progrpo.report.claims_file import CLAIMS, load_claims
     from progrpo.workflow.estimate import report, require_fit, table
+    from progrpo.workflow.site import load_site
 
     config = load_config(arguments.config)
     require_fit(config, arguments.gpu_memory)
     judged = CLAIMS.is_file() and bool(load_claims(CLAIMS).of_tier(config.tier))
-    made = report(config, arguments.gpu_tflops, arguments.utilisation, judged)
+    made = report(config, arguments.gpu_tflops, arguments.utilisation, judged, load_site())
     print(to_json(made, "the plan", indent=1) if arguments.json else "\n".join(table(made)))

@@ -136,9 +136,7 @@ def micro_batch_of(run: Run, backbone: Backbone, ranks: int) -> int:
 
 def check_batches(run: Run, ranks: int) -> None:
     """UserError when prompts and updates do not divide evenly over the ranks."""
-    prompts, updates = run.prompts_per_iteration, run.updates_per_iteration
-    if prompts % (ranks * updates):
-        raise UserError(
-            f"prompts_per_iteration ({prompts}) must be a multiple of ranks x updates_per_iteration ({ranks} x {updates});"
-            " use fewer GPUs or another number of prompts"
-        )
+    try:
+        run.require_divided(ranks)
+    except ValueError as error:
+        raise UserError(str(error)) from None

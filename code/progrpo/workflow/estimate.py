@@ -13,8 +13,10 @@ from progrpo.names import evaluated_names, model_of, prompt_sets_of, seed_folder
 from progrpo.weights.manifest import Entry, packaged_manifest
 from progrpo.workflow.code_inputs import Code
 from progrpo.workflow.plan import Plan
+from progrpo.workflow.site import Site
 from progrpo.workflow.sources import fetched
 
+ATTEMPTS = 3  # of a Slurm job: `retries` in slurm/config.yaml and the first
 Hours = Callable[[float], float]  # GPU-hours of so many TFLOP
 
 
@@ -71,7 +73,9 @@ def _sampling_advice(config: Config, gpu_memory: float) -> list[str]:
     return told
 
 
-def report(config: Config, gpu_tflops: float, utilisation: float, judged: bool = False) -> dict[str, Any]:
+def report(
+    config: Config, gpu_tflops: float, utilisation: float, judged: bool = False, site: Site | None = None
+) -> dict[str, Any]:
     """Everything that is printed; hours, GB and TFLOP are estimates. judged: whether claims are judged of the tier."""
     plan, manifest = Plan(config, Code(Path(__file__).parents[2])), packaged_manifest()
     networks = {name: budget.network_of(name, config.models[name]) for name in {r.model for r in config.runs.values()}}
@@ -82,7 +86,8 @@ def report(config: Config, gpu_tflops: float, utilisation: float, judged: bool =
     def hours(tflop: float) -> float:
         return budget.gpu_hours(tflop, gpu_tflops, utilisation)
 
-    runs = {name: _run(config, name, networks, hours) for name in config.runs}
+    longest = site.hours if site and site.hours else float("inf")
+    runs = {name: _run(config, name, networks, hours, longest) for name in config.runs}
     evaluations = _evaluations(plan, networks, counts, hours)
     analyses = {name: hours(_analysis_tflop(config, section)) for name, section in config.analyses.items()}
     images = sum(entry["images"] for entry in evaluations.values())
@@ -135,7 +140,9 @@ def _inputs(plan: Plan) -> set[str]:
     return set(files)
 
 
-def _run(config: Config, name: str, networks: dict[str, budget.Network], hours: Hours) -> dict[str, Any]:
+def _run(
+    config: Config, name: str, networks: dict[str, budget.Network], hours: Hours, longest: float
+) -> dict[str, Any]:
     run, network = config.runs[name], networks[config.runs[name].model]
     iteration = budget.iteration_tflop(run, network)
     gpus = run.hardware.ranks
@@ -149,7 +156,7 @@ def _run(config: Config, name: str, networks: dict[str, budget.Network], hours: 
         "gpus": gpus,
         "gpu_hours": gpu_hours,  # of one seed
         "hours": gpu_hours / gpus,
-        "hours_asked": run.hardware.hours,
+        "hours_asked": min(run.hardware.hours, longest),
         "memory_gb": budget.memory(run, config.models[run.model], scorers, network),
         "disk_gb": budget.training_disk(run, network),
     }
@@ -220,12 +227,24 @@ def table(made: dict[str, Any]) -> list[str]:
     return [
         f"Tier {made['tier']}, estimated: {made['gpu_tflops']:g} TFLOP/s per GPU at {100 * made['utilisation']:g} % utilisation",
         *run_lines(made),
+        *_too_long(made),
         f"GPU-hours: {total:.0f} = training {training:.0f} + images and scores {made['evaluation_gpu_hours']:.0f}"
         f" ({made['images']:,} images) + analyses {made['analysis_gpu_hours']:.0f}",
         f"Disk: {disk['total']:.0f} GB = " + " + ".join(f"{k} {v:.1f}" for k, v in disk.items() if k != "total"),
         f"Jobs: {jobs['total']} = " + " + ".join(f"{k} {v}" for k, v in jobs.items() if k != "total"),
         f"Critical path, every job starting at once: {path['hours']:.0f} h through {' on '.join(path['through'])}",
         "Left out: queues, downloads' time, loading, communication between GPUs, detectors of GenEval and T2I-CompBench++.",
+    ]
+
+
+def _too_long(made: dict[str, Any]) -> list[str]:
+    """What one command does not train to its end: a job is tried so often, and then fails."""
+    long = [name for name, entry in made["runs"].items() if entry["hours"] > ATTEMPTS * entry["hours_asked"]]
+    if not long:
+        return []
+    return [
+        f"Longer than {ATTEMPTS} jobs of the hours asked for: {', '.join(long)}. Raise `retries` in slurm/config.yaml, or give the"
+        " command again when they have failed: they go on"
     ]
 
 

@@ -367,7 +367,10 @@ class Plan:
         return digest({name: decisive(run) for name, run in self.config.runs.items()})
 
     def tables_settings(self) -> str:
-        """Digest of the configuration that tables print: everything about the runs but where they ran."""
+        """Digest of the configuration that tables print: everything about the runs, of where they ran only on how many GPUs."""
         return digest(
-            *(run.model_dump(mode="json", exclude={"hardware", "speed"}) for run in self.config.runs.values())
+            *(
+                (run.model_dump(mode="json", exclude={"hardware", "speed"}), run.hardware.ranks)
+                for run in self.config.runs.values()
+            )
         )
