@@ -9,7 +9,14 @@ import pytest
 import yaml
 
 from checkout import ENVIRONMENT, ROOT
+from progrpo.analysis.statistics import mean_interval
+from progrpo.config import load_config
 from progrpo.files import read_json
+from progrpo.report.claims_figures import observed
+from progrpo.report.claims_file import load_claims
+from progrpo.report.evidence import Evidence
+from progrpo.report.stored import load_summary
+from progrpo.report.verdicts import gains_in_units
 
 README = (ROOT / "README.md").read_text()
 MEASURED = yaml.safe_load((ROOT / "docs" / "measured.yaml").read_text())["measured"]
@@ -50,6 +57,14 @@ def curves():
     """The published curves, pulled; another process may be pulling, too."""
     command = ["dvc", "--wait-for-lock", "pull", "--quiet", "results/published/mini/curves.dvc"]
     subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=True)
+
+
+@pytest.fixture(scope="module")
+def evidence(curves) -> Evidence:
+    """What tier mini has published."""
+    folder = ROOT / "results/published/mini"
+    analyses = load_summary(folder / "summary.json", "mini")["analysis"]
+    return Evidence(load_config(ROOT / "config/mini.yaml"), folder, analyses)
 
 
 def drawn(svg: bytes) -> tuple[str, list[str], np.ndarray]:
@@ -96,3 +111,53 @@ def test_operations_on_sd14_are_those_of_the_published_accountings():
         in README
     )
     assert f"per prompt: as the paper counts {said[1]} of the baseline's, as this code runs {said[0]} |" in README
+
+
+def share(value: float) -> str:
+    return f"{value:.2f}".replace("0.", ".", 1)
+
+
+@pytest.mark.xdist_group("pictures")
+def test_shares_of_the_gain_in_the_prose_are_those_of_the_published_curves(evidence):
+    guard = load_claims(ROOT / "config/claims.yaml").guards["flow"]
+
+    def gain(arm: str, seeds: list[int], at: int | None = None) -> str:
+        budget = float(at) if at else None
+        return share(gains_in_units(arm, "pickscore", seeds, guard, evidence, budget=budget).mean())
+
+    both = evidence.seeds("progrpo_sd35m", "random_sd35m")
+    assert len(both) == 4
+    found = gain("progrpo_sd35m", both), gain("random_sd35m", both)
+    assert "on the four seeds of both it gains {}, pruning at\n  random {}.".format(*found) in README
+    longer = evidence.seeds("plain12_equal_calls_sd35m")
+    found = gain("plain12_equal_calls_sd35m", longer, 200), gain("plain12_equal_calls_sd35m", longer)
+    assert "had gained {} after 200 iterations, and {} after the 308".format(*found) in README
+    assert f"the same arm has {gain('plain12_sd35m', longer)} after 200 iterations of the same four seeds" in README
+    law = evidence.analyses["gradient_signal"]["arms"]
+    for arm, words in (("progrpo_sd35m", "minus its prediction is "), ("progrpo_flash_sd35m", "excludes zero, ")):
+        found = mean_interval(observed(arm, law[arm], guard, evidence) - law[arm])
+        assert f"{words}{share(found['mean'])} [{share(found['low'])}, {share(found['high'])}]." in README
+    calls = [evidence.rate(arm, "calls") for arm in ("progrpo96_sd35m", "flowgrpo_sd35m")]
+    assert f"at {calls[0] / calls[1]:.2f} times\n  its denoiser calls" in README
+
+
+@pytest.mark.xdist_group("pictures")
+def test_gains_of_the_unet_in_the_prose_are_those_of_the_published_curves(evidence):
+    faithful = read_json(ROOT / "results/published/mini/regime_search.json")["faithful_images"]["hpsv2"]
+
+    def gains(arm: str, metric: str, seeds: list[int]) -> np.ndarray:
+        return evidence.final_gains(arm, metric, seeds).mean(axis=1)
+
+    assert f"rises by {gains('dancegrpo_sd14', 'hpsv2', [0])[0]:.4f}".replace("0.", ".") in README
+    strict = evidence.base("dancegrpo_sd14", "scene_strict", [0]).mean()
+    fallen = strict + gains("dancegrpo_sd14", "scene_strict", [0])[0]
+    assert f"strict accuracy from {strict:.3f} to {fallen:.3f}".replace("0.", ".") in README
+    seeds = evidence.seeds("dancegrpo_sd14_ten")
+    shares = gains("dancegrpo_sd14_ten", "hpsv2", seeds) / (
+        faithful - evidence.base("dancegrpo_sd14_ten", "hpsv2", seeds).mean(axis=1)
+    )
+    assert "gains {:.0f}, {:.0f} and {:.0f} % of the headroom".format(*(100 * shares[:3])) in " ".join(README.split())
+    assert shares[3] < 0
+    both = evidence.seeds("progrpo_sd14_ten", "dancegrpo_sd14_ten")
+    ratio = gains("progrpo_sd14_ten", "hpsv2", both).mean() / gains("dancegrpo_sd14_ten", "hpsv2", both).mean()
+    assert f"three seeds that both have, Pro-GRPO gains {100 * ratio:.0f} % of what DanceGRPO does" in README
