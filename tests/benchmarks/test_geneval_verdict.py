@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from progrpo.benchmarks.geneval.prompts import geneval_records
-from progrpo.benchmarks.geneval.verdict import Protocol, overlap, relative_position, select, summary, verdicts
+from progrpo.benchmarks.geneval.verdict import Protocol, iou, relative_position, select, summary, verdicts
 from progrpo.benchmarks.geneval.vocabulary import geneval_vocabulary
 from progrpo.cli import main
 from progrpo.errors import UserError
@@ -98,9 +98,9 @@ def test_sixteen_objects_per_class_count_and_suppression_is_off_unless_asked():
 
 
 def test_overlap_counts_the_corner_pixels():
-    assert overlap(np.array([0, 0, 9, 9]), np.array([0, 0, 9, 4])) == pytest.approx(0.5)
-    assert overlap(np.array([0, 0, 9, 9]), np.array([0, 0, 4, 9])) == pytest.approx(0.5)
-    assert overlap(np.array([0, 0, 9, 9]), np.array([20, 0, 29, 9])) == 0
+    assert iou(np.array([0, 0, 9, 9]), np.array([0, 0, 9, 4])) == pytest.approx(0.5)
+    assert iou(np.array([0, 0, 9, 9]), np.array([0, 0, 4, 9])) == pytest.approx(0.5)
+    assert iou(np.array([0, 0, 9, 9]), np.array([20, 0, 29, 9])) == 0
 
 
 def test_summary_averages_tags_without_weights_and_counts_prompts_by_any_image():

@@ -75,7 +75,7 @@ def frame_scale(width: int, height: int) -> float:
     return min(FRAME_SHORT / min(width, height), FRAME_LONG / max(width, height))
 
 
-def overlap(a: list[float], b: list[float]) -> float:
+def iou(a: list[float], b: list[float]) -> float:
     """Intersection over union of two boxes [x0, y0, x1, y1]; 0 when both are empty (the original divides by zero)."""
     width = max(0, min(a[2], b[2]) - max(a[0], b[0]))
     height = max(0, min(a[3], b[3]) - max(a[1], b[1]))
@@ -104,7 +104,7 @@ def position_score(locality: str | None, box1: list[float], box2: list[float]) -
     along, across = along_and_across[locality]
     if along <= 0 or along <= abs(across):
         return 0.0
-    shared = overlap(box1, box2)
+    shared = iou(box1, box2)
     return 1.0 if shared < FREE_OVERLAP else FREE_OVERLAP / shared
 
 

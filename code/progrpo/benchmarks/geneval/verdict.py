@@ -41,7 +41,7 @@ class Detection:
     color: str | None
 
 
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
+def iou(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union of two boxes whose corner pixels belong to them (the "+1" convention)."""
 
     def area(box: np.ndarray | list) -> float:
@@ -89,7 +89,7 @@ def select(detections: list[dict], tag: str, protocol: Protocol) -> dict[str, li
             best = order.pop(0)
             kept.append(Detection(boxes[best], group[best]["color"]))
             if protocol.max_overlap != 1:
-                order = [k for k in order if overlap(boxes[best], boxes[k]) < protocol.max_overlap]
+                order = [k for k in order if iou(boxes[best], boxes[k]) < protocol.max_overlap]
         if kept:
             selected[name] = kept
     return selected
