@@ -333,7 +333,7 @@ SAVING = [
         "report/arms_page.py",
         "tests/report/test_claims_page.py",
         ("sorted(rows, reverse=True)", "rows"),
-        ('if f"validity_{name}" in learnt:', "if True:"),
+        ('if f"validity_{name}" in learnt and', "if"),
         ("[str(group.size), *(", "[*("),
         ("!= evidence.config.runs[guard.baseline].iterations", "!= 0"),
     ),

@@ -16,15 +16,16 @@ def group_text(group: Group) -> str:
 
 
 def arm_tables(claims: Claims, verdicts: Iterable[Verdict], evidence: Evidence) -> list[str]:
-    """Markdown: for each guard that holds, a row for each of its arms with curves, most gain first.
+    """Markdown: for each guard that holds, a row for each of its arms with curves, most gain first; none of a baseline alone.
 
     Gains are final ones in the training reward, as shares of the baseline's mean gain over all its seeds.
     """
     learnt = {verdict.id for verdict in verdicts if verdict.verdict == SUPPORTED}
     text: list[str] = []
     for name in claims.guards_of(evidence.config.tier):
-        if f"validity_{name}" in learnt:
-            text += ["", *_table(claims.guards[name], arms_of_guard(claims, name, evidence), evidence)]
+        arms = arms_of_guard(claims, name, evidence)
+        if f"validity_{name}" in learnt and len(arms) > 1:  # nothing to compare a baseline alone with
+            text += ["", *_table(claims.guards[name], arms, evidence)]
     return text[1:]
 
 
