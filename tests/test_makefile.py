@@ -41,8 +41,8 @@ def test_tables_are_those_of_the_tier_that_was_named(folder):
     (folder / "paper_tables/mini").mkdir(parents=True)
     (folder / ".venv").mkdir()
     (folder / ".venv/.installed").write_text(f"{folder.resolve()}\n")  # the newest file: nothing is installed
-    assert planned(folder, "tables").splitlines()[-1] == "dvc repro"
-    assert planned(folder, "tables", "TIER=mini").splitlines()[-1] == 'dvc repro --glob "*@mini*"'
+    assert "dvc repro" in planned(folder, "tables").splitlines()
+    assert 'dvc repro --glob "*@mini*"' in planned(folder, "tables", "TIER=mini").splitlines()
     done = call("make", "tables", "TIER=nope", cwd=folder)
     assert done.returncode != 0
     assert "make tables: nothing is published of a tier 'nope'; OWN=1 takes your own" in done.stdout

@@ -82,7 +82,7 @@ UNSEEN = [
     ("runs.flow_pro.evaluations", []),
     ("runs.flow_pro.save_every", 3),
     ("runs.flow_pro.seeds", [1]),
-    ("runs.flow_pro.hardware", {"gpus": 8, "hours": 3}),
+    ("runs.flow_pro.hardware", {"gpus": 1, "hours": 3}),
     ("runs.flow_pro.micro_batch", 1),
     ("runs.flow_pro.sampling_batch", 3),
     ("runs.flow_pro.gradient_checkpointing", True),

@@ -353,7 +353,7 @@ def test_what_decides_no_number_reruns_nothing(adopted):
             changed(
                 adopted,
                 "config/smoke.yaml",
-                with_run(method="Ours", save_every=7, hardware={"gpus": 4, "hours": 9.0, "memory_gb": 99}),
+                with_run(method="Ours", save_every=7, hardware={"gpus": 1, "hours": 9.0, "memory_gb": 99}),
             )
         )
         assert planned(adopted) == {"show_tables": 1, "all": 1, "total": 2}  # tables print the method

@@ -64,6 +64,7 @@ def timed_run(run: Run, prompts: int, micro_batch: int, sampling_batch: int | No
         "speed": run.speed.model_dump() | {"text_cache": None},  # random texts of one model are no texts of another
         "iterations": 1,
         "gradient_checkpointing": False,
+        "hardware": {},  # one process, however many share the prompts of the run
     }
     return Run.model_validate(run.model_dump() | changes)
 
