@@ -246,7 +246,7 @@ def test_a_loaded_pipeline_is_trained_on_a_reward_of_ones_own(models, tmp_path, 
     reward, prompts, settings = found["redness"], found["PROMPTS"], found["run"]
     with pytest.raises(UserError, match="begun with something else: prompts: "):
         progrpo.train_pipeline(fresh, reward, ["a red circle"], settings, out)
-    with pytest.raises(UserError, match="begun with something else: reward: redness is not blueness"):
+    with pytest.raises(UserError, match=r"begun with something else: reward: redness \w+ is not blueness \w+"):
         progrpo.train_pipeline(fresh, blueness, prompts, settings, out)
     assert progrpo.train_pipeline(fresh, reward, prompts, settings, out) == found["final"]
     assert "already trained" in capsys.readouterr().out

@@ -94,6 +94,30 @@ def test_a_training_goes_on_with_the_pipeline_that_it_was_begun_with_alone(model
     assert hash_results(cut) == hash_results(whole)
 
 
+def test_a_function_of_the_same_name_is_another_reward(models, tmp_path):
+    run = settings(models, "flow_pro", tmp_path, iterations=1)
+
+    def rewards(sign: int):
+        if sign > 0:
+
+            def named(images, prompts):
+                return images.mean((1, 2, 3))
+        else:
+
+            def named(images, prompts):
+                return -images.mean((1, 2, 3))
+
+        return named
+
+    first, other = rewards(1), rewards(-1)
+    assert first.__name__ == other.__name__
+    final = progrpo.train_pipeline(load(models, "sd35m"), first, PROMPTS, run, tmp_path / "o")
+    assert progrpo.train_pipeline(load(models, "sd35m"), first, PROMPTS, run, tmp_path / "o") == final
+    for another in (other, blueness):
+        with pytest.raises(UserError, match="reward"):
+            progrpo.train_pipeline(load(models, "sd35m"), another, PROMPTS, run, tmp_path / "o")
+
+
 def test_snapshots_are_written(models, tmp_path):
     run = settings(models, "flow_pro", tmp_path, iterations=2, snapshots=[1])
     final = progrpo.train_pipeline(load(models, "sd35m"), blueness, PROMPTS, run, tmp_path / "o")

@@ -1,6 +1,7 @@
 """A training of a loaded pipeline with a reward function: no configuration file, the same folder in the end."""
 
 import hashlib
+import inspect
 import json
 from pathlib import Path
 
@@ -33,8 +34,8 @@ def train_pipeline(
     The pipeline itself holds them too, when it was trained to the end in this call. `run` has the settings; its model, prompts and
     reward are not read, nor its text cache and `deterministic`. In one process; a stopped training (`Stopped`) goes on with the same
     call, of a pipeline loaded anew. UserError: a pipeline, prompts or a seed that `sample_pruned` refuses; a pipeline that holds
-    adapters, or in fp16 on a CPU; a folder begun with other settings, prompts or seed, another name of reward or pipeline, or, where
-    its training is not finished, with other weights.
+    adapters, or in fp16 on a CPU; a folder begun with other settings, prompts or seed, another pipeline or reward function (by its
+    name and, where Python has it, its source), or, where its training is not finished, with other weights.
     """
     seed = require_prompts_and_seed(prompts, seed)
     folder = Folder(Path(out), (*OWNS, WEIGHTS))
@@ -45,7 +46,9 @@ def train_pipeline(
         _require_precision(run, backbone)
         scorer = FunctionScorer(reward, backbone.device)
         with folder.held(wait=False):
-            if not is_complete(folder, run, _identity(run, seed, backbone, scorer.name, prompts), REFUSE):
+            if not is_complete(
+                folder, run, _identity(run, seed, backbone, _known(reward, scorer.name), prompts), REFUSE
+            ):
                 _require_untrained(backbone, folder.path / WEIGHTS)
                 _train(run, seed, backbone, scorer, prompts, folder.path)
                 trained = True
@@ -98,6 +101,14 @@ def weights_hash(network: nn.Module) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _known(reward: RewardFunction, name: str) -> str:
+    """What tells a reward from another: its name, and a hash of its source where Python has one (none of an object or in a shell)."""
+    try:
+        return f"{name} {hashlib.sha256(inspect.getsource(reward).encode()).hexdigest()[:16]}"
+    except (OSError, TypeError):
+        return name
 
 
 def _identity(run: Run, seed: int, backbone: Backbone, reward: str, prompts: list[str]) -> dict:
