@@ -67,7 +67,8 @@ ifeq ($(RERUN),1)
 else ifeq ($(OWN),1)
 	@progrpo claims --tier $(TIER) --own
 else
-	@test ! -f results/published/$(TIER)/curves.dvc || dvc pull --quiet results/published/$(TIER)/curves.dvc
+	@test ! -f results/published/$(TIER)/curves.dvc || dvc pull --quiet results/published/$(TIER)/curves.dvc || \
+	  { echo "make $@: the published curves could not be pulled; 'dvc pull results/published/$(TIER)/curves.dvc' says why" >&2; exit 2; }
 	@progrpo claims --tier $(TIER)
 endif
 

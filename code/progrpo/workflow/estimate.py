@@ -135,7 +135,8 @@ def _inputs(plan: Plan) -> set[str]:
     for sets in plan.evaluation_jobs().values():
         for model in plan.models_of(sets):
             files += plan.generate_inputs(sets)(named(model=model))
-        files += plan.evaluate_inputs(plan.scored(sets))
+        if plan.models_of(sets):
+            files += plan.evaluate_inputs(plan.scored(sets))
     files += [file for name in plan.config.analyses for file in plan.analysis_inputs(named(analysis=name))]
     return set(files)
 
